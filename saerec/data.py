@@ -28,14 +28,14 @@ from torch import Tensor
 # %% auto #0
 __all__ = ['ALIASES', 'GENRES_100K', 'LAYOUTS', 'MOVIELENS', 'MOVIELENS_URL', 'InputError', 'Ratings', 'title_year',
            'ratings_from_frame', 'read_ratings', 'download_movielens', 'load_movielens', 'summary', 'rating_histogram',
-           'long_tail', 'activity', 'plot_ratings', 'Batch', 'to_batch', 'Held', 'Split', 'split_pairs', 'split_fold',
-           'split_per_user', 'split_users', 'split_by_time']
+           'long_tail', 'activity', 'plot_ratings', 'damped_means', 'Batch', 'to_batch', 'row_offset', 'Held', 'Split',
+           'split_pairs', 'split_fold', 'split_per_user', 'split_users', 'split_by_time']
 
 # %% ../nbs/00_data.ipynb #e0454f62
 class InputError(ValueError):
     "Input that cannot be used. Its text is one sentence for the person who gave the input."
 
-# %% ../nbs/00_data.ipynb #9bfed372
+# %% ../nbs/00_data.ipynb #1bcc6e88
 class Ratings:
     "Who rated what, and how: an immutable list of (user, movie, value) with the vocabularies of both."
     def __init__(self,
@@ -97,6 +97,14 @@ class Ratings:
     ) -> Ratings:  # the same cells with value 1 (liked) or 0 (not liked)
         "Binary ratings: $y = 1$ if the rating is at least `threshold`, else 0."
         return self._with(value=(self.value >= threshold).astype(np.float32))
+
+    def only_movies(self,
+        codes: np.ndarray,  # movie codes, ascending
+    ) -> Ratings:  # with a vocabulary of these movies alone
+        "Only ratings of some movies, which are coded anew as 0, 1, 2, ... in the order given."
+        at = np.minimum(np.searchsorted(codes, self.movie), max(0, len(codes) - 1))
+        keep = (np.asarray(codes)[at] == self.movie) if len(codes) else np.zeros(len(self), bool)
+        return self.select(keep)._with(movie=at[keep], movies=self.movies.iloc[codes].reset_index(drop=True))
 
     def transposed(self) -> Ratings:
         "Movies as rows and users as columns: the item side. The same network then learns a code for each movie."
@@ -411,6 +419,21 @@ def plot_ratings(r: Ratings) -> Any:  # a matplotlib figure
     plt.close(fig)
     return fig
 
+# %% ../nbs/00_data.ipynb #e9ea6a3a
+def damped_means(
+    r: Ratings,  # stars or likes
+    damping: float = 5.0,  # $\lambda$: ratings at the mean added to each user and movie
+    sweeps: int = 10,  # times the two kinds of offsets are computed in turn, at least 1
+) -> tuple[float, np.ndarray, np.ndarray]:  # mean; offsets of users float32 [n_users] and of movies float32 [n_movies]
+    "The mean, and the damped offsets of users and movies from it."
+    mean = float(r.value.mean(dtype=np.float64)) if len(r) else 0.0
+    n_movie, n_user = np.bincount(r.movie, minlength=r.n_movies) + damping, np.bincount(r.user, minlength=r.n_users) + damping
+    rest, user = r.value.astype(np.float64) - mean, np.zeros(r.n_users)
+    for _ in range(sweeps):
+        movie = np.bincount(r.movie, rest - user[r.user], r.n_movies) / np.maximum(n_movie, 1e-9)
+        user = np.bincount(r.user, rest - movie[r.movie], r.n_users) / np.maximum(n_user, 1e-9)
+    return mean, user.astype(np.float32), movie.astype(np.float32)
+
 # %% ../nbs/00_data.ipynb #952cd733
 @dataclass(frozen=True)
 class Batch:
@@ -475,6 +498,17 @@ def to_batch(
     whole = Batch(torch.from_numpy(offsets), torch.from_numpy(r.movie[order].astype(np.int64)), torch.from_numpy(r.value[order]),
                   r.n_movies, torch.arange(r.n_users))
     return whole if users is None else whole.take(torch.as_tensor(np.asarray(users), dtype=torch.int64))
+
+# %% ../nbs/00_data.ipynb #86a6e59a
+def row_offset(
+    batch: Batch,  # rows of users, known or new
+    mean: float | Tensor,  # $\mu$ of the training ratings
+    movie_offset: Tensor,  # $b_m$, float32 [n_movies]
+    damping: float = 5.0,  # $\lambda$
+) -> Tensor:  # $b_u$, float32 [B]
+    "The damped offset of each row from what the mean and its movies predict."
+    rest = batch.values - mean - movie_offset[batch.movies]
+    return rest.new_zeros(len(batch)).index_add_(0, batch.rows, rest) / (batch.counts + damping)
 
 # %% ../nbs/00_data.ipynb #4a051815
 @dataclass(frozen=True)
@@ -574,13 +608,7 @@ def split_per_user(
     tr, known = r.select(~is_test & ~is_valid), r.select(~is_test)
     return Split(tr, Held(tr, tr, r.select(is_valid)), Held(tr, known, r.select(is_test)), f"per_user(test={test:g}, valid={valid:g})", seed)
 
-# %% ../nbs/00_data.ipynb #8cc8470b
-def _restrict_movies(r: Ratings, codes: np.ndarray) -> Ratings:
-    "Only ratings of the movies `codes` (sorted), coded anew in that order."
-    at = np.searchsorted(codes, r.movie)
-    keep = (at < len(codes)) & (codes[np.minimum(at, len(codes) - 1)] == r.movie)
-    return r.select(keep)._with(movie=at[keep], movies=r.movies.iloc[codes].reset_index(drop=True))
-
+# %% ../nbs/00_data.ipynb #f9ed4809
 def split_users(
     r: Ratings,  # likes: values 1 and 0, from `Ratings.likes`
     n_valid: int = 100,  # users held out for validation
@@ -602,7 +630,7 @@ def split_users(
     group = np.full(r.n_users, -1)
     group[order], group[order[:n_test + n_valid]], group[order[:n_test]] = 0, 1, 2
     codes = np.unique(r.movie[liked & (group[r.user] == 0)])
-    r = _restrict_movies(r, codes)
+    r = r.only_movies(codes)
     liked = r.value > 0
     place, n = _rank_within(r.user, rng.random(len(r)) + 2 * ~liked)  # likes first, in random order
     n = np.bincount(r.user[liked], minlength=r.n_users)[r.user]

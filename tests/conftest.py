@@ -1,0 +1,29 @@
+"""What all tests share: the option --slow, and notes printed before pytest's closing line."""
+import pytest
+
+NOTES = pytest.StashKey[list[str]]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--slow", action="store_true", help="also run what takes minutes: tests marked slow, and notebook cells with the directive #| slow")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[NOTES] = []
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--slow"): return
+    for item in items:
+        if item.get_closest_marker("slow"): item.add_marker(pytest.mark.skip(reason="takes minutes; run with --slow"))
+
+
+@pytest.fixture(scope="session")
+def note(request: pytest.FixtureRequest):
+    "A function that keeps a line for the end of the report: measured, but nothing that a test may fail on."
+    return request.config.stash[NOTES].append
+
+
+def pytest_terminal_summary(terminalreporter, config: pytest.Config) -> None:
+    if config.stash[NOTES]: terminalreporter.section("measured")
+    for line in config.stash[NOTES]: terminalreporter.line(line)
