@@ -24,8 +24,8 @@ from .data import MOVIELENS, InputError, Ratings, download_movielens, load_movie
 from .recommend import Recommender, fit_recommender, measure, verdict
 
 # %% auto #0
-__all__ = ['EXAMPLE', 'LEFT', 'RIGHT', 'VERBS', 'parser', 'get_data', 'parse_rating', 'show', 'plain', 'example_person', 'train',
-           'evaluate', 'recommend', 'download', 'main']
+__all__ = ['EXAMPLE', 'LEFT', 'RIGHT', 'VERBS', 'parser', 'get_data', 'parse_rating', 'show', 'to_json', 'example_person',
+           'run_train', 'run_evaluate', 'run_recommend', 'run_download', 'main']
 
 # %% ../nbs/06_cli.ipynb #07e7ea93
 def parser() -> argparse.ArgumentParser:
@@ -78,7 +78,7 @@ def parse_rating(
     try: return title.strip(), float(stars)
     except ValueError: raise InputError(f"{text!r}: {stars!r} is no number of stars; write for instance '{title.strip()}=5'.") from None
 
-# %% ../nbs/06_cli.ipynb #7aeab1cf
+# %% ../nbs/06_cli.ipynb #13c07392
 def show(
     table: pd.DataFrame,  # numbers and texts
     index: str = "",  # heading of the index
@@ -94,15 +94,15 @@ def show(
     right = [False, *(pd.api.types.is_numeric_dtype(t) for t in table.dtypes)]
     return "\n".join("  ".join(t.rjust(w) if a else t.ljust(w) for t, w, a in zip(r, widths, right, strict=True)).rstrip() for r in [head, *rows])
 
-def plain(v: Any) -> Any:
+def to_json(v: Any) -> Any:
     "A value as JSON has it: frames as lists of rows, NaN as null."
-    if isinstance(v, pd.DataFrame): return [plain(o) for o in v.reset_index(names=v.index.name or "name").to_dict("records")]
-    if isinstance(v, dict): return {str(k): plain(o) for k, o in v.items()}
-    if isinstance(v, list | tuple): return [plain(o) for o in v]
+    if isinstance(v, pd.DataFrame): return [to_json(o) for o in v.reset_index(names=v.index.name or "name").to_dict("records")]
+    if isinstance(v, dict): return {str(k): to_json(o) for k, o in v.items()}
+    if isinstance(v, list | tuple): return [to_json(o) for o in v]
     if hasattr(v, "item"): v = v.item()
     return None if isinstance(v, float) and not math.isfinite(v) else v
 
-# %% ../nbs/06_cli.ipynb #0f8c813a
+# %% ../nbs/06_cli.ipynb #c32c6450
 EXAMPLE = {"Toy Story (1995)": 5.0, "Matrix, The (1999)": 5.0, "Fargo (1996)": 4.5, "Heat (1995)": 4.0, "Dumb & Dumber (Dumb and Dumberer) (1994)": 1.0}
 LEFT, RIGHT = ["MSE", "AUC"], ["NDCG@10", "NDCG@100"]
 
@@ -114,7 +114,7 @@ def example_person(rec: Recommender) -> dict[Any, float]:
     mine = rec.known.select(rec.known.user == rec.known.user[0]).frame().head(5)
     return dict(zip(mine.movie_id.tolist(), mine.rating.astype(float).tolist(), strict=True))
 
-def train(args: argparse.Namespace) -> tuple[dict[str, Any], str]:  # for --json; for people
+def run_train(args: argparse.Namespace) -> tuple[dict[str, Any], str]:  # for --json; for people
     "Train both networks, test them once, save, and recommend to an example person."
     start = time.perf_counter()
     r = get_data(args.data)
@@ -139,7 +139,7 @@ def train(args: argparse.Namespace) -> tuple[dict[str, Any], str]:  # for --json
     return {"model": str(out), "data": rec.info["data"], "seed": args.seed, "test_loss": float(table.MSE.iloc[0]), "report": table, "verdict": verdict(table), "losses": losses,
             "best_epochs": rec.info["epochs"], "person": person, "recommendations": top, "seconds": round(seconds, 1)}, "\n\n".join(parts)
 
-def evaluate(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
+def run_evaluate(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     "Measure a saved model again."
     rec = Recommender.load(args.model)
     name = rec.info["data"]["name"]
@@ -149,7 +149,7 @@ def evaluate(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     return ({"model": args.model, "data": rec.info["data"], "report": table, "verdict": verdict(table), "about": about},
             f"{name}\nheld-out ratings: {about['likes']}\nheld-out people: {about['ranking']}\n\n{show(table)}\n\n" + "\n".join(verdict(table)))
 
-def recommend(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
+def run_recommend(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     "Recommend to a new person by title, or to a known user."
     if bool(args.ratings) == (args.user is not None): raise InputError("Give either ratings, such as 'Heat (1995)=5', or --user ID.")
     rec = Recommender.load(args.model)
@@ -159,13 +159,13 @@ def recommend(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     top = rec.recommend(dict(pairs) if args.user is None else args.user, n=args.n)
     return {"model": args.model, "recommendations": top}, show(top[["title", "genres", "score", "p_like", "because"]], "rank")
 
-def download(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
+def run_download(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     "Fetch an edition, or find it in the cache, and count it."
     path = download_movielens(args.name, cache=args.cache)
     r = read_ratings(path, name=args.name)
     return {"path": str(path), "ratings": len(r), "users": r.n_users, "movies": r.n_movies}, f"{r!r}\n{path}"
 
-VERBS = {"train": train, "evaluate": evaluate, "recommend": recommend, "download": download}
+VERBS = {"train": run_train, "evaluate": run_evaluate, "recommend": run_recommend, "download": run_download}
 
 def main(
     argv: Sequence[str] | None = None,  # arguments; None: those of the process
@@ -174,7 +174,7 @@ def main(
     args = parser().parse_args(argv)
     try:
         data, text = VERBS[args.verb](args)
-        print(json.dumps(plain(data), ensure_ascii=False) if args.json else text, flush=True)
+        print(json.dumps(to_json(data), ensure_ascii=False) if args.json else text, flush=True)
         return 0
     except InputError as e: print(f"saerec: {e}", file=sys.stderr)
     except MemoryError: print("saerec: there is not enough memory for data of this size; close other programs or use a smaller edition.", file=sys.stderr)

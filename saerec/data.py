@@ -510,7 +510,7 @@ def row_offset(
     rest = batch.values - mean - movie_offset[batch.movies]
     return rest.new_zeros(len(batch)).index_add_(0, batch.rows, rest) / (batch.counts + damping)
 
-# %% ../nbs/00_data.ipynb #4a051815
+# %% ../nbs/00_data.ipynb #ab1564e4
 @dataclass(frozen=True)
 class Held:
     "A held-out part of a split."
@@ -521,6 +521,9 @@ class Held:
     @property
     def users(self) -> np.ndarray:  # int64: codes of the users who have a target
         return np.unique(self.target.user).astype(np.int64)
+    def transposed(self) -> Held:
+        "Movies as rows and users as columns."
+        return Held(self.input.transposed(), self.seen.transposed(), self.target.transposed())
 
 class Split:
     "Training, validation and test part of one data set under one protocol."
@@ -536,6 +539,9 @@ class Split:
 
     @property
     def test_input(self) -> Ratings: return self._test.input
+    def transposed(self) -> Split:
+        "The same split for the item side. The new split counts its own uses of the test."
+        return Split(self.train.transposed(), self.valid.transposed(), self._test.transposed(), self.protocol + ", transposed", self.seed)
     def final(self) -> Held:
         "The test part with its targets. Counts its uses in `finals`; use it once, at the end."
         self.finals += 1

@@ -20,7 +20,8 @@ from .data import Batch, Held, InputError, Ratings, Split, damped_means, row_off
 
 # %% auto #0
 __all__ = ['RANK_METRICS', 'Scorer', 'top_k', 'hits', 'ranking_value', 'rank_metrics', 'like_metrics', 'grouped_auc',
-           'Popularity', 'BiasModel', 'EASE', 'predict_cells', 'evaluate', 'best_on_valid', 'plot_table']
+           'Popularity', 'BiasModel', 'regularized_inverse', 'EASE', 'predict_cells', 'evaluate', 'best_on_valid',
+           'plot_table']
 
 # %% ../nbs/03_evaluate.ipynb #7ee4defa
 class Scorer(Protocol):
@@ -160,7 +161,25 @@ class BiasModel:
         "The damped means for each movie and row."
         return self.mean + row_offset(batch, self.mean, self.movie_offset, self.damping)[:, None] + self.movie_offset
 
-# %% ../nbs/03_evaluate.ipynb #992d5185
+# %% ../nbs/03_evaluate.ipynb #23bc2b2f
+def regularized_inverse(
+    x: Any,  # scipy sparse array [n_users, n_movies], float64
+    regularization: float,  # $\lambda$
+) -> np.ndarray:  # float64 [n_movies, n_movies]: $(X^T X + \lambda I)^{-1}$
+    "The inverse by a Cholesky factor of the smaller side."
+    from scipy.linalg import LinAlgError, cho_factor, cho_solve, cholesky, solve_triangular
+    n_users, n_movies = x.shape
+    small = (x @ x.T if n_users < n_movies else x.T @ x).toarray()
+    small[np.diag_indices_from(small)] += regularization
+    try:
+        if n_users >= n_movies: return cho_solve(cho_factor(small, lower=True), np.eye(n_movies))
+        y = solve_triangular(cholesky(small, lower=True), x.toarray(), lower=True)
+    except LinAlgError: raise InputError(f"EASE: the matrix is not positive definite; give a regularization above {regularization:g}.") from None
+    p = -(y.T @ y)
+    p[np.diag_indices_from(p)] += 1
+    return p / regularization
+
+# %% ../nbs/03_evaluate.ipynb #629d01c2
 class EASE:
     "The closed-form linear autoencoder of Steck, *Embarrassingly Shallow Autoencoders for Sparse Data* (WWW 2019)."
     predicts_likes = False
@@ -169,20 +188,17 @@ class EASE:
     ):
         self.regularization = regularization
     def fit(self, train: Ratings) -> EASE:
-        "Solve for the weights; likes (values above 0) count, all else is 0. Raises `InputError` if the Gram matrix cannot be inverted."
-        from scipy.linalg.lapack import dpotrf, dpotri
+        "Solve for the weights; likes (values above 0) count, all else is 0. Raises `InputError` if the matrix cannot be inverted."
         from scipy.sparse import csr_array
         on = train.value > 0
         x = csr_array((np.ones(int(on.sum())), (train.user[on], train.movie[on])), shape=(train.n_users, train.n_movies))
-        gram = (x.T @ x).toarray(order="F")
-        gram[np.diag_indices_from(gram)] += self.regularization
-        factor, failed = dpotrf(gram, lower=1, overwrite_a=1)
-        if failed: raise InputError(f"EASE: the Gram matrix is not positive definite; give a regularization above {self.regularization:g}.")
-        p, _ = dpotri(factor, lower=1, overwrite_c=1)
-        diagonal = np.diag(p).copy()
-        p = np.tril(p, -1)
-        b = -(p + p.T) / diagonal  # the diagonal of b is 0
-        self.weights = torch.from_numpy(b.astype(np.float32))
+        users, movies = np.flatnonzero(x.sum(1)), np.flatnonzero(x.sum(0))  # the weights of a movie without likes are 0
+        p = regularized_inverse(x[users][:, movies], self.regularization)
+        b = -p / np.diag(p)
+        np.fill_diagonal(b, 0)
+        weights = np.zeros((train.n_movies, train.n_movies), np.float32)
+        weights[np.ix_(movies, movies)] = b
+        self.weights = torch.from_numpy(weights)
         return self
     def scores(self, batch: Batch) -> Tensor:
         "The sum of the weight rows of each user's liked movies."

@@ -34,7 +34,7 @@ def row_scale(batch: Batch) -> Tensor:  # float [n]
     "$1/\\sqrt{|R_u|}$ for each rating of row $u$."
     return batch.counts.clamp(min=1).to(batch.values.dtype).rsqrt()[batch.rows]
 
-# %% ../nbs/01_model.ipynb #16b28ea7
+# %% ../nbs/01_model.ipynb #5c3c9f7d
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"tanh": torch.tanh, "sigmoid": torch.sigmoid, "relu": F.relu, "selu": F.selu, "gelu": F.gelu}
 
 class PlainLayer(nn.Module):
@@ -50,7 +50,7 @@ class PlainLayer(nn.Module):
     def forward(self, h: Tensor) -> Tensor: return self.f(self.linear(self.dropout(h)))
 
 class ResidualLayer(nn.Module):
-    "$h \\leftarrow h + W_2 f(W_1 h + b_1) + b_2$, beginning with $W_2 = 0$"
+    "$h \\leftarrow h + W_2 f(W_1 h + b_1) / n + b_2$, beginning with $W_2 = 0$"
     def __init__(self,
         width: int,  # of the code, in and out
         hidden: int,  # of the narrow code in between
@@ -61,9 +61,9 @@ class ResidualLayer(nn.Module):
         self.down, self.up, self.f, self.dropout = nn.Linear(width, hidden), nn.Linear(hidden, width), ACTIVATIONS[activation], nn.Dropout(dropout)
         nn.init.zeros_(self.up.weight)
         nn.init.zeros_(self.up.bias)
-    def forward(self, h: Tensor) -> Tensor: return h + self.up(self.f(self.down(self.dropout(h))))
+    def forward(self, h: Tensor) -> Tensor: return h + F.linear(self.f(self.down(self.dropout(h))) / self.up.in_features, self.up.weight, self.up.bias)
 
-# %% ../nbs/01_model.ipynb #e5acab83
+# %% ../nbs/01_model.ipynb #7f709278
 class StackedAutoencoder(nn.Module):
     "Rows of ratings in, one score a movie out."
     movie_offset: Tensor
@@ -95,7 +95,7 @@ class StackedAutoencoder(nn.Module):
         self.register_buffer("movie_offset", torch.zeros(n_movies))
 
     def _make(self, hidden: Sequence[int], residual: bool, tied: bool, dropout: float) -> None:
-        "The weights: vectors of length about 1 in, a narrow uniform start out; silent at first if the means already speak."
+        "The weights: random vectors of length about 1 in, a silent decoder out."
         width, layer = hidden[0], ResidualLayer if residual else PlainLayer
         self.table = nn.Parameter(torch.randn(self.n_movies, width) / math.sqrt(width))
         self.second = nn.Parameter(torch.randn(self.n_movies, width) / math.sqrt(width)) if self.dislikes or self.centred else None
@@ -105,8 +105,7 @@ class StackedAutoencoder(nn.Module):
             self.stack.append(layer(width, h, self.config["activation"], dropout))
             if not residual: width = h
         self.dropout = nn.Dropout(dropout)
-        self.decoder = None if tied else nn.Parameter(torch.empty(self.n_movies, width).uniform_(-1 / math.sqrt(width), 1 / math.sqrt(width)))
-        if self.decoder is not None and self.centred: nn.init.zeros_(self.decoder)
+        self.decoder = None if tied else nn.Parameter(torch.zeros(self.n_movies, width))
         self.decoder_bias = nn.Parameter(torch.zeros(self.n_movies))
 
     def centre(self, train: Ratings) -> StackedAutoencoder:
@@ -146,10 +145,12 @@ class StackedAutoencoder(nn.Module):
 
     def forward(self,
         batch: Batch,  # rows of users
-    ) -> Tensor:  # float [B, n_movies]
-        "A score for every movie."
-        z = self.encode(batch) @ self.decoder_table.T + self.decoder_bias
-        return z + self.base(batch)[:, None] + self.movie_offset if self.centred else z
+        movies: Tensor | None = None,  # int64 [K]: score only these; None: all
+    ) -> Tensor:  # float [B, n_movies] or [B, K]
+        "A score for every movie, or for those asked for."
+        table, bias, offset = (t if movies is None else t[movies] for t in (self.decoder_table, self.decoder_bias, self.movie_offset))
+        z = self.encode(batch) @ table.T + bias
+        return z + self.base(batch)[:, None] + offset if self.centred else z
 
     def at(self,
         batch: Batch,  # what the network is shown

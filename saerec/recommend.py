@@ -317,7 +317,7 @@ def _refit(likes: Ratings, pairs: Split, recorders: dict[str, Recorder], seed: i
         fit(model, split, objective, seed=seed, stop_at=o.best_epoch, progress=progress, **cfg)
     return liker, ranker, everybody
 
-# %% ../nbs/04_recommend.ipynb #2aadb443
+# %% ../nbs/04_recommend.ipynb #d0a6a019
 @torch.no_grad()
 def save(
     rec: Recommender,
@@ -344,6 +344,7 @@ def save(
                 k = rec.known
                 pd.DataFrame({"user": k.users.user_id.to_numpy()[k.user], "movie": k.movie, "rating": k.value}).to_parquet(tmp / "ratings.parquet", compression="zstd", index=False)
             tmp.chmod(0o755)
+            for f in tmp.iterdir(): f.chmod(0o644)
             old = None
             if path.exists(): old = Path(tempfile.mkdtemp(prefix=f".{path.name}-old-", dir=path.parent)); old.rmdir(); path.rename(old)
             tmp.rename(path)

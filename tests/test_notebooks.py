@@ -71,7 +71,7 @@ TEST_NB = """
 import sys
 from nbdev.test import test_nb
 fn, root, skip, force = sys.argv[1:]
-ok, seconds = test_nb(fn, skip_flags=skip.split(), force_flags=force.split(), basepath=root, save=True)
+ok, seconds = test_nb(fn, skip_flags=skip.split(), force_flags=force.split(), basepath=root, save=True, cell_timeout=None if force else 600)
 sys.exit(0 if ok else 1)
 """
 
