@@ -98,7 +98,7 @@ def valid_loss(
         total += float(catalogue_mse(z, wanted)) * len(part)
     return total / len(shown)
 
-# %% ../nbs/02_train.ipynb #f4efde10
+# %% ../nbs/02_train.ipynb #f4b086a2
 class Recorder:
     "Losses, validation metric and seconds of each epoch."
     def __init__(self,
@@ -113,7 +113,7 @@ class Recorder:
     def add(self, row: dict[str, float]) -> bool:  # whether this epoch is the best so far
         "Append an epoch."
         self.rows.append(row)
-        values = [o[self.metric] for o in self.rows]
+        values = [o.get(self.metric, math.nan) for o in self.rows]
         better = len(values) == 1 or (values[-1] > max(values[:-1]) if self.higher_is_better else values[-1] < min(values[:-1]))
         if better: self.best_epoch = len(values)
         return better
