@@ -99,7 +99,7 @@ def rank_metrics(
     values = torch.cat(rows).numpy() if rows else np.zeros((0, len(metrics)))
     return pd.DataFrame(values, index=pd.Index(users, name="user"), columns=list(metrics))
 
-# %% ../nbs/03_evaluate.ipynb #4f234e1c
+# %% ../nbs/03_evaluate.ipynb #182846b0
 def like_metrics(
     p: np.ndarray,  # float [n]: predictions, one a cell
     y: np.ndarray,  # float [n]: 1 liked, 0 not liked
@@ -110,7 +110,7 @@ def like_metrics(
     from sklearn.metrics import log_loss, roc_auc_score
     p, y = np.asarray(p, dtype=np.float64), np.asarray(y) > 0
     if not len(y) or y.all() or not y.any(): raise InputError(f"like metrics need cells of both kinds; there are {int(y.sum())} liked and {int((~y).sum())} not liked.")
-    clipped = np.clip(p, 1e-6, 1 - 1e-6)
+    clipped = np.clip(p, 0.01, 0.99)
     called = np.zeros(len(y), bool)
     called[np.argsort(-p, kind="stable")[:int(y.sum())]] = True
     return {"MSE": float(((np.clip(p, 0, 1) - y) ** 2).mean()) if probabilities else np.nan, "log loss": float(log_loss(y, clipped)) if probabilities else np.nan,

@@ -148,7 +148,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
         to.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(p, to)
     sdist = out / run(sys.executable, "-c", BUILD, "sdist", str(out), cwd=copy).splitlines()[-1]
-    with tarfile.open(sdist) as t: t.extractall(copy / "unpacked", filter="data")
+    with tarfile.open(sdist) as t: t.extractall(copy / "unpacked", **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))  # not in Python 3.11.2
     wheel = out / run(sys.executable, "-c", BUILD, "wheel", str(out), cwd=next((copy / "unpacked").iterdir())).splitlines()[-1]
     return sdist, wheel
 
