@@ -334,27 +334,38 @@ def test_parquet(df: pd.DataFrame, kind: str) -> None:
         check_same(read_ratings(path), df)
 
 
-def titles_csv(names: dict) -> bytes:
-    return ("movieId,title,genres\n" + "".join('{},"{}",Drama|War\n'.format(i, t.replace('"', '""')) for i, t in names.items())).encode()
+def is_utf8(data: bytes) -> bool:
+    try: data.decode("utf-8")
+    except UnicodeDecodeError: return False
+    return True
 
 
-@given(df=tables(ids=int_ids, values=st.sampled_from([1.0, 2.0, 3.5, 5.0])), names=st.lists(titles, min_size=5, max_size=5), zipped=st.booleans(), layout=st.sampled_from(["100k", "1m", "csv"]))
+def titles_csv(names: dict) -> str:
+    return "movieId,title,genres\n" + "".join('{},"{}",Drama|War\n'.format(i, t.replace('"', '""')) for i, t in names.items())
+
+
+@given(df=tables(ids=int_ids, values=st.sampled_from([1.0, 2.0, 3.5, 5.0])), names=st.lists(titles, min_size=5, max_size=5), zipped=st.booleans(), layout=st.sampled_from(["100k", "1m", "csv"]), latin=st.booleans())
+@example(df=pd.DataFrame({"user": [1], "movie": [1], "rating": [5.0]}), names=["Misérables, Les (1995)"] * 5, zipped=True, layout="100k", latin=True)
 @tries
-def test_movielens_layouts(df: pd.DataFrame, names: list[str], zipped: bool, layout: str) -> None:
+def test_movielens_layouts(df: pd.DataFrame, names: list[str], zipped: bool, layout: str, latin: bool) -> None:
+    "All editions, old ones in latin-1 and newer ones in UTF-8."
     df["user"], df["movie"] = pd.factorize(df.user)[0] + 1, pd.factorize(df.movie)[0] + 1
     df["timestamp"] = np.arange(len(df), dtype=np.int64) + 874_724_710
     known = dict(zip(sorted(df.movie.unique().tolist()), names, strict=False))
+    if latin: known = {i: t.encode("latin-1", "ignore").decode("latin-1") for i, t in known.items()}
+    if latin and is_utf8("".join(known.values()).encode("latin-1")): latin = False  # "Ã©" in latin-1 is "é" in UTF-8: nobody can tell
+    encoding = "latin-1" if latin else "utf-8"
     if layout == "100k":
         df["rating"] = df.rating.round()
         known = {i: t.replace("|", "") for i, t in known.items()}
         flags = "|".join("1" if g in (8, 17) else "0" for g in range(19))
         files = {"u.data": table_text(df.astype({"rating": int}), "\t", header=False).encode(),
-                 "u.item": "".join(f"{i}|{t}|01-Jan-1995||http://example.org|{flags}\n" for i, t in known.items()).encode("utf-8")}
+                 "u.item": "".join(f"{i}|{t}|01-Jan-1995||http://example.org|{flags}\n" for i, t in known.items()).encode(encoding)}
     elif layout == "1m":
-        files = {"ratings.dat": table_text(df, "::", header=False).encode(), "movies.dat": "".join(f"{i}::{t}::Drama|War\n" for i, t in known.items()).encode("utf-8")}
+        files = {"ratings.dat": table_text(df, "::", header=False).encode(), "movies.dat": "".join(f"{i}::{t}::Drama|War\n" for i, t in known.items()).encode(encoding)}
     else:
         head = df.rename(columns={"user": "userId", "movie": "movieId"})
-        files = {"ratings.csv": table_text(head, ",", header=True).encode(), "movies.csv": titles_csv(known)}
+        files = {"ratings.csv": table_text(head, ",", header=True).encode(), "movies.csv": titles_csv(known).encode(encoding)}
     with tempfile.TemporaryDirectory() as tmp: r = read_ratings(write_files(Path(tmp), files, zipped))
     check_same(r, df)
     assert r.movies.title.tolist() == [t.strip() or f"movie {i}" for i, t in known.items()]
