@@ -78,7 +78,7 @@ def parse_rating(
     try: return title.strip(), float(stars)
     except ValueError: raise InputError(f"{text!r}: {stars!r} is no number of stars; write for instance '{title.strip()}=5'.") from None
 
-# %% ../nbs/06_cli.ipynb #13c07392
+# %% ../nbs/06_cli.ipynb #f6db8199
 def show(
     table: pd.DataFrame,  # numbers and texts
     index: str = "",  # heading of the index
@@ -94,7 +94,9 @@ def show(
     right = [False, *(pd.api.types.is_numeric_dtype(t) for t in table.dtypes)]
     return "\n".join("  ".join(t.rjust(w) if a else t.ljust(w) for t, w, a in zip(r, widths, right, strict=True)).rstrip() for r in [head, *rows])
 
-def to_json(v: Any) -> Any:
+def to_json(
+    v: Any,  # a result: frames, dicts, lists, numpy scalars
+) -> Any:
     "A value as JSON has it: frames as lists of rows, NaN as null."
     if isinstance(v, pd.DataFrame): return [to_json(o) for o in v.reset_index(names=v.index.name or "name").to_dict("records")]
     if isinstance(v, dict): return {str(k): to_json(o) for k, o in v.items()}

@@ -468,7 +468,7 @@ def damped_means(
         user = np.bincount(r.user, rest - movie[r.movie], r.n_users) / np.maximum(n_user, 1e-9)
     return mean, user.astype(np.float32), movie.astype(np.float32)
 
-# %% ../nbs/00_data.ipynb #952cd733
+# %% ../nbs/00_data.ipynb #30fd0c29
 @dataclass(frozen=True)
 class Batch:
     "Rows of users in CSR form. Nothing of size users x movies is ever stored."
@@ -512,8 +512,8 @@ class Batch:
     def csr(self) -> Tensor:  # torch.sparse_csr [B, n_movies]
         "The rows as torch's own sparse matrix."
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Sparse CSR tensor support")
-            return torch.sparse_csr_tensor(self.offsets, self.movies, self.values, (len(self), self.n_movies))
+            warnings.filterwarnings("ignore", message="Sparse")  # torch calls its CSR support beta, once a process
+            return torch.sparse_csr_tensor(self.offsets, self.movies, self.values, (len(self), self.n_movies), check_invariants=False)
 
     def dense(self) -> Tensor:  # float32 [B, n_movies], 0 where unrated
         "The rows written out. Only for one small batch, and for tests."
@@ -607,11 +607,11 @@ def split_pairs(
     n_valid = max(1, int((len(r) - n_test) * valid))
     return _pairs(r, order[n_test + n_valid:], order[n_test:n_test + n_valid], order[:n_test], f"pairs(test={test:g}, valid={valid:g})", seed)
 
-# %% ../nbs/00_data.ipynb #9984533f
+# %% ../nbs/00_data.ipynb #c6cd4ffc
 def split_fold(
     r: Ratings,  # in the order of the source file
     fold: int = 1,  # 1..folds
-    folds: int = 5,
+    folds: int = 5,  # blocks that the ratings are cut into
     valid: float = 0.1,  # share of the other folds that goes to validation, at random
     seed: int = 0,
 ) -> Split:

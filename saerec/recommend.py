@@ -92,8 +92,11 @@ class Titles:
         close += [k for k in names if name and k not in close and (k.startswith(name) or f" {name} " in f" {k} ")][:max(0, n - len(close))]
         return [self.titles[self.plain[k, ""][0]] for k in close[:n]]
 
-# %% ../nbs/04_recommend.ipynb #4055daa8
-def held_out_users(r: Ratings, min_likes: int = 5) -> int:  # likes in, users for each of validation and test out
+# %% ../nbs/04_recommend.ipynb #bce3782a
+def held_out_users(
+    r: Ratings,  # likes
+    min_likes: int = 5,  # users with fewer are never held out
+) -> int:  # users for each of validation and test
     "100 of a small data set (at most a fifth), a tenth of a large one, never over 10,000."
     able = int((np.bincount(r.user[r.value > 0], minlength=r.n_users) >= min_likes).sum())
     return max(1, min(100, able // 5) if able < 4000 else min(10_000, able // 10))

@@ -362,6 +362,7 @@ def test_movielens_layouts(df: pd.DataFrame, names: list[str], zipped: bool, lay
         files = {"u.data": table_text(df.astype({"rating": int}), "\t", header=False).encode(),
                  "u.item": "".join(f"{i}|{t}|01-Jan-1995||http://example.org|{flags}\n" for i, t in known.items()).encode(encoding)}
     elif layout == "1m":
+        known = {i: t.strip(" :") for i, t in known.items()}  # beside the delimiter :: a colon is nobody's
         files = {"ratings.dat": table_text(df, "::", header=False).encode(), "movies.dat": "".join(f"{i}::{t}::Drama|War\n" for i, t in known.items()).encode(encoding)}
     else:
         head = df.rename(columns={"user": "userId", "movie": "movieId"})
