@@ -104,7 +104,7 @@ def to_json(
     if hasattr(v, "item"): v = v.item()
     return None if isinstance(v, float) and not math.isfinite(v) else v
 
-# %% ../nbs/06_cli.ipynb #6b50032f
+# %% ../nbs/06_cli.ipynb #6e642c6c
 EXAMPLE = {"Toy Story (1995)": 5.0, "Matrix, The (1999)": 5.0, "Fargo (1996)": 4.5, "Heat (1995)": 4.0, "Dumb & Dumber (Dumb and Dumberer) (1994)": 1.0}
 LEFT, RIGHT = ["MSE", "AUC"], ["NDCG@10", "NDCG@100"]
 
@@ -116,6 +116,7 @@ def example_person(rec: Recommender) -> dict[Any, float]:
     mine = rec.known.select(rec.known.user == rec.known.user[0]).frame().head(5)
     return dict(zip(mine.movie_id.tolist(), mine.rating.astype(float).tolist(), strict=True))
 
+# %% ../nbs/06_cli.ipynb #a97ca32c
 def run_train(args: argparse.Namespace) -> tuple[dict[str, Any], str]:  # for --json; for people
     "Train both networks, test them once, save, and recommend to an example person."
     start = time.perf_counter()
@@ -142,6 +143,7 @@ def run_train(args: argparse.Namespace) -> tuple[dict[str, Any], str]:  # for --
     return {"model": str(out), "data": rec.info["data"], "seed": args.seed, "test_loss": float(table.MSE.iloc[0]), "report": table, "verdict": verdict(table), "losses": losses,
             "best_epochs": rec.info["epochs"], "person": person, "recommendations": top, "seconds": round(seconds, 1)}, "\n\n".join(parts)
 
+# %% ../nbs/06_cli.ipynb #5cd1640b
 def run_evaluate(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     "Measure a saved model again."
     rec = Recommender.load(args.model)
@@ -152,6 +154,7 @@ def run_evaluate(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     return ({"model": args.model, "data": rec.info["data"], "report": table, "verdict": verdict(table), "about": about},
             f"{name}\nheld-out ratings: {about['likes']}\nheld-out people: {about['ranking']}\n\n{show(table)}\n\n" + "\n".join(verdict(table)))
 
+# %% ../nbs/06_cli.ipynb #71d438f5
 def run_recommend(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     "Recommend to a new person by title, or to a known user."
     if bool(args.ratings) == (args.user is not None): raise InputError("Give either ratings, such as 'Heat (1995)=5', or --user ID.")
@@ -162,12 +165,14 @@ def run_recommend(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     top = rec.recommend(dict(pairs) if args.user is None else args.user, n=args.n)
     return {"model": args.model, "recommendations": top}, show(top[["title", "genres", "score", "p_like", "because"]], "rank")
 
+# %% ../nbs/06_cli.ipynb #d3225317
 def run_download(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     "Fetch an edition, or find it in the cache, and count it."
     path = download_movielens(args.name, cache=args.cache)
     r = read_ratings(path, name=args.name)
     return {"path": str(path), "ratings": len(r), "users": r.n_users, "movies": r.n_movies}, f"{r!r}\n{path}"
 
+# %% ../nbs/06_cli.ipynb #8b136e00
 VERBS = {"train": run_train, "evaluate": run_evaluate, "recommend": run_recommend, "download": run_download}
 
 def main(

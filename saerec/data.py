@@ -227,9 +227,9 @@ def _plain_errors(where: str) -> Iterator[None]:
     except MemoryError: raise
     except Exception as e: raise InputError(f"{where}: it cannot be read as ratings ({type(e).__name__}: {(str(e).splitlines() or [''])[0][:160]}).") from None
 
-# %% ../nbs/00_data.ipynb #4750365e
+# %% ../nbs/00_data.ipynb #e554a1d2
 def ratings_from_frame(
-    df: pd.DataFrame,  # columns user, movie, rating[, timestamp][, title, genres], or well-known spellings of them
+    df: pd.DataFrame,  # columns user, movie, rating[, timestamp][, title, genres], or well-known spellings; times are kept if every rating has one
     movies: pd.DataFrame | None = None,  # columns movie, title[, genres]; None: titles from `df`, else made from ids
     name: str = "DataFrame",  # the source; part of every message
     unit: str = "row",  # what the index of `df` counts, for messages

@@ -152,7 +152,7 @@ def verdict(
         out.append(f"{metric}: {table[metric][SAE]:.{digits}f}, {word} {best} ({others[best]:.{digits}f})")
     return out
 
-# %% ../nbs/04_recommend.ipynb #62a10115
+# %% ../nbs/04_recommend.ipynb #26c9b7b2
 FORMAT = 1  # of the saved folder; a change that old versions cannot read raises it
 
 class Recommender:
@@ -265,8 +265,8 @@ class Recommender:
     ) -> list[str]:  # a title each, "" if no liked movie raises the score
         "The liked movie without which the score of a recommendation falls most: each is left out once, and the network asked again."
         likes = row.movies[(row.values >= self.info["threshold"]) & torch.isin(row.movies, torch.from_numpy(self.rank_codes))]
-        if len(likes) < 2: return [self.movies.title[int(likes[0])] if len(likes) else ""] * len(top)
-        likes = likes[:512]
+        if not len(likes): return [""] * len(top)
+        likes = likes[:512]  # of somebody with thousands of likes, the first by code
         rest = row.movies[None].expand(len(likes), -1)
         mask = rest != likes[:, None]
         offsets = torch.cat([torch.zeros(1, dtype=torch.int64), mask.sum(1).cumsum(0)])
@@ -320,7 +320,34 @@ def _refit(likes: Ratings, pairs: Split, recorders: dict[str, Recorder], seed: i
         fit(model, split, objective, seed=seed, stop_at=o.best_epoch, progress=progress, **cfg)
     return liker, ranker, everybody
 
-# %% ../nbs/04_recommend.ipynb #d0a6a019
+# %% ../nbs/04_recommend.ipynb #4f121bf5
+def _write(rec: Recommender, folder: Path, ratings: bool) -> None:
+    "The files of a saved recommender, readable for everybody."
+    from safetensors.torch import save_file
+    weights = {f"{k}.{name}": t.contiguous() for k, m in (("ranker", rec.ranker), ("liker", rec.liker)) for name, t in m.state_dict().items()}
+    save_file(weights, folder / "weights.safetensors")
+    info = rec.info | {"ranker": rec.ranker.config, "liker": rec.liker.config}
+    (folder / "recommender.json").write_text(json.dumps(info, indent=1, ensure_ascii=False), encoding="utf-8")
+    rank = pd.array([None] * len(rec.movies), dtype="Int32")
+    rank[rec.rank_codes] = np.arange(len(rec.rank_codes), dtype=np.int32)
+    rec.movies.assign(rank_code=rank).to_parquet(folder / "movies.parquet", index=False)
+    if ratings and rec.known is not None:
+        k = rec.known
+        pd.DataFrame({"user": k.users.user_id.to_numpy()[k.user], "movie": k.movie, "rating": k.value}).to_parquet(folder / "ratings.parquet", compression="zstd", index=False)
+    folder.chmod(0o755)
+    for f in folder.iterdir(): f.chmod(0o644)
+
+def _replace(path: Path, new: Path) -> None:
+    "Put a new folder where an old one may be; if that fails the old one stays."
+    old = path.with_name(new.name + "-old")
+    if path.exists(): path.rename(old)
+    try: new.rename(path)
+    except OSError:
+        if old.exists(): old.rename(path)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+# %% ../nbs/04_recommend.ipynb #61382ae2
 @torch.no_grad()
 def save(
     rec: Recommender,
@@ -328,40 +355,25 @@ def save(
     ratings: bool = True,  # also keep the ratings of known users
 ) -> Path:
     "Write a recommender as one folder. Raises `InputError` if the path is taken by something else or cannot be written."
-    from safetensors.torch import save_file
+    from safetensors import SafetensorError
     path = Path(path)
-    if path.exists() and not (path / "recommender.json").is_file() and (path.is_file() or any(path.iterdir())):
-        raise InputError(f"{path}: there is something else there already; give another folder.")
     try:
+        if path.exists() and not (path / "recommender.json").is_file() and (path.is_file() or any(path.iterdir())):
+            raise InputError(f"{path}: there is something else there already; give another folder.")
         path.parent.mkdir(parents=True, exist_ok=True)
-        tmp = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+        new = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
         try:
-            weights = {f"{k}.{name}": t.contiguous() for k, m in (("ranker", rec.ranker), ("liker", rec.liker)) for name, t in m.state_dict().items()}
-            save_file(weights, tmp / "weights.safetensors")
-            info = rec.info | {"ranker": rec.ranker.config, "liker": rec.liker.config}
-            (tmp / "recommender.json").write_text(json.dumps(info, indent=1, ensure_ascii=False, default=str), encoding="utf-8")
-            rank = pd.array([None] * len(rec.movies), dtype="Int32")
-            rank[rec.rank_codes] = np.arange(len(rec.rank_codes), dtype=np.int32)
-            rec.movies.assign(rank_code=rank).to_parquet(tmp / "movies.parquet", index=False)
-            if ratings and rec.known is not None:
-                k = rec.known
-                pd.DataFrame({"user": k.users.user_id.to_numpy()[k.user], "movie": k.movie, "rating": k.value}).to_parquet(tmp / "ratings.parquet", compression="zstd", index=False)
-            tmp.chmod(0o755)
-            for f in tmp.iterdir(): f.chmod(0o644)
-            old = None
-            if path.exists(): old = Path(tempfile.mkdtemp(prefix=f".{path.name}-old-", dir=path.parent)); old.rmdir(); path.rename(old)
-            tmp.rename(path)
-            if old is not None: shutil.rmtree(old)
-        finally:
-            shutil.rmtree(tmp, ignore_errors=True)
-    except OSError as e: raise InputError(f"{path}: the model cannot be written ({e.strerror or e}); free the disk or give another folder.") from None
+            _write(rec, new, ratings)
+            _replace(path, new)
+        finally: shutil.rmtree(new, ignore_errors=True)
+    except (OSError, SafetensorError) as e: raise InputError(f"{path}: the model cannot be written ({getattr(e, 'strerror', None) or e}); free the disk or give another folder.") from None
     return path
 
+# %% ../nbs/04_recommend.ipynb #820913bf
 def load(
     path: str | os.PathLike[str],  # a folder written by `save`
 ) -> Recommender:
     "Read a saved recommender. Raises `InputError` if the folder is none or is damaged."
-    from safetensors import SafetensorError
     from safetensors.torch import load_file
     path = Path(path)
     if not (path / "recommender.json").is_file(): raise InputError(f"{path}: no saved recommender there; make one with: saerec train --out {path}")
@@ -381,9 +393,8 @@ def load(
             d = pd.read_parquet(path / "ratings.parquet")
             user, ids = pd.factorize(d.user, sort=True)
             known = Ratings(user, d.movie.to_numpy(), d.rating.to_numpy(), pd.DataFrame({"user_id": ids}), movies, name=info["data"]["name"])
-    except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as e:
-        if isinstance(e, InputError): raise
-        raise InputError(f"{path}: the saved recommender is damaged ({type(e).__name__}: {str(e).splitlines()[0][:120]}); train it again.") from None
+    except InputError: raise
+    except Exception as e: raise InputError(f"{path}: the saved recommender is damaged ({type(e).__name__}: {str(e)[:120]}); train it again.") from None
     return Recommender(models["ranker"], models["liker"], movies, rank_codes, info, known)
 
 # %% ../nbs/04_recommend.ipynb #c69fb334

@@ -157,13 +157,14 @@ def progress_bar(
     else:
         yield lambda epoch, text: print(f"{title} epoch {epoch}/{total}  {text}", file=sys.stderr, flush=True)
 
-# %% ../nbs/02_train.ipynb #15ed27ab
+# %% ../nbs/02_train.ipynb #4161749d
 def _validate(model: StackedAutoencoder, held: Held, objective: str) -> dict[str, float]:
     "The validation columns of one epoch."
     row = {"valid_loss": valid_loss(model, held, objective)}
     if objective == "ranking": row["NDCG@100"] = float(rank_metrics(model, held, ["NDCG@100"])["NDCG@100"].mean())
     return row
 
+# %% ../nbs/02_train.ipynb #d968a7d6
 def fit(
     model: StackedAutoencoder,  # trained in place
     split: Split,  # learns from train, chooses the epoch on valid, never opens the test
