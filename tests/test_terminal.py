@@ -1,0 +1,34 @@
+"""What only a terminal shows: the progress bar. The plain lines are tested in the notebooks."""
+import os
+import struct
+import sys
+
+import pytest
+
+CODE = """
+import sys; sys.stdin.readline()
+from saerec.train import progress_bar
+with progress_bar(2, "likes", True) as show:
+    show(1, "loss 0.5"); show(2, "loss 0.25")
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no pseudo-terminals of this kind")
+@pytest.mark.parametrize(("columns", "bar"), [(80, True), (0, False)])
+def test_progress_in_a_terminal(columns: int, bar: bool) -> None:
+    "A bar that keeps up with the epochs; lines where the terminal does not know its width."
+    import fcntl
+    import pty
+    import termios
+    pid, fd = pty.fork()
+    if pid == 0: os.execv(sys.executable, [sys.executable, "-c", CODE])
+    fcntl.ioctl(fd, termios.TIOCSWINSZ, struct.pack("HHHH", 24 if columns else 0, columns, 0, 0))
+    os.write(fd, b"go\n")
+    data = b""
+    try:
+        while part := os.read(fd, 4096): data += part
+    except OSError: pass  # Linux ends a closed pseudo-terminal with EIO
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0, data
+    shown = [line for line in data.decode().replace("\r", "\n").split("\n") if line.startswith("likes")]
+    assert ("█" in shown[-1]) == bar and "2/2" in shown[-1] and "loss 0.25" in shown[-1]
+    assert not any("2/2" in line and "0.5" in line for line in shown), "the bar shows an epoch with the loss of the one before"
