@@ -521,7 +521,7 @@ class Batch:
         x[self.rows, self.movies] = self.values
         return x
 
-# %% ../nbs/00_data.ipynb #3a652869
+# %% ../nbs/00_data.ipynb #222b056d
 def to_batch(
     r: Ratings,  # any ratings
     users: np.ndarray | None = None,  # user codes of the rows; None: every user, in code order
@@ -531,7 +531,7 @@ def to_batch(
     offsets = np.concatenate([[0], np.bincount(r.user, minlength=r.n_users).cumsum()])
     whole = Batch(torch.from_numpy(offsets), torch.from_numpy(r.movie[order].astype(np.int64)), torch.from_numpy(r.value[order]),
                   r.n_movies, torch.arange(r.n_users))
-    return whole if users is None else whole.take(torch.as_tensor(np.asarray(users), dtype=torch.int64))
+    return whole if users is None else whole.take(torch.tensor(np.array(users), dtype=torch.int64))
 
 # %% ../nbs/00_data.ipynb #86a6e59a
 def row_offset(
