@@ -30,8 +30,9 @@ from torch import Tensor
 # %% auto #0
 __all__ = ['ALIASES', 'GENRES_100K', 'LAYOUTS', 'MOVIELENS', 'MOVIELENS_URL', 'InputError', 'Ratings', 'title_year',
            'ratings_from_frame', 'read_ratings', 'download_movielens', 'load_movielens', 'summary', 'rating_histogram',
-           'long_tail', 'activity', 'plot_ratings', 'damped_means', 'Batch', 'to_batch', 'row_offset', 'Held', 'Split',
-           'split_pairs', 'split_fold', 'split_per_user', 'split_users', 'split_by_time']
+           'long_tail', 'activity', 'plot_ratings', 'damped_means', 'Batch', 'to_batch', 'row_offset', 'Held',
+           'HonestyWarning', 'check_split', 'Split', 'split_pairs', 'split_fold', 'split_per_user', 'split_users',
+           'split_by_time']
 
 # %% ../nbs/00_data.ipynb #7189ab21
 class InputError(ValueError):
@@ -544,7 +545,7 @@ def row_offset(
     rest = batch.values - mean - movie_offset[batch.movies]
     return rest.new_zeros(len(batch)).index_add_(0, batch.rows, rest) / (batch.counts + damping)
 
-# %% ../nbs/00_data.ipynb #ab1564e4
+# %% ../nbs/00_data.ipynb #bd7eab0b
 @dataclass(frozen=True)
 class Held:
     "A held-out part of a split."
@@ -559,26 +560,63 @@ class Held:
         "Movies as rows and users as columns."
         return Held(self.input.transposed(), self.seen.transposed(), self.target.transposed())
 
+# %% ../nbs/00_data.ipynb #4b564e9f
+class HonestyWarning(UserWarning):
+    "A figure that should not be believed as it stands."
+
+def _common_cells(a: Ratings, b: Ratings) -> np.ndarray:  # bool [len(a)]
+    "Which cells of one are in another."
+    return np.isin(a.user.astype(np.int64) * a.n_movies + a.movie, b.user.astype(np.int64) * b.n_movies + b.movie)
+
+def check_split(
+    train: Ratings,  # what a model may learn from
+    valid: Held,
+    test: Held,
+    new_users: bool = False,  # the held-out users have to be unknown in training
+) -> None:
+    "Raise `InputError` if a cell to predict is also learned from or shown, or if a person meant to be new is known."
+    parts = {"training": train, "what validation is shown": valid.input, "what validation does not rank": valid.seen, "the test's targets": test.target,
+             "what the test is shown": test.input, "what the test does not rank": test.seen, "validation's targets": valid.target}
+    if len({(o.n_users, o.n_movies) for o in parts.values()}) > 1: raise InputError("The parts of a split must have the same users and movies; take them out of one Ratings with select.")
+    for name, target, forbidden in (("validation's targets", valid.target, ["training", "what validation is shown", "what validation does not rank"]),
+                                    ("the test's targets", test.target, [k for k in parts if k != "the test's targets"])):
+        for other in {id(parts[k]): k for k in reversed(forbidden)}.values():
+            both = _common_cells(target, parts[other])
+            if both.any():
+                i = int(both.argmax())
+                raise InputError(f"The split leaks: {int(both.sum())} of {len(both)} cells of {name} are also in {other}, first user {target.users.user_id.iloc[target.user[i]]}, movie {target.movies.movie_id.iloc[target.movie[i]]}; a model would be asked for what it was told.")
+    if new_users:
+        for name, one, other in (("validation", valid.target, train), ("the test", test.target, train), ("validation and the test", valid.target, test.target)):
+            both = np.intersect1d(one.user, other.user)
+            if len(both): raise InputError(f"The split leaks: {len(both)} people held out for {name} are {'in both' if other is not train else 'in training too'}, first user {one.users.user_id.iloc[both[0]]}; they would not be new.")
+
+# %% ../nbs/00_data.ipynb #93a44b0b
 class Split:
-    "Training, validation and test part of one data set under one protocol."
+    "Training, validation and test part of one data set under one protocol. Raises `InputError` if its parts overlap."
     def __init__(self,
         train: Ratings,  # what a model may learn from
         valid: Held,  # what it may be chosen on
         test: Held,  # kept inside; see `final`
         protocol: str,  # how it was made, for reports
         seed: int = 0,  # of the random numbers that made it
+        new_users: bool = False,  # held-out users are people whom training does not know
+        check: bool = True,  # `check_split`; False only for a last training on everything, after which nothing is measured
     ):
-        self.train, self.valid, self.protocol, self.seed = train, valid, protocol, seed
+        if check: check_split(train, valid, test, new_users)
+        self.train, self.valid, self.protocol, self.seed, self.new_users = train, valid, protocol, seed, new_users
         self._test, self.finals = test, 0
 
     @property
     def test_input(self) -> Ratings: return self._test.input
     def transposed(self) -> Split:
         "The same split for the item side. The new split counts its own uses of the test."
-        return Split(self.train.transposed(), self.valid.transposed(), self._test.transposed(), self.protocol + ", transposed", self.seed)
+        return Split(self.train.transposed(), self.valid.transposed(), self._test.transposed(), self.protocol + ", transposed", self.seed, check=False)
     def final(self) -> Held:
-        "The test part with its targets. Counts its uses in `finals`; use it once, at the end."
+        "The test part with its targets. Counts its uses in `finals`; from the second on it warns."
         self.finals += 1
+        if self.finals > 1:
+            warnings.warn(f"The test part of {self.protocol}, seed {self.seed}, is opened for the {self.finals}. time: whatever is chosen after looking is chosen on the test, and its figure is too good. "
+                          "Choose on the validation part, and measure all models in one call of evaluate.", HonestyWarning, stacklevel=2)
         return self._test
     def __repr__(self) -> str:
         return f"Split({self.protocol}, seed {self.seed}: train {len(self.train):,}, valid {len(self.valid.target):,}, test {len(self._test.target):,} cells; final() used {self.finals} times)"
@@ -648,7 +686,7 @@ def split_per_user(
     tr, known = r.select(~is_test & ~is_valid), r.select(~is_test)
     return Split(tr, Held(tr, tr, r.select(is_valid)), Held(tr, known, r.select(is_test)), f"per_user(test={test:g}, valid={valid:g})", seed)
 
-# %% ../nbs/00_data.ipynb #f9ed4809
+# %% ../nbs/00_data.ipynb #81fdb87a
 def split_users(
     r: Ratings,  # likes: values 1 and 0, from `Ratings.likes`
     n_valid: int = 100,  # users held out for validation
@@ -680,7 +718,7 @@ def split_users(
         seen = r.select((g == k) & (shown | known))
         return Held(seen, seen, r.select((g == k) & liked & ~shown))
     how = f"users(valid={n_valid}, test={n_test}, min_likes={min_likes}, fold_in={fold_in:g}{', dislikes' if dislikes else ''})"
-    return Split(r.select((g == 0) & (liked | known)), held(1), held(2), how, seed)
+    return Split(r.select((g == 0) & (liked | known)), held(1), held(2), how, seed, new_users=True)
 
 # %% ../nbs/00_data.ipynb #8b4dde1c
 def split_by_time(
