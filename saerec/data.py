@@ -560,7 +560,7 @@ class Held:
         "Movies as rows and users as columns."
         return Held(self.input.transposed(), self.seen.transposed(), self.target.transposed())
 
-# %% ../nbs/00_data.ipynb #4b564e9f
+# %% ../nbs/00_data.ipynb #7f2a9899
 class HonestyWarning(UserWarning):
     "A figure that should not be believed as it stands."
 
@@ -586,9 +586,9 @@ def check_split(
                 i = int(both.argmax())
                 raise InputError(f"The split leaks: {int(both.sum())} of {len(both)} cells of {name} are also in {other}, first user {target.users.user_id.iloc[target.user[i]]}, movie {target.movies.movie_id.iloc[target.movie[i]]}; a model would be asked for what it was told.")
     if new_users:
-        for name, one, other in (("validation", valid.target, train), ("the test", test.target, train), ("validation and the test", valid.target, test.target)):
-            both = np.intersect1d(one.user, other.user)
-            if len(both): raise InputError(f"The split leaks: {len(both)} people held out for {name} are {'in both' if other is not train else 'in training too'}, first user {one.users.user_id.iloc[both[0]]}; they would not be new.")
+        for where, a, b in (("validation are in training too", valid.target, train), ("the test are in training too", test.target, train), ("validation are held out for the test too", valid.target, test.target)):
+            people = np.intersect1d(a.user, b.user)
+            if len(people): raise InputError(f"The split leaks: {len(people)} people held out for {where}, first user {a.users.user_id.iloc[people[0]]}; they would not be new.")
 
 # %% ../nbs/00_data.ipynb #93a44b0b
 class Split:
