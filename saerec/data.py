@@ -590,7 +590,7 @@ def check_split(
             people = np.intersect1d(a.user, b.user)
             if len(people): raise InputError(f"The split leaks: {len(people)} people held out for {where}, first user {a.users.user_id.iloc[people[0]]}; they would not be new.")
 
-# %% ../nbs/00_data.ipynb #93a44b0b
+# %% ../nbs/00_data.ipynb #f4ec2c46
 class Split:
     "Training, validation and test part of one data set under one protocol. Raises `InputError` if its parts overlap."
     def __init__(self,
@@ -608,6 +608,14 @@ class Split:
 
     @property
     def test_input(self) -> Ratings: return self._test.input
+    @property
+    def known(self) -> Ratings:
+        "All that may be learned from once settings are chosen: training and validation where single ratings are held out, training where people are."
+        return self.train if self.new_users else self._test.input
+    def fingerprint(self) -> str:
+        "16 hex digits that tell whether two splits hold the same cells in the same parts."
+        parts = (self.train, self.valid.input, self.valid.target, self._test.input, self._test.target)
+        return hashlib.sha256(" ".join(x.fingerprint() for x in parts).encode()).hexdigest()[:16]
     def transposed(self) -> Split:
         "The same split for the item side. The new split counts its own uses of the test."
         return Split(self.train.transposed(), self.valid.transposed(), self._test.transposed(), self.protocol + ", transposed", self.seed, check=False)
@@ -615,7 +623,7 @@ class Split:
         "The test part with its targets. Counts its uses in `finals`; from the second on it warns."
         self.finals += 1
         if self.finals > 1:
-            warnings.warn(f"The test part of {self.protocol}, seed {self.seed}, is opened for the {self.finals}. time: whatever is chosen after looking is chosen on the test, and its figure is too good. "
+            warnings.warn(f"The test part of {self.protocol}, seed {self.seed}, has now been opened {self.finals} times: whatever is chosen after looking is chosen on the test, and its figure is too good. "
                           "Choose on the validation part, and measure all models in one call of evaluate.", HonestyWarning, stacklevel=2)
         return self._test
     def __repr__(self) -> str:
