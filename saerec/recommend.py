@@ -122,7 +122,7 @@ def fit_baselines(
     ranking: dict[str, Scorer] = {"User + movie means": BiasModel().fit(users.train), "Popularity": Popularity().fit(users.train), "EASE": candidates[best]}
     return liking, ranking
 
-# %% ../nbs/04_recommend.ipynb #1658d567
+# %% ../nbs/04_recommend.ipynb #f32eadac
 SAE = "Stacked autoencoder"
 
 def report(
@@ -133,8 +133,8 @@ def report(
     baselines: tuple[dict[str, Scorer], dict[str, Scorer]],  # from `fit_baselines`
 ) -> pd.DataFrame:  # one row a model; MSE ... base rate on held-out ratings, NDCG ... Recall on held-out people
     "The networks beside the baselines on the test parts."
-    like = evaluate({SAE: liker} | baselines[0], pairs, metrics=["NDCG@10"]).drop(columns="NDCG@10")
-    rank = evaluate({SAE: ranker} | baselines[1], users)
+    like = evaluate({SAE: liker} | baselines[0], pairs, metrics=["NDCG@10"]).table.drop(columns="NDCG@10")
+    rank = evaluate({SAE: ranker} | baselines[1], users).table
     out = pd.concat([like, rank], axis=1)
     out.attrs = {"likes": f"{pairs.protocol}, seed {pairs.seed}", "ranking": f"{users.protocol}, seed {users.seed}", "data": rank.attrs["data"], "finals": [pairs.finals, users.finals]}
     return out
@@ -275,7 +275,7 @@ class Recommender:
         best = fall.max(0)
         return [self.movies.title[int(likes[i])] if v > 0 else "" for v, i in zip(best.values.tolist(), best.indices.tolist(), strict=True)]
 
-# %% ../nbs/04_recommend.ipynb #f6ce5f21
+# %% ../nbs/04_recommend.ipynb #e0f45af0
 def fit_recommender(
     r: Ratings,  # stars
     seed: int = 0,  # of splits, first weights and training
@@ -311,8 +311,8 @@ def _refit(likes: Ratings, pairs: Split, recorders: dict[str, Recorder], seed: i
     "Both networks again, on all ratings, for the number of epochs that validation chose."
     liked = likes.select(likes.value > 0)
     codes = np.unique(liked.movie)
-    everybody = Split(liked.only_movies(codes), pairs.valid, pairs._test, "all likes", seed)
-    everything = Split(likes, pairs.valid, pairs._test, "all ratings", seed)
+    everybody = Split(liked.only_movies(codes), pairs.valid, pairs._test, "all likes", seed, check=False)
+    everything = Split(likes, pairs.valid, pairs._test, "all ratings", seed, check=False)
     liker, ranker = make_model("likes", likes.n_movies, seed=seed), make_model("ranking", len(codes), seed=seed)
     for model, split, objective in ((liker, everything, "likes"), (ranker, everybody, "ranking")):
         o = recorders[objective]
