@@ -17,7 +17,10 @@ import torch
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from saerec.beyond import coverage, diversity, genre_matrix
+from saerec.calibration import Calibration
 from saerec.data import Batch, InputError, Ratings, ratings_from_frame, read_ratings, to_batch
+from saerec.evaluate import like_metrics, like_sums, value_of
 
 MORE = os.environ.get("SAEREC_EXAMPLES")
 tries = settings(max_examples=int(MORE or 50), derandomize=not MORE, deadline=None, database=None, suppress_health_check=list(HealthCheck))
@@ -460,3 +463,46 @@ def test_some_users_as_a_batch(b: Batch, data: st.DataObject) -> None:
     t = to_batch(r, np.array(rows))
     check_batch(t)
     assert torch.equal(t.dense(), b.dense()[rows]) and t.users.tolist() == rows
+
+
+# --- calibration and intervals ---
+
+numbers = st.floats(-1e6, 1e6, allow_nan=False)
+
+
+@tries
+@given(st.lists(st.tuples(numbers, st.booleans()), min_size=4, max_size=40), st.sampled_from(["none", "platt", "isotonic"]), st.lists(numbers, min_size=2, max_size=20))
+def test_calibration_gives_rising_probabilities(cells, kind: str, asked: list[float]) -> None:
+    "Whatever the scores, a map gives probabilities and never turns the order round."
+    score, y = np.array([s for s, _ in cells]), np.array([float(v) for _, v in cells])
+    if y.all() or not y.any(): return
+    try: c = Calibration.fit(kind, score, y)
+    except ValueError: return  # scikit-learn refuses what float32 cannot tell apart
+    if kind == "platt" and c.x[0] < 0: return  # the scores are upside down, and the map says so
+    p = c(np.sort(np.array(asked)))
+    assert ((p >= 0) & (p <= 1)).all() and (np.diff(p) >= -1e-12).all()
+
+
+@tries
+@given(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 5), st.booleans()), min_size=2, max_size=60), st.integers(0, 99))
+def test_metrics_by_user_add_up(cells, seed: int) -> None:
+    "A metric from sums by user is the metric of the cells; a resample that draws everybody twice changes nothing."
+    user, p, y = (np.array(v) for v in zip(*cells, strict=True))
+    p, y = p / 5, y.astype(float)
+    if y.all() or not y.any(): return
+    whole, sums = like_metrics(p, y, user), like_sums(p, y, user)
+    users = pd.Index(np.unique(user))
+    for name, s in sums.items():
+        if np.isnan(whole[name]): assert np.isnan(value_of(s)); continue
+        assert abs(value_of(s) - whole[name]) < 1e-9, name
+        assert abs(s.counted(users, np.full((1, len(users)), 2.0))[0] - whole[name]) < 1e-6, name
+
+
+@tries
+@given(st.lists(st.lists(st.integers(-1, 11), min_size=3, max_size=3), min_size=1, max_size=8), st.lists(st.sampled_from(["", "A", "A|B", "C", "B|C", "(no genres listed)"]), min_size=12, max_size=12))
+def test_diversity_and_coverage_are_shares(lists, genres) -> None:
+    "Between 0 and 1, or missing; films without a genre do not count."
+    lists, g = np.array(lists), genre_matrix(pd.DataFrame({"genres": genres}))
+    d = diversity(lists, g) if g.size else float("nan")
+    assert np.isnan(d) or 0 <= d <= 1
+    assert 0 <= coverage(lists, 12) <= 1
