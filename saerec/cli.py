@@ -28,7 +28,7 @@ from .recommend import SAE, Recommender, fit_recommender, make_splits, measure, 
 from .train import trainer
 
 # %% auto #0
-__all__ = ['EXAMPLE', 'LEFT', 'RIGHT', 'VERBS', 'parser', 'get_data', 'parse_rating', 'show', 'to_json', 'to_stderr',
+__all__ = ['EXAMPLE', 'LEFT', 'RIGHT', 'VERBS', 'parser', 'get_data', 'parse_rating', 'show', 'to_json', 'to_stderr', 'opened',
            'example_person', 'run_train', 'run_protocol', 'run_evaluate', 'run_recommend', 'run_download', 'main']
 
 # %% ../nbs/06_cli.ipynb #6befec46
@@ -112,13 +112,20 @@ def to_json(
     if hasattr(v, "item"): v = v.item()
     return None if isinstance(v, float) and not math.isfinite(v) else v
 
-# %% ../nbs/06_cli.ipynb #9495c133
+# %% ../nbs/06_cli.ipynb #d1d8366b
 EXAMPLE = {"Toy Story (1995)": 5.0, "Matrix, The (1999)": 5.0, "Fargo (1996)": 4.5, "Heat (1995)": 4.0, "Dumb & Dumber (Dumb and Dumberer) (1994)": 1.0}
 LEFT, RIGHT = ["MSE", "AUC"], ["NDCG@10", "NDCG@100"]
 
 def to_stderr(line: str) -> None:
     "Say something beside the results."
     print(line, file=sys.stderr, flush=True)
+
+def opened(
+    about: dict[str, Any],  # `attrs` of a report
+) -> str:
+    "How often the tests were opened for it, as a sentence."
+    n = max(about["finals"])
+    return f"Each test part was opened {'once' if n == 1 else f'{n} times'}."
 
 def example_person(rec: Recommender) -> dict[Any, float]:
     "A person to show recommendations for: five well-known films if they are in the data, else five films of one user."
@@ -128,7 +135,7 @@ def example_person(rec: Recommender) -> dict[Any, float]:
     mine = rec.known.select(rec.known.user == rec.known.user[0]).frame().head(5)
     return dict(zip(mine.movie_id.tolist(), mine.rating.astype(float).tolist(), strict=True))
 
-# %% ../nbs/06_cli.ipynb #5afbcdf9
+# %% ../nbs/06_cli.ipynb #d0bcdf43
 def run_train(args: argparse.Namespace) -> tuple[dict[str, Any], str]:  # for --json; for people
     "Train both networks, test them once, save, and recommend to an example person."
     start = time.perf_counter()
@@ -148,14 +155,14 @@ def run_train(args: argparse.Namespace) -> tuple[dict[str, Any], str]:  # for --
     names = {"likes": "like / not-like on rated cells (mean squared error)", "ranking": "ranking over the whole catalogue (mean squared error over all cells)"}
     parts = [f"{r!r}", *(f"Losses: {names[k]}; best epoch {rec.recorders[k].best_epoch}\n{show(f, 'epoch')}" for k, f in losses.items()),
              f"Test loss (MSE on held-out like / not-like ratings): {table.MSE.iloc[0]:.4f}",
-             f"Test, beside the baselines. MSE and AUC: held-out ratings; NDCG: {rec.info['n_held']} people never seen in training.\n{show(table[LEFT + RIGHT])}",
+             f"Test, beside the baselines. MSE and AUC: held-out ratings; NDCG: {rec.info['n_held']} people never seen in training. {opened(rec.info['report_about'])}\n{show(table[LEFT + RIGHT])}",
              "\n".join(verdict(table)),
              "Ten films for somebody who rated " + ", ".join(f"{t} {s:g}" for t, s in person.items()) + f":\n{show(top[['title', 'score', 'p_like', 'because']], 'rank')}",
              f"Saved in {out}{os.sep} after {seconds:.0f} seconds. Next: saerec recommend --model {out} \"Toy Story (1995)=5\""]
     return {"model": str(out), "data": rec.info["data"], "seed": args.seed, "test_loss": float(table.MSE.iloc[0]), "report": table, "verdict": verdict(table), "losses": losses,
             "best_epochs": rec.info["epochs"], "person": person, "recommendations": top, "seconds": round(seconds, 1)}, "\n\n".join(parts)
 
-# %% ../nbs/06_cli.ipynb #3b21cbc2
+# %% ../nbs/06_cli.ipynb #1d1becbc
 def run_protocol(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     "Train and measure by a named protocol, beside the baselines, with intervals."
     how = find_protocol(args.protocol)
@@ -178,7 +185,7 @@ def run_evaluate(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     table = measure(rec, r)
     about = table.attrs
     return ({"model": args.model, "data": rec.info["data"], "report": table, "verdict": verdict(table), "about": about},
-            f"{name}\nheld-out ratings: {about['likes']}\nheld-out people: {about['ranking']}\n\n{show(table)}\n\n" + "\n".join(verdict(table)))
+            f"{name}\nheld-out ratings: {about['likes']}\nheld-out people: {about['ranking']}\n{opened(about)}\n\n{show(table)}\n\n" + "\n".join(verdict(table)))
 
 # %% ../nbs/06_cli.ipynb #71d438f5
 def run_recommend(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
