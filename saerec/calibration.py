@@ -81,12 +81,12 @@ class Calibration:
         if kind != "none": raise InputError(f"There is no calibration {kind!r}; there are none, platt and isotonic.")
         return Calibration()
 
-# %% ../nbs/03_calibration.ipynb #2b5add04
+# %% ../nbs/03_calibration.ipynb #fb4dd9fd
 def choose_calibration(
     score: np.ndarray,  # float [n]: scores of validation cells
     y: np.ndarray,  # float [n]: 1 liked, 0 not liked
     user: np.ndarray,  # [n]: a user's cells stay together in a fold
-    folds: int = 5,
+    folds: int = 5,  # of the cross-validation
 ) -> tuple[Calibration, dict[str, float]]:  # the map; the cross-validated log loss of each kind
     "The kind with the least cross-validated log loss, fitted on all cells; none if there are too few of either answer to tell."
     from sklearn.metrics import log_loss
@@ -120,10 +120,10 @@ def calibrate(
     held = split.valid
     return Calibrated(model, choose_calibration(predict_cells(model, held), held.target.value, held.target.user)[0])
 
-# %% ../nbs/03_calibration.ipynb #7e43c1a0
+# %% ../nbs/03_calibration.ipynb #1e01cc5e
 def plot_reliability(
     cells: Mapping[str, tuple[np.ndarray, np.ndarray]],  # name -> predictions float [n], answers float [n]
-    bins: int = 10,
+    bins: int = 10,  # of equal numbers of cells
 ) -> Any:  # a matplotlib figure
     "Predicted against liked; the diagonal is a promise kept. Below it, how often each probability is given."
     import matplotlib.pyplot as plt

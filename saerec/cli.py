@@ -112,11 +112,13 @@ def to_json(
     if hasattr(v, "item"): v = v.item()
     return None if isinstance(v, float) and not math.isfinite(v) else v
 
-# %% ../nbs/06_cli.ipynb #92376c72
+# %% ../nbs/06_cli.ipynb #ed213d4e
 EXAMPLE = {"Toy Story (1995)": 5.0, "Matrix, The (1999)": 5.0, "Fargo (1996)": 4.5, "Heat (1995)": 4.0, "Dumb & Dumber (Dumb and Dumberer) (1994)": 1.0}
 LEFT, RIGHT = ["MSE", "AUC"], ["NDCG@10", "NDCG@100"]
 
-def to_stderr(line: str) -> None:
+def to_stderr(
+    line: str,  # without its line end
+) -> None:
     "Say something beside the results."
     print(line, file=sys.stderr, flush=True)
 

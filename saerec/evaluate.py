@@ -152,7 +152,7 @@ def grouped_auc(
     d = auc_by_user(p, y, user)
     return float((d.auc * d.cells).sum() / d.cells.sum()) if len(d) else float("nan")
 
-# %% ../nbs/03_evaluate.ipynb #07c4f7b0
+# %% ../nbs/03_evaluate.ipynb #7c5867f5
 LOWER_IS_BETTER = ("MSE", "log loss", "RMSE", "MAE", "mean user RMSE")
 
 @dataclass(frozen=True)
@@ -160,7 +160,7 @@ class Sums:
     "A metric that is a ratio of sums over users, or its root."
     num: pd.Series  # float64, index: user ids
     den: pd.Series  # the same index
-    root: bool = False
+    root: bool = False  # take the square root of the ratio
     def counted(self,
         users: pd.Index,  # ids in the order of the columns of `counts`
         counts: np.ndarray,  # float64 [R, U]: how often each user is drawn
@@ -194,8 +194,11 @@ class PairSums:
             below = below.cumsum(0)
             out[:, a:a + 256] = mine @ (below[left] + below[right])
         return out
-    def counted(self, users: pd.Index, counts: np.ndarray) -> np.ndarray:  # float64 [R]
-        "As of `Sums`."
+    def counted(self,
+        users: pd.Index,  # ids in the order of the columns of `counts`
+        counts: np.ndarray,  # float64 [R, U]: how often each user is drawn
+    ) -> np.ndarray:  # float64 [R]
+        "The AUC of each resample."
         w, u = self._wins(users), users.get_indexer(pd.Index(self.user))
         pos, neg = (np.bincount(u[k], minlength=len(users)) for k in (self.y, ~self.y))
         return ((counts.astype(np.float32) @ w) * counts).sum(1) / ((counts @ pos) * (counts @ neg))
@@ -313,7 +316,7 @@ def measure_part(
         out |= {k: Sums(ranks[k], ranks[k] * 0 + 1) for k in metrics}
     return out
 
-# %% ../nbs/03_evaluate.ipynb #1779b472
+# %% ../nbs/03_evaluate.ipynb #06ca98d3
 class Evaluation(GetAttr):
     "What `evaluate` found: `table`, `by_seed`, `differences`, `forest`, and in `about` how. Behaves as its table otherwise."
     _default = "table"
@@ -346,7 +349,7 @@ class Evaluation(GetAttr):
         to: Sequence[str] | None = None,  # baselines; None: every other model
         metrics: Sequence[str] | None = None,  # None: all that both have
         resamples: int = 10_000,  # of the users
-        confidence: float = 0.95,
+        confidence: float = 0.95,  # probability mass of the intervals
     ) -> pd.DataFrame:  # a row a baseline and metric: difference, low, high, spread, users, result
         "How far a model is from each baseline, with bootstrap intervals: `paired_difference`."
         model = list(self.runs[0])[0] if model is None else model
@@ -360,13 +363,13 @@ class Evaluation(GetAttr):
         "`differences(**kwargs)` as a forest plot: `plot_forest`."
         return plot_forest(self.differences(**kwargs))
 
-# %% ../nbs/03_evaluate.ipynb #406e9508
+# %% ../nbs/03_evaluate.ipynb #44f60b2d
 def paired_difference(
     a: Sequence[Sums | PairSums],  # one metric of the model, for each seed
     b: Sequence[Sums | PairSums],  # of the baseline, the same seeds
     metric: str,  # its name
     resamples: int = 10_000,  # of the users
-    confidence: float = 0.95,
+    confidence: float = 0.95,  # probability mass of the interval
 ) -> dict[str, Any]:  # difference (model - baseline), low, high, spread (standard deviation over seeds), users, result: better, worse or undecided
     "Paired bootstrap over users of the mean difference over seeds."
     from scipy.stats import bootstrap
@@ -383,7 +386,7 @@ def paired_difference(
     result = "better" if min(sign * low, sign * high) > 0 else "worse" if max(sign * low, sign * high) < 0 else "undecided"
     return {"difference": float(np.mean(per_seed)), "low": low, "high": high, "spread": float(np.std(per_seed, ddof=1)) if len(a) > 1 else float("nan"), "users": len(users), "result": result}
 
-# %% ../nbs/03_evaluate.ipynb #61ff5730
+# %% ../nbs/03_evaluate.ipynb #e42456bd
 def plot_forest(
     d: pd.DataFrame,  # from `differences`
 ) -> Any:  # a matplotlib figure
@@ -398,6 +401,7 @@ def plot_forest(
         ax.scatter(rows.difference, range(len(rows)), color=color, zorder=3)
         ax.axvline(0, color="black", linewidth=0.8)
         ax.set(yticks=range(len(rows)), yticklabels=[f"to {o}" for o in rows.index], title=metric + (" (lower is better)" if metric in LOWER_IS_BETTER else ""))
+        ax.title.set_fontsize("medium")
         ax.spines[["top", "right"]].set_visible(False)
         ax.tick_params(axis="x", labelsize="small")
     fig.suptitle(f"Difference of {d.model.iloc[0]}, 95% interval over users", fontsize="medium")

@@ -46,11 +46,11 @@ def split_liang(
         return Held(shown, shown, liked.select(wanted))
     return Split(liked.select(group[liked.user] == 0), held(1), held(2), f"liang(n_held={n_held})", seed, new_users=True)
 
-# %% ../nbs/03_protocols.ipynb #44568cc7
+# %% ../nbs/03_protocols.ipynb #9f6d27da
 @dataclass(frozen=True)
 class EvaluationProtocol:
     "How a figure is made."
-    name: str
+    name: str  # as in `PROTOCOLS`
     data: str  # "bundled", or an edition of MovieLens
     kind: str  # what is measured: "ranking", "likes" or "stars"
     seeds: tuple[int, ...]  # of the splits whose mean is reported

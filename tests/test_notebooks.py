@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 
@@ -60,12 +61,12 @@ def copy_project(to: Path, *extra: str) -> Path:
     return to
 
 
-def run(code: str, *args: str, cwd: Path, timeout: int = 300) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-c", code, *args], cwd=cwd, env=environment(cwd), timeout=timeout, stdin=subprocess.DEVNULL,
+def run(code: str, *args: str, cwd: Path, timeout: int = 300, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", code, *args], cwd=cwd, env=environment(cwd) | (env or {}), timeout=timeout, stdin=subprocess.DEVNULL,
                           capture_output=True, text=True, encoding="utf-8", errors="replace")
 
 
-# --- running: once for each notebook, in a process of its own; what it gives is compared afterwards ---
+# --- running: once for each notebook, in a process of its own, as many at a time as there are cores; what it gives is compared afterwards ---
 
 TEST_NB = """
 import sys
@@ -80,16 +81,23 @@ sys.exit(0 if ok else 1)
 def execute(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, note):
     "A function that runs a notebook in a fresh copy, or remembers how it went: (exit status, its errors, the notebook with today's outputs)."
     force = "slow" if request.config.getoption("--slow") else ""
+    asked = {item.callspec.params["nb"] for item in request.session.items if "execute" in getattr(item, "fixturenames", ()) and hasattr(item, "callspec")}
+    workers = max(1, min(len(asked), os.cpu_count() or 1, 4))
+    threads = {} if workers == 1 else {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # two processes of one thread each do more than two of two
 
-    @cache
-    def once(nb: Path) -> tuple[int, str, Path]:
-        project = copy_project(tmp_path_factory.mktemp("nb") / "project")
+    def once(nb: Path, project: Path) -> tuple[int, str, Path]:
+        copy_project(project)
         copy = project / "nbs" / nb.relative_to(NBS)
         start = time.perf_counter()
-        done = run(TEST_NB, str(copy), str(ROOT), " ".join(SKIP_FLAGS), force, cwd=project, timeout=3600 if force else 900)
+        done = run(TEST_NB, str(copy), str(ROOT), " ".join(SKIP_FLAGS), force, cwd=project, timeout=3600 if force else 900, env=threads)
         note(f"{nb.relative_to(ROOT).as_posix()} ran {time.perf_counter() - start:.0f} s")
         return done.returncode, done.stderr + done.stdout, copy
-    return once
+
+    with ThreadPoolExecutor(workers) as pool:
+        longest_first = sorted(asked, key=lambda nb: -nb.read_text(encoding="utf-8").count("fit("))
+        running = {nb: pool.submit(once, nb, tmp_path_factory.mktemp("nb") / "project") for nb in longest_first}
+        yield lambda nb: running[nb].result()
+        for f in running.values(): f.cancel()
 
 
 @each_notebook
