@@ -429,7 +429,7 @@ def standard_baselines(
     sizes = (100.0, 200.0, 400.0)
     return {"Popularity": Popularity(), "EASE": chosen_on_valid(*(EASE(x) for x in sizes)), "EDLAE": chosen_on_valid(*(EDLAE(x) for x in sizes))}
 
-# %% ../nbs/03_evaluate.ipynb #928ffd7b
+# %% ../nbs/03_evaluate.ipynb #59fbe23e
 def evaluate(
     models: Mapping[str, Any] | Any,  # name -> model, or one model; fitted for a split, to be fitted for a protocol
     split: Split | None = None,  # its test part is opened once, for all models
@@ -451,6 +451,7 @@ def evaluate(
         if baselines: named |= {k: v for k, v in standard_baselines(kind).items() if k not in named}
         splits = how.splits(None if seeds is None else tuple(seeds), ratings)
     else: splits = [split] if split is not None else []
+    if not named or not splits: raise InputError("There is nothing to evaluate: give one model or more, and one seed or more.")
     runs, rates, seconds = [], [], {name: {"fit": 0.0, "evaluate": 0.0} for name in named}
     for s in splits:
         held = s.final() if part == "test" else s.valid
