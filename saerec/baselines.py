@@ -71,7 +71,7 @@ def announce_memory(
     if n_bytes > free: raise InputError(f"{what} needs about {n_bytes / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are free; {instead}.")
     if n_bytes > 1e9: logging.getLogger("saerec").warning("%s: needs about %.1f GB of memory (%.1f GB are free)", what, n_bytes / 1e9, free / 1e9)
 
-# %% ../nbs/03_baselines.ipynb #d8e8f167
+# %% ../nbs/03_baselines.ipynb #0f377caf
 def like_matrix(
     train: Ratings,  # values above 0 are likes
     dislikes: float = 0.0,  # entry of a cell whose value is 0; likes are 1
@@ -92,6 +92,7 @@ def batch_matrix(
     entry = torch.where(batch.values > 0, 1.0, dislikes).numpy().astype(np.float32)
     return csr_array((entry, batch.movies.numpy(), batch.offsets.numpy()), shape=(len(batch), batch.n_movies))
 
+# %% ../nbs/03_baselines.ipynb #7f9c19eb
 class ItemKNN:
     "Nearest movies by shrunk cosine similarity of their fans (Sarwar et al., *Item-based collaborative filtering*, WWW 2001)."
     predicts_likes = False

@@ -152,7 +152,7 @@ def grouped_auc(
     d = auc_by_user(p, y, user)
     return float((d.auc * d.cells).sum() / d.cells.sum()) if len(d) else float("nan")
 
-# %% ../nbs/03_evaluate.ipynb #7c5867f5
+# %% ../nbs/03_evaluate.ipynb #de015c9b
 LOWER_IS_BETTER = ("MSE", "log loss", "RMSE", "MAE", "mean user RMSE")
 
 @dataclass(frozen=True)
@@ -170,6 +170,7 @@ class Sums:
         value = (counts @ num) / (counts @ den)
         return np.sqrt(value) if self.root else value
 
+# %% ../nbs/03_evaluate.ipynb #3716fc62
 @dataclass(frozen=True)
 class PairSums:
     "AUC, from the cells themselves."
@@ -207,7 +208,7 @@ class PairSums:
         if "kept" not in self.__dict__: self.__dict__["kept"] = (users, self.wins(users))
         return self.__dict__["kept"][1] if self.__dict__["kept"][0].equals(users) else self.wins(users)
 
-# %% ../nbs/03_evaluate.ipynb #5eb53c9f
+# %% ../nbs/03_evaluate.ipynb #6c111db1
 def like_sums(
     p: np.ndarray,  # float [n]: predictions, one a cell
     y: np.ndarray,  # float [n]: 1 liked, 0 not liked
@@ -225,6 +226,7 @@ def like_sums(
     out: dict[str, Sums | PairSums] = {k: _by_user(v, g) for k, v in cells.items()}
     return out | {"AUC": PairSums(p, y, g), "GAUC": Sums(auc.auc * auc.cells, auc.cells.astype(float))}
 
+# %% ../nbs/03_evaluate.ipynb #f7b6a612
 def star_sums(
     p: np.ndarray,  # float [n]: predictions, one a cell
     y: np.ndarray,  # float [n]: stars
@@ -429,7 +431,7 @@ def standard_baselines(
     sizes = (100.0, 200.0, 400.0)
     return {"Popularity": Popularity(), "EASE": chosen_on_valid(*(EASE(x) for x in sizes)), "EDLAE": chosen_on_valid(*(EDLAE(x) for x in sizes))}
 
-# %% ../nbs/03_evaluate.ipynb #59fbe23e
+# %% ../nbs/03_evaluate.ipynb #d845f28c
 def evaluate(
     models: Mapping[str, Any] | Any,  # name -> model, or one model; fitted for a split, to be fitted for a protocol
     split: Split | None = None,  # its test part is opened once, for all models
@@ -468,6 +470,7 @@ def evaluate(
         rates.append(float(max(np.mean(y > 0), np.mean(y <= 0))) if any("AUC" in m for m in run.values()) else float("nan"))
     return Evaluation(runs, rates, _about(splits, protocol, part, seconds))
 
+# %% ../nbs/03_evaluate.ipynb #0b72d66d
 def _about(splits: Sequence[Split], protocol: str | None, part: str, seconds: dict[str, dict[str, float]]) -> dict[str, Any]:
     "How an evaluation was made."
     import scipy
