@@ -1,4 +1,4 @@
-"""One loop, two objectives: like / not-like on rated cells, and ranking over the whole catalogue
+"""One loop, three objectives: like / not-like on rated cells, and two ways to rank the whole catalogue
 
 Docs: https://saerec.github.io/saerec/train.html.md"""
 
@@ -28,8 +28,8 @@ from .evaluate import Scorer, predict_cells, rank_metrics
 from .model import StackedAutoencoder, catalogue_mse, observed_mse
 
 # %% auto #0
-__all__ = ['OBJECTIVES', 'hide', 'Settings', 'make_model', 'batch_loss', 'valid_loss', 'Recorder', 'progress_bar',
-           'simple_baselines', 'compare', 'fit', 'ItemSide', 'trainer']
+__all__ = ['OBJECTIVES', 'hide', 'Settings', 'make_model', 'multinomial_loss', 'batch_loss', 'valid_loss', 'Recorder',
+           'progress_bar', 'simple_baselines', 'compare', 'fit', 'ItemSide', 'trainer']
 
 # %% ../nbs/02_train.ipynb #f56d0529
 def hide(
@@ -43,11 +43,11 @@ def hide(
     keep = (torch.rand(len(batch.movies), generator=rng) >= share).to(batch.movies.device)
     return batch.where(keep), keep
 
-# %% ../nbs/02_train.ipynb #f3e8f788
+# %% ../nbs/02_train.ipynb #08b302c2
 @dataclass(frozen=True)
 class Settings:
     "What training does; `OBJECTIVES` has good ones for each objective."
-    objective: str  # "likes": squared error on rated cells; "ranking": squared error over the whole catalogue
+    objective: str  # "likes": squared error on rated cells; "ranking": squared error over the whole catalogue; "multinomial": softmax over the catalogue
     epochs: int = 30  # passes over the users; the cosine schedule ends there
     batch_size: int = 32  # users a step; below a thousand users many small steps matter
     lr: float = 1e-3  # AdamW's first step size; falls to 0 along a cosine
@@ -59,6 +59,7 @@ class Settings:
 
 OBJECTIVES = {
     "ranking": Settings("ranking", epochs=30, batch_size=32, lr=1e-3, weight_decay=0.01, low=0.2, high=0.7, patience=10),
+    "multinomial": Settings("multinomial", epochs=40, batch_size=32, lr=1e-3, weight_decay=0.1, low=0.2, high=0.7, patience=10),
     "likes": Settings("likes", epochs=15, batch_size=32, lr=1.5e-3, weight_decay=10.0, low=0.1, high=0.5, kept_weight=0.3, patience=6),
 }
 
@@ -69,39 +70,48 @@ def make_model(
 ) -> StackedAutoencoder:
     "The network that fits an objective: wide and residual for ranking, centred on the damped means for likes."
     if objective not in OBJECTIVES: raise InputError(f"There is no objective {objective!r}; there are {', '.join(OBJECTIVES)}.")
-    defaults: dict[str, Any] = dict(hidden=(800, 200)) if objective == "ranking" else dict(hidden=(500, 100), centred=True, dropout=0.5)
+    defaults: dict[str, Any] = {"ranking": dict(hidden=(800, 200)), "multinomial": dict(hidden=(600, 200)), "likes": dict(hidden=(500, 100), centred=True, dropout=0.5)}[objective]
     return StackedAutoencoder(n_movies, **(defaults | options))
 
-# %% ../nbs/02_train.ipynb #eafa98ad
+# %% ../nbs/02_train.ipynb #99e1129b
+def multinomial_loss(
+    scores: Tensor,  # float [B, n_movies]: logits
+    batch: Batch,  # the same rows; values above 0 are likes
+) -> Tensor:  # scalar, nats: the mean over the likes
+    "The negative log likelihood of the likes, each drawn from the softmax of its row (Liang et al. 2018)."
+    liked = batch.where(batch.values > 0)
+    return (scores.logsumexp(1)[liked.rows] - scores[liked.rows, liked.movies]).sum() / max(1, len(liked.movies))
+
 def batch_loss(
     model: StackedAutoencoder,  # in training mode
     batch: Batch,  # whole rows: the targets
     settings: Settings,
     rng: torch.Generator,  # for what is hidden
-) -> Tensor:  # scalar: a mean squared error
+) -> Tensor:  # scalar: a mean squared error, or a negative log likelihood
     "Hide some input, and take the error of the objective."
     shown, kept = hide(batch, settings.low, settings.high, rng)
     if settings.objective == "likes":
         return observed_mse(model.at(shown, batch), batch.values, torch.where(kept, settings.kept_weight, 1.0))
-    return catalogue_mse(model(shown), batch.with_values((batch.values > 0).to(batch.values.dtype)))
+    target, z = batch.with_values((batch.values > 0).to(batch.values.dtype)), model(shown)
+    return multinomial_loss(z, target) if settings.objective == "multinomial" else catalogue_mse(z, target)
 
 @torch.no_grad()
 def valid_loss(
     model: Scorer,  # a network in any mode, or a baseline
     held: Held,  # the validation part
-    objective: str,  # "likes" or "ranking"
+    objective: str,  # a key of `OBJECTIVES`
 ) -> float:
-    "The same squared error on held-out users or cells, with nothing hidden but the targets."
+    "The same loss on held-out users or cells, with nothing hidden but the targets."
     if objective == "likes": return float(((predict_cells(model, held) - held.target.value) ** 2).mean())
     shown, target = to_batch(held.input, held.users), to_batch(held.target, held.users)
     total = 0.0
     for part in torch.arange(len(shown)).split(512):
         z, known, wanted = model.scores(shown.take(part)), shown.take(part), target.take(part)
-        z[known.rows, known.movies] = 0.0  # what was shown is not asked
-        total += float(catalogue_mse(z, wanted)) * len(part)
+        z[known.rows, known.movies] = -torch.inf if objective == "multinomial" else 0.0  # what was shown is not asked
+        total += float((multinomial_loss if objective == "multinomial" else catalogue_mse)(z, wanted)) * len(part)
     return total / len(shown)
 
-# %% ../nbs/02_train.ipynb #018ac0df
+# %% ../nbs/02_train.ipynb #c4ad3f1d
 class Recorder:
     "Losses, validation metric and seconds of each epoch."
     def __init__(self,
@@ -148,7 +158,7 @@ class Recorder:
         fig, axes = plt.subplots(1, 1 + extra, figsize=(4.5 * (1 + extra), 3), layout="constrained", squeeze=False)
         axes[0, 0].plot(f.index, f.train_loss, label="training (input hidden)")
         axes[0, 0].plot(f.index, f.valid_loss, label="validation")
-        axes[0, 0].set(title=f"{self.settings.objective}: mean squared error", xlabel="epoch")
+        axes[0, 0].set(title=f"{self.settings.objective}: loss", xlabel="epoch")
         axes[0, 0].legend()
         if extra: axes[0, 1].plot(f.index, f[self.metric], color="C2"); axes[0, 1].set(title=f"validation {self.metric}", xlabel="epoch")
         for ax in axes.flat: ax.axvline(self.best_epoch, color="gray", linestyle=":")
@@ -172,14 +182,14 @@ def progress_bar(
     else:
         yield lambda epoch, text: print(f"{title} epoch {epoch}/{total}  {text}", file=sys.stderr, flush=True)
 
-# %% ../nbs/02_train.ipynb #c611ad4a
+# %% ../nbs/02_train.ipynb #aa7d774c
 def simple_baselines(
     split: Split,  # learned from train, measured on valid
-    objective: str,  # "likes" or "ranking"
+    objective: str,  # a key of `OBJECTIVES`
 ) -> dict[str, float]:  # name -> mean squared error, or NDCG@100
     "What a network has to beat on validation."
     means = BiasModel().fit(split.train)
-    if objective == "ranking": return {k: float(rank_metrics(m, split.valid, ["NDCG@100"])["NDCG@100"].mean()) for k, m in (("Popularity", Popularity().fit(split.train)), ("User + movie means", means))}
+    if objective != "likes": return {k: float(rank_metrics(m, split.valid, ["NDCG@100"])["NDCG@100"].mean()) for k, m in (("Popularity", Popularity().fit(split.train)), ("User + movie means", means))}
     return {"Mean of all": float(((split.valid.target.value - means.mean) ** 2).mean()), "User + movie means": valid_loss(means, split.valid, "likes")}
 
 def compare(
@@ -193,18 +203,18 @@ def compare(
     if lost := recorder.lost_to:
         warnings.warn(f"The {recorder.settings.objective} network loses to {' and '.join(lost)} on validation ({recorder}): as it stands it is of no use. Train for more epochs, with another lr or more data, or use the baseline.", HonestyWarning, stacklevel=3)
 
-# %% ../nbs/02_train.ipynb #4161749d
+# %% ../nbs/02_train.ipynb #2d16348d
 def _validate(model: StackedAutoencoder, held: Held, objective: str) -> dict[str, float]:
     "The validation columns of one epoch."
     row = {"valid_loss": valid_loss(model, held, objective)}
-    if objective == "ranking": row["NDCG@100"] = float(rank_metrics(model, held, ["NDCG@100"])["NDCG@100"].mean())
+    if objective != "likes": row["NDCG@100"] = float(rank_metrics(model, held, ["NDCG@100"])["NDCG@100"].mean())
     return row
 
-# %% ../nbs/02_train.ipynb #72766598
+# %% ../nbs/02_train.ipynb #36514d0e
 def fit(
     model: StackedAutoencoder,  # trained in place
     split: Split,  # learns from train, chooses the epoch on valid, never opens the test
-    objective: str = "ranking",  # "ranking" or "likes"; see `OBJECTIVES`
+    objective: str = "ranking",  # a key of `OBJECTIVES`
     seed: int = 0,  # of the order of users, of what is hidden and of dropout
     device: str | None = None,  # None: CUDA where there is one, else the CPU
     stop_at: int | None = None,  # train exactly so many epochs of the schedule and keep the last; None: choose on validation
@@ -224,7 +234,7 @@ def fit(
     optimizer = torch.optim.AdamW(model.parameters(), lr=cfg.lr, weight_decay=cfg.weight_decay, fused=True)
     steps = cfg.epochs * math.ceil(len(users) / cfg.batch_size)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda s: 0.5 * (1 + math.cos(math.pi * min(1.0, s / steps))))
-    recorder = Recorder(cfg, "NDCG@100" if objective == "ranking" else "valid_loss", objective == "ranking")
+    recorder = Recorder(cfg, "NDCG@100" if objective != "likes" else "valid_loss", objective != "likes")
     rng, best = torch.Generator().manual_seed(seed), copy.deepcopy(model.state_dict())
     scale = model.n_movies if objective == "ranking" else 1  # keeps gradients far above AdamW's epsilon; changes no minimum
     with torch.random.fork_rng(devices=[target_device] if target_device.type == "cuda" else []), progress_bar(stop_at or cfg.epochs, objective, progress) as show:
