@@ -106,7 +106,7 @@ def rank_stack(
     names = ["Squared-error network", *(f"Multinomial network {i + 1}" for i in range(n_multinomial))]
     return RankStack(members | {k: o[0] for k, o in zip(names, train_networks(jobs, workers), strict=True)})
 
-# %% ../nbs/03_stack.ipynb #d7d3a27a
+# %% ../nbs/03_stack.ipynb #5c90fc02
 def agreement(
     members: Mapping[str, Scorer],  # fitted
     held: Held,  # whose people are asked about
@@ -114,13 +114,13 @@ def agreement(
 ) -> pd.DataFrame:  # Spearman's rank correlation, member by member
     "How alike members rank: the mean over people, over all movies that are not known to be seen."
     shown, seen = (to_batch(x, held.users[:n_users]) for x in (held.input, held.seen))
-    total = 0.0
+    tables = []
     scores = {k: m.scores(shown) for k, m in members.items()}
     for row in range(len(shown)):
         keep = torch.ones(shown.n_movies, dtype=torch.bool)
         keep[seen.take(torch.tensor([row])).movies] = False
-        total = total + pd.DataFrame({k: s[row, keep].numpy() for k, s in scores.items()}).corr("spearman")
-    return total / len(shown)
+        tables.append(pd.DataFrame({k: s[row, keep].numpy() for k, s in scores.items()}).corr("spearman"))
+    return pd.concat(tables).groupby(level=0, sort=False).mean()
 
 # %% ../nbs/03_stack.ipynb #efcaf020
 MOMENTS = (60.0, 600.0, 3600.0, 86400.0)  # $\tau$ in seconds: a page, a sitting, an hour, a day

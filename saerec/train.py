@@ -43,7 +43,7 @@ def hide(
     keep = (torch.rand(len(batch.movies), generator=rng) >= share).to(batch.movies.device)
     return batch.where(keep), keep
 
-# %% ../nbs/02_train.ipynb #08b302c2
+# %% ../nbs/02_train.ipynb #a22571f2
 @dataclass(frozen=True)
 class Settings:
     "What training does; `OBJECTIVES` has good ones for each objective."
@@ -70,8 +70,8 @@ def make_model(
 ) -> StackedAutoencoder:
     "The network that fits an objective: wide and residual for ranking, centred on the damped means for likes."
     if objective not in OBJECTIVES: raise InputError(f"There is no objective {objective!r}; there are {', '.join(OBJECTIVES)}.")
-    defaults: dict[str, Any] = {"ranking": dict(hidden=(800, 200)), "multinomial": dict(hidden=(600, 200)), "likes": dict(hidden=(500, 100), centred=True, dropout=0.5)}[objective]
-    return StackedAutoencoder(n_movies, **(defaults | options))
+    by_objective: dict[str, dict[str, Any]] = {"ranking": dict(hidden=(800, 200)), "multinomial": dict(hidden=(600, 200)), "likes": dict(hidden=(500, 100), centred=True, dropout=0.5)}
+    return StackedAutoencoder(n_movies, **(by_objective[objective] | options))
 
 # %% ../nbs/02_train.ipynb #99e1129b
 def multinomial_loss(
