@@ -141,7 +141,7 @@ def moment_deviations(
         out[cells] = (w @ deviation[mine]) / (w.sum(1) + damping)
     return out
 
-# %% ../nbs/03_stack.ipynb #178b87a1
+# %% ../nbs/03_stack.ipynb #5774ebe7
 class RatingStack:
     "Damped means and weighted deviations of networks on both sides. `cells` serves known people, `scores` anybody."
     predicts_likes = True
@@ -192,9 +192,11 @@ class RatingStack:
     ) -> Tensor:  # float32 [B, n_movies]
         "Predictions for anybody, from the members that read a person's row."
         base = self.means.scores(batch)
-        return base + sum((w * (self.sides[k][0].scores(batch) - base) if k in self.sides else torch.tensor(w) for k, w in self.weights_anybody.items()), torch.tensor(0.0))
+        out = base + self.weights_anybody.get("constant", 0.0)
+        for k in self.weights_anybody.keys() & self.sides.keys(): out = out + self.weights_anybody[k] * (self.sides[k][0].scores(batch) - base)
+        return out
 
-# %% ../nbs/03_stack.ipynb #f26e1c6c
+# %% ../nbs/03_stack.ipynb #d15033fe
 def rating_stack(
     split: Split,  # of likes or stars; people and movies of the test are known
     moments: bool = False,  # the time of each rating to be predicted is known, and used
@@ -202,7 +204,8 @@ def rating_stack(
     workers: int | None = None,  # of `train_networks`
     **changes: Any,  # of `fit`, for every network: epochs, progress
 ) -> RatingStack:
-    "The default stack for likes and stars."
+    "The default stack for likes and stars. Raises `InputError` if `moments` are wanted of ratings without times."
+    if moments and split.train.time is None: raise InputError(f"{split.train.name}: these ratings have no times, so moments=True cannot be used.")
     def sides(s: Split, stops: Sequence[int] | None = None) -> tuple[dict[str, tuple[StackedAutoencoder, bool]], list[int]]:
         turned, names = s.transposed(), [("Item side 1", True), ("Item side 2", True), ("User side", False)]
         jobs = [(turned if of_movies else s, "likes", s.seed + 1000 * i, dict(changes) | ({} if stops is None else {"stop_at": stops[i]})) for i, (_, of_movies) in enumerate(names)]
