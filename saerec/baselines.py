@@ -20,7 +20,7 @@ from .data import Batch, InputError, Ratings, damped_means, row_offset
 
 # %% auto #0
 __all__ = ['Popularity', 'BiasModel', 'free_memory', 'announce_memory', 'like_matrix', 'batch_matrix', 'ItemKNN',
-           'regularized_inverse', 'zero_diagonal_weights', 'EASE', 'EDLAE', 'KernelRidge']
+           'regularized_inverse', 'zero_diagonal_weights', 'EASE', 'balance_people', 'EDLAE', 'KernelRidge']
 
 # %% ../nbs/03_baselines.ipynb #169a6a7b
 class Popularity:
@@ -179,7 +179,18 @@ class EASE:
         liked = batch.where(batch.values > 0)
         return F.embedding_bag(liked.movies, self.weights, liked.offsets[:-1], mode="sum")
 
-# %% ../nbs/03_baselines.ipynb #fad34246
+# %% ../nbs/03_baselines.ipynb #fcc2cf8b
+def balance_people(
+    x: Any,  # scipy sparse csr_array [n_users, n_movies]
+    balance: float,  # $b$; 0: nothing changes, 0.5: everybody has the same sum of squares if entries are 0 or 1
+) -> Any:  # scipy sparse csr_array [n_users, n_movies], with the same sum of squares in all
+    "Each row times the number of its entries to the power of $-b$."
+    from scipy.sparse import diags_array
+    if balance == 0: return x
+    scaled = (diags_array(np.maximum(np.diff(x.indptr), 1.0) ** -balance) @ x).tocsr()
+    return scaled * np.sqrt(x.multiply(x).sum() / scaled.multiply(scaled).sum())
+
+# %% ../nbs/03_baselines.ipynb #597500b1
 class EDLAE:
     "The closed-form denoising linear autoencoder of Steck (NeurIPS 2020); EASE if `dropout` is 0."
     predicts_likes = False
@@ -187,27 +198,29 @@ class EDLAE:
         regularization: float = 200.0,  # $\\lambda$
         dropout: float = 0.5,  # $p$, 0 up to below 1: share of the input that the denoising drops
         dislikes: float = 0.0,  # $g$: entry of a cell with value 0 that is known; likes are 1
+        balance: float = 0.0,  # $b$ of `balance_people`: above 0, people with many ratings count less
     ):
         if not 0 <= dropout < 1: raise InputError(f"EDLAE: dropout is {dropout:g}; it must be at least 0 and below 1.")
-        self.regularization, self.dropout, self.dislikes = regularization, dropout, dislikes
+        self.regularization, self.dropout, self.dislikes, self.balance = regularization, dropout, dislikes, balance
     def fit(self, train: Ratings) -> EDLAE:
         "Solve for the weights. Raises `InputError` if the matrix cannot be inverted or held."
-        self.weights = zero_diagonal_weights(like_matrix(train, self.dislikes), self.regularization, self.dropout)
+        self.weights = zero_diagonal_weights(balance_people(like_matrix(train, self.dislikes), self.balance), self.regularization, self.dropout)
         return self
     def scores(self, batch: Batch) -> Tensor:
         "The weighted sum of the weight rows of each user's movies."
         entry = torch.where(batch.values > 0, 1.0, self.dislikes)
         return F.embedding_bag(batch.movies, self.weights, batch.offsets[:-1], mode="sum", per_sample_weights=entry)
 
-# %% ../nbs/03_baselines.ipynb #293ffdaa
+# %% ../nbs/03_baselines.ipynb #9f0cc2c1
 class KernelRidge:
     "RBF kernel ridge regression between people; every movie is a target."
     predicts_likes = False
     def __init__(self,
         gamma: float = 2.0,  # $\\gamma$; larger: only people with very similar likes count
         regularization: float = 1.0,  # $\\lambda$
+        dislikes: float = 0.0,  # $g$: entry of a cell with value 0 that is known, in rows and targets; likes are 1
     ):
-        self.gamma, self.regularization = gamma, regularization
+        self.gamma, self.regularization, self.dislikes = gamma, regularization, dislikes
     def kernel(self,
         x: Any,  # scipy sparse array [B, n_movies]
     ) -> np.ndarray:  # float32 [B, n_train]
@@ -222,8 +235,8 @@ class KernelRidge:
     def fit(self, train: Ratings) -> KernelRidge:
         "Solve for the weights of the training users. Raises `InputError` if the matrices will not fit."
         from scipy.linalg import cho_factor, cho_solve
-        x = like_matrix(train)
-        x = x[np.flatnonzero(x.sum(1))]
+        x = like_matrix(train, self.dislikes)
+        x = x[np.flatnonzero(np.diff(x.indptr))]
         n, m = x.shape
         announce_memory(f"Kernel ridge of {n:,} users and {m:,} movies", 4 * (3 * n**2 + 2 * n * m), "use fewer users, or EASE, whose matrix is movies x movies")
         self.rows = self._unit(x)
@@ -233,4 +246,4 @@ class KernelRidge:
         return self
     def scores(self, batch: Batch) -> Tensor:
         "The weighted likes of similar people."
-        return torch.from_numpy(self.kernel(batch_matrix(batch))) @ self.weights
+        return torch.from_numpy(self.kernel(batch_matrix(batch, self.dislikes))) @ self.weights

@@ -286,7 +286,7 @@ def warn_perfect(
              "most probably it was trained on the cells that it is asked for, or is shown them; fit it on this split's train, and score what its batch shows and nothing else")
     warnings.warn(f"{' and '.join(perfect)} of {name!r} {'is' if len(perfect) == 1 else 'are'} perfect ({targets:,} cells). No honest model is: {cause}.", HonestyWarning, stacklevel=3)
 
-# %% ../nbs/03_evaluate.ipynb #44a0c9cd
+# %% ../nbs/03_evaluate.ipynb #2fdeacca
 def prepare(
     model: Any,  # with `fit(train)`, or a function of a split
     split: Split,
@@ -296,6 +296,7 @@ def prepare(
     if hasattr(model, "fit"): return copy.deepcopy(model).fit(split.train if choosing else split.known)
     if isinstance(model, torch.nn.Module) or not callable(model):
         raise InputError(f"{type(model).__name__} cannot be fitted on the splits of a protocol; give an object with fit(train), or a function of a split that returns something with scores, such as saerec.train.trainer('ranking').")
+    if choosing: split = Split(split.train, split.valid, split.valid, split.protocol, split.seed, new_users=split.new_users, check=False)
     return model(split)
 
 def measure_part(

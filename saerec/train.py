@@ -43,7 +43,7 @@ def hide(
     keep = (torch.rand(len(batch.movies), generator=rng) >= share).to(batch.movies.device)
     return batch.where(keep), keep
 
-# %% ../nbs/02_train.ipynb #a22571f2
+# %% ../nbs/02_train.ipynb #b3213bd1
 @dataclass(frozen=True)
 class Settings:
     "What training does; `OBJECTIVES` has good ones for each objective."
@@ -54,7 +54,9 @@ class Settings:
     weight_decay: float = 0.01  # share of each weight, times lr, that a step takes away
     low: float = 0.2  # least share of the input hidden in a batch
     high: float = 0.7  # largest share hidden
-    kept_weight: float = 1.0  # weight of the error at cells that the network was shown; below 1, hidden cells count more
+    kept_weight: float = 1.0  # "likes": weight of the error at cells that the network was shown; below 1, hidden cells count more
+    dislikes: float = 0.0  # "ranking": target of a movie rated but not liked; a like is 1, a movie not rated 0
+    balance: float = 0.0  # "multinomial": of `multinomial_loss`; above 0, people with many likes count less
     patience: int = 10  # epochs without a better validation before training stops
 
 OBJECTIVES = {
@@ -73,14 +75,18 @@ def make_model(
     by_objective: dict[str, dict[str, Any]] = {"ranking": dict(hidden=(800, 200)), "multinomial": dict(hidden=(600, 200)), "likes": dict(hidden=(500, 100), centred=True, dropout=0.5)}
     return StackedAutoencoder(n_movies, **(by_objective[objective] | options))
 
-# %% ../nbs/02_train.ipynb #99e1129b
+# %% ../nbs/02_train.ipynb #910dc975
 def multinomial_loss(
     scores: Tensor,  # float [B, n_movies]: logits
     batch: Batch,  # the same rows; values above 0 are likes
+    balance: float = 0.0,  # $b$: each person's likes weigh $n_u^{-2b}$; 0: a like is a like, 0.5: a person is a person
 ) -> Tensor:  # scalar, nats: the mean over the likes
     "The negative log likelihood of the likes, each drawn from the softmax of its row (Liang et al. 2018)."
     liked = batch.where(batch.values > 0)
-    return (scores.logsumexp(1)[liked.rows] - scores[liked.rows, liked.movies]).sum() / max(1, len(liked.movies))
+    loss = scores.logsumexp(1)[liked.rows] - scores[liked.rows, liked.movies]
+    if balance == 0: return loss.sum() / max(1, len(loss))
+    w = liked.counts.to(loss.dtype)[liked.rows] ** (-2 * balance)
+    return (w * loss).sum() / w.sum().clamp(min=torch.finfo(loss.dtype).tiny)
 
 def batch_loss(
     model: StackedAutoencoder,  # in training mode
@@ -92,8 +98,8 @@ def batch_loss(
     shown, kept = hide(batch, settings.low, settings.high, rng)
     if settings.objective == "likes":
         return observed_mse(model.at(shown, batch), batch.values, torch.where(kept, settings.kept_weight, 1.0))
-    target, z = batch.with_values((batch.values > 0).to(batch.values.dtype)), model(shown)
-    return multinomial_loss(z, target) if settings.objective == "multinomial" else catalogue_mse(z, target)
+    target, z = batch.with_values(torch.where(batch.values > 0, 1.0, settings.dislikes if settings.objective == "ranking" else 0.0)), model(shown)
+    return multinomial_loss(z, target, settings.balance) if settings.objective == "multinomial" else catalogue_mse(z, target)
 
 @torch.no_grad()
 def valid_loss(
@@ -210,7 +216,7 @@ def _validate(model: StackedAutoencoder, held: Held, objective: str) -> dict[str
     if objective != "likes": row["NDCG@100"] = float(rank_metrics(model, held, ["NDCG@100"])["NDCG@100"].mean())
     return row
 
-# %% ../nbs/02_train.ipynb #36514d0e
+# %% ../nbs/02_train.ipynb #1899b983
 def fit(
     model: StackedAutoencoder,  # trained in place
     split: Split,  # learns from train, chooses the epoch on valid, never opens the test
@@ -220,7 +226,7 @@ def fit(
     stop_at: int | None = None,  # train exactly so many epochs of the schedule and keep the last; None: choose on validation
     progress: bool = False,  # show a bar or lines on stderr
     say: Callable[[str], None] | None = print,  # told how the best epoch stands beside simple baselines; None: no comparison
-    **changes: Any,  # other `Settings`: epochs, batch_size, lr, weight_decay, low, high, kept_weight, patience
+    **changes: Any,  # other `Settings`: epochs, batch_size, lr, weight_decay, low, high, kept_weight, dislikes, balance, patience
 ) -> Recorder:
     "Train, and keep the weights of the epoch that is best on validation. Raises `InputError` if the loss stops being a number."
     if objective not in OBJECTIVES: raise InputError(f"There is no objective {objective!r}; there are {', '.join(OBJECTIVES)}.")
