@@ -32,7 +32,7 @@ from .train import trainer
 __all__ = ['EXAMPLE', 'LEFT', 'RIGHT', 'VERBS', 'parser', 'get_data', 'parse_rating', 'show', 'to_json', 'to_stderr', 'opened',
            'example_person', 'run_train', 'run_protocol', 'run_evaluate', 'run_recommend', 'run_download', 'main']
 
-# %% ../nbs/06_cli.ipynb #3e4899b2
+# %% ../nbs/06_cli.ipynb #b3d2ef78
 def parser() -> argparse.ArgumentParser:
     "The verbs and their options."
     p = argparse.ArgumentParser(prog="saerec", description="A movie recommender: stacked autoencoders on MovieLens, with honest evaluation.")
@@ -47,6 +47,7 @@ def parser() -> argparse.ArgumentParser:
     t.add_argument("--threshold", type=float, default=4.0, help="stars from which a rating is a like (default: 4)")
     t.add_argument("--held-out", type=int, metavar="N", help="users held out for validation and as many for the test (default: 100, or a tenth of 4,000 and more)")
     t.add_argument("--epochs", type=int, help="at most so many epochs for each network (default: chosen for each)")
+    t.add_argument("--ranker", choices=["auto", "network", "stack"], default="auto", help="what ranks: one network, or the stack with its closed forms (default: the stack from 1,000 to 20,000 people)")
     t.add_argument("--refit", action="store_true", help="after measuring, train once more on everything")
 
     e = verbs.add_parser("evaluate", help="measure a saved model again, or train and measure by a named protocol")
@@ -140,9 +141,9 @@ def example_person(rec: Recommender) -> dict[Any, float]:
     mine = rec.known.select(rec.known.user == rec.known.user[0]).frame().head(5)
     return dict(zip(mine.movie_id.tolist(), mine.rating.astype(float).tolist(), strict=True))
 
-# %% ../nbs/06_cli.ipynb #d0bcdf43
+# %% ../nbs/06_cli.ipynb #323e98cb
 def run_train(args: argparse.Namespace) -> tuple[dict[str, Any], str]:  # for --json; for people
-    "Train both networks, test them once, save, and recommend to an example person."
+    "Train, test once, save, and recommend to an example person."
     start = time.perf_counter()
     r = get_data(args.data)
     out = Path(args.out)
@@ -151,13 +152,13 @@ def run_train(args: argparse.Namespace) -> tuple[dict[str, Any], str]:  # for --
     changes = {} if args.epochs is None else {"epochs": args.epochs}
     make_splits(r.likes(args.threshold), args.seed, args.held_out)  # data too small are refused before anything is printed
     print(show(summary(r, threshold=args.threshold).T.rename_axis(None)), file=sys.stderr, flush=True)
-    rec = fit_recommender(r, seed=args.seed, threshold=args.threshold, n_held=args.held_out, refit=args.refit, progress=True, say=to_stderr, likes_changes=changes, ranking_changes=changes)
+    rec = fit_recommender(r, seed=args.seed, threshold=args.threshold, n_held=args.held_out, refit=args.refit, ranker=args.ranker, progress=True, say=to_stderr, likes_changes=changes, ranking_changes=changes)
     rec.save(out)
     losses = {k: o.frame.drop(columns="seconds") for k, o in rec.recorders.items()}
     person = example_person(rec)
     top = rec.recommend(person)
     table, seconds = rec.report, time.perf_counter() - start
-    names = {"likes": "like / not-like on rated cells (mean squared error)", "ranking": "ranking over the whole catalogue (mean squared error over all cells)"}
+    names = {"likes": "like / not-like on rated cells (mean squared error)", "ranking": "ranking over the whole catalogue (mean squared error over all cells)", "multinomial": "ranking by a softmax over the catalogue (negative log likelihood)"}
     parts = [f"{r!r}", *(f"Losses: {names[k]}; best epoch {rec.recorders[k].best_epoch}\n{show(f, 'epoch')}" for k, f in losses.items()),
              f"Test loss (MSE on held-out like / not-like ratings): {table.MSE.iloc[0]:.4f}",
              f"Test, beside the baselines. MSE and AUC: held-out ratings; NDCG: {rec.info['n_held']} people never seen in training. {opened(rec.info['report_about'])}\n{show(table[LEFT + RIGHT])}",

@@ -412,7 +412,7 @@ def plot_forest(
     plt.close(fig)
     return fig
 
-# %% ../nbs/03_evaluate.ipynb #7f5c862c
+# %% ../nbs/03_evaluate.ipynb #cfa6e56b
 def chosen_on_valid(
     *models: Any,  # candidates with `fit(train)`
     metric: str = "NDCG@100",  # of a ranking; higher is better
@@ -426,14 +426,16 @@ def chosen_on_valid(
 
 def standard_baselines(
     kind: str,  # "ranking", "likes" or "stars"
+    dislikes: bool = False,  # whether it is known what people rated and did not like
 ) -> dict[str, Any]:  # name -> something that `prepare` can fit
     "What every model of a kind has to stand beside."
     means: dict[str, Any] = {"User + movie means": BiasModel()}
     if kind != "ranking": return means | ({"Popularity": Popularity()} if kind == "likes" else {})
     sizes = (100.0, 200.0, 400.0)
-    return {"Popularity": Popularity(), "EASE": chosen_on_valid(*(EASE(x) for x in sizes)), "EDLAE": chosen_on_valid(*(EDLAE(x) for x in sizes))}
+    graded = {"EDLAE, graded dislikes": chosen_on_valid(*(EDLAE(x, dislikes=g) for x in sizes for g in (0.3, 0.5)))} if dislikes else {}
+    return {"Popularity": Popularity(), "EASE": chosen_on_valid(*(EASE(x) for x in sizes)), "EDLAE": chosen_on_valid(*(EDLAE(x) for x in sizes))} | graded
 
-# %% ../nbs/03_evaluate.ipynb #d845f28c
+# %% ../nbs/03_evaluate.ipynb #fe870dd6
 def evaluate(
     models: Mapping[str, Any] | Any,  # name -> model, or one model; fitted for a split, to be fitted for a protocol
     split: Split | None = None,  # its test part is opened once, for all models
@@ -452,8 +454,9 @@ def evaluate(
     if protocol is not None:
         how = find_protocol(protocol)
         kind, metrics = how.kind, metrics or how.metrics
-        if baselines: named |= {k: v for k, v in standard_baselines(kind).items() if k not in named}
         splits = how.splits(None if seeds is None else tuple(seeds), ratings)
+        dislikes = any((s.train.value <= 0).any() for s in splits)
+        if baselines: named |= {k: v for k, v in standard_baselines(kind, dislikes).items() if k not in named}
     else: splits = [split] if split is not None else []
     if not named or not splits: raise InputError("There is nothing to evaluate: give one model or more, and one seed or more.")
     runs, rates, seconds = [], [], {name: {"fit": 0.0, "evaluate": 0.0} for name in named}

@@ -29,7 +29,7 @@ from .model import StackedAutoencoder, catalogue_mse, observed_mse
 
 # %% auto #0
 __all__ = ['OBJECTIVES', 'hide', 'Settings', 'make_model', 'multinomial_loss', 'batch_loss', 'valid_loss', 'Recorder',
-           'progress_bar', 'simple_baselines', 'compare', 'fit', 'ItemSide', 'trainer']
+           'progress_bar', 'simple_baselines', 'compare', 'fit', 'pretrain_layers', 'ItemSide', 'trainer']
 
 # %% ../nbs/02_train.ipynb #f56d0529
 def hide(
@@ -268,6 +268,28 @@ def fit(
     model.predicts_likes = objective == "likes"
     if say is not None and stop_at is None: compare(recorder, split, say)
     return recorder
+
+# %% ../nbs/02_train.ipynb #730bb494
+def pretrain_layers(
+    model: StackedAutoencoder,  # trained in place; give it to `fit` afterwards
+    split: Split,  # learns from train only
+    objective: str = "ranking",  # a key of `OBJECTIVES`
+    epochs: int = 5,  # for each layer
+    seed: int = 0,  # of the order of users and of what is hidden
+    **changes: Any,  # other `Settings`
+) -> StackedAutoencoder:
+    "Train the first layer, freeze it, train the second on its code, and so on; each with a decoder of its own, of which the last stays."
+    widths, free = model.config["hidden"], {n: p.requires_grad for n, p in model.named_parameters()}
+    for depth in range(1, len(widths) + 1):
+        part = StackedAutoencoder(**(model.config | {"hidden": widths[:depth], "seed": seed}))
+        done = {n: p for n, p in model.state_dict().items() if not n.startswith(("stack", "decoder")) or n.startswith(tuple(f"stack.{i}." for i in range(depth)))}
+        part.load_state_dict(done, strict=False)
+        if depth > 1:
+            for name, p in part.named_parameters(): p.requires_grad_(name.startswith((f"stack.{depth - 2}.", "decoder")))
+        fit(part, split, objective, seed=seed, stop_at=epochs, **({"say": None, "epochs": epochs} | changes))
+        model.load_state_dict({n: t for n, t in part.state_dict().items() if depth == len(widths) or not n.startswith("decoder")}, strict=False)
+    for name, p in model.named_parameters(): p.requires_grad_(free[name])
+    return model
 
 # %% ../nbs/02_train.ipynb #cba2f195
 class ItemSide:
