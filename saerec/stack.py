@@ -150,7 +150,7 @@ def fit_again(
     again.recorders = stack.recorders
     return again
 
-# %% ../nbs/03_stack.ipynb #471ab6d9
+# %% ../nbs/03_stack.ipynb #303ec45c
 def as_tensors(
     model: Any,  # a fitted `StackedAutoencoder`, `EDLAE`, `KernelRidge`, or a `RankStack` of these
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:  # what it is, for JSON; its tensors by name
@@ -167,7 +167,7 @@ def as_tensors(
 
 def from_tensors(
     about: Mapping[str, Any],  # from `as_tensors`; without a kind: a single network
-    tensors: Mapping[str, Tensor],
+    tensors: Mapping[str, Tensor],  # by name, from `as_tensors`
 ) -> Any:  # the model
     "Put a model together again. Raises `InputError` for a kind that does not exist, and whatever torch and numpy raise for tensors that do not fit."
     options = dict(about)
