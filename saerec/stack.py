@@ -58,7 +58,7 @@ class RankStack:
             if w: total += w * standardize(self.members[name].scores(batch).float())
         return total
 
-# %% ../nbs/03_stack.ipynb #71ac6142
+# %% ../nbs/03_stack.ipynb #1ef4ffa8
 GRADE = 0.5  # entry and target of a movie rated and not liked, beside the 1 of a like
 BALANCE = 0.25  # $b$: people with many likes count less
 
@@ -79,6 +79,7 @@ def network_settings(
     if n_rows < 1000: return graded | dict(epochs=20, weight_decay=0.1) if objective == "ranking" else {}
     return graded | dict(epochs=20, weight_decay=1.0, batch_size=128) if objective == "ranking" else dict(epochs=30, batch_size=256, lr=2e-3, balance=BALANCE)
 
+# %% ../nbs/03_stack.ipynb #e6910303
 def train_network(
     split: Split,
     objective: str,  # a key of `OBJECTIVES`
@@ -104,7 +105,7 @@ def train_networks(
     n = min(len(jobs), workers or cpu_count())
     return list(Parallel(n_jobs=n)(delayed(train_network)(*job) for job in jobs))
 
-# %% ../nbs/03_stack.ipynb #995f0303
+# %% ../nbs/03_stack.ipynb #f426462b
 def closed_forms(
     dislikes: bool,  # whether dislikes are known
 ) -> dict[str, Callable[[Split], Scorer]]:  # name -> a function of a split
@@ -135,6 +136,7 @@ def rank_stack(
     stack.recorders = {k: o[1] for k, o in zip(names, trained, strict=True)}
     return fit_again(stack, everything, workers) if refit and (everything := learn_again(split)) else stack
 
+# %% ../nbs/03_stack.ipynb #69a909f4
 def fit_again(
     stack: RankStack,  # from `rank_stack`
     split: Split,  # whose `train` is learned from

@@ -75,7 +75,7 @@ def make_model(
     by_objective: dict[str, dict[str, Any]] = {"ranking": dict(hidden=(800, 200)), "multinomial": dict(hidden=(600, 200)), "likes": dict(hidden=(500, 100), centred=True, dropout=0.5)}
     return StackedAutoencoder(n_movies, **(by_objective[objective] | options))
 
-# %% ../nbs/02_train.ipynb #910dc975
+# %% ../nbs/02_train.ipynb #2bb16c62
 def multinomial_loss(
     scores: Tensor,  # float [B, n_movies]: logits
     batch: Batch,  # the same rows; values above 0 are likes
@@ -101,6 +101,7 @@ def batch_loss(
     target, z = batch.with_values(torch.where(batch.values > 0, 1.0, settings.dislikes if settings.objective == "ranking" else 0.0)), model(shown)
     return multinomial_loss(z, target, settings.balance) if settings.objective == "multinomial" else catalogue_mse(z, target)
 
+# %% ../nbs/02_train.ipynb #5e4a410a
 @torch.no_grad()
 def valid_loss(
     model: Scorer,  # a network in any mode, or a baseline
