@@ -29,9 +29,9 @@ from .protocols import find_protocol
 _all_ = ["Popularity", "BiasModel", "ItemKNN", "EASE", "EDLAE", "KernelRidge"]
 
 # %% auto #0
-__all__ = ['RANK_METRICS', 'LOWER_IS_BETTER', 'Scorer', 'top_k', 'hits', 'ranking_value', 'rank_metrics', 'like_metrics',
-           'auc_by_user', 'grouped_auc', 'Sums', 'PairSums', 'like_sums', 'star_sums', 'value_of', 'predict_cells',
-           'warn_perfect', 'prepare', 'measure_part', 'Evaluation', 'paired_difference', 'plot_forest',
+__all__ = ['RANK_METRICS', 'LOWER_IS_BETTER', 'Scorer', 'top_k', 'hits', 'ranking_value', 'rows_at_once', 'rank_metrics',
+           'like_metrics', 'auc_by_user', 'grouped_auc', 'Sums', 'PairSums', 'like_sums', 'star_sums', 'value_of',
+           'predict_cells', 'warn_perfect', 'prepare', 'measure_part', 'Evaluation', 'paired_difference', 'plot_forest',
            'chosen_on_valid', 'standard_baselines', 'evaluate', 'best_on_valid', 'plot_table', 'Popularity',
            'BiasModel', 'ItemKNN', 'EASE', 'EDLAE', 'KernelRidge']
 
@@ -44,20 +44,26 @@ class Scorer(Protocol):
         "One score a movie and row."
         ...
 
-# %% ../nbs/03_evaluate.ipynb #e53ca056
+# %% ../nbs/03_evaluate.ipynb #30d8627c
 def top_k(
     scores: Tensor,  # float [B, n_movies]; -inf: never ranked
     k: int,  # length of the list
 ) -> Tensor:  # int64 [B, min(k, n_movies)]: movie codes, best first; -1 where nothing is left to rank
     "The k best movies of each row; equal scores in the order of their codes."
-    if scores.isnan().any(): raise ValueError("a score is NaN: the model has diverged or read a bad input")
     k = min(k, scores.shape[1])
-    least = scores.topk(k).values[:, -1:]
-    above, equal = scores > least, scores == least
-    keep = above | (equal & (equal.cumsum(1) <= k - above.sum(1, keepdim=True)))
-    codes = keep.nonzero()[:, 1].view(len(scores), k)
+    values, codes = scores.topk(min(k + 1, scores.shape[1]))  # NaN comes first
+    if values.isnan().any(): raise ValueError("a score is NaN: the model has diverged or read a bad input")
+    codes = codes[:, :k].sort(1).values
+    unsure = ((values[:, k - 1] == values[:, -1]) & (values[:, -1] > -torch.inf) & (values.shape[1] > k)).nonzero()[:, 0]
+    if len(unsure): codes[unsure] = _first_of_equals(scores[unsure], values[unsure, k - 1:k], k)
     best, order = scores.gather(1, codes).sort(dim=1, descending=True, stable=True)
     return codes.gather(1, order).masked_fill(best == -torch.inf, -1)
+
+def _first_of_equals(scores: Tensor, least: Tensor, k: int) -> Tensor:
+    "The k best of rows where the k-th score occurs again further down; ascending codes."
+    above, equal = scores > least, scores == least
+    keep = above | (equal & (equal.cumsum(1) <= k - above.sum(1, keepdim=True)))
+    return keep.nonzero()[:, 1].view(len(scores), k)
 
 # %% ../nbs/03_evaluate.ipynb #528b4224
 RANK_METRICS = ("NDCG@10", "NDCG@100", "Recall@20", "Recall@50")
@@ -88,13 +94,20 @@ def ranking_value(
     ideal = torch.cat([discount.new_zeros(1), discount.cumsum(0)])
     return (h * discount[:h.shape[1]]).sum(1) / ideal[n.clamp(max=k)]
 
-# %% ../nbs/03_evaluate.ipynb #a23aaf6a
+# %% ../nbs/03_evaluate.ipynb #bc41002e
+def rows_at_once(
+    n_movies: int,  # width of a row of scores
+    most: int = 512,  # rows
+) -> int:
+    "How many rows of scores to hold at a time: $2^{25}$ numbers (128 MiB of float32) at most, one row at least."
+    return max(1, min(most, 2**25 // max(1, n_movies)))
+
 @torch.no_grad()
 def rank_metrics(
     model: Scorer,  # anything with `scores`
     held: Held,  # a held-out part of a split
     metrics: Sequence[str] = RANK_METRICS,  # names as above
-    batch_size: int = 512,  # users scored at a time
+    batch_size: int = 512,  # users scored at a time, at most; fewer where the catalogue is large, see `rows_at_once`
 ) -> pd.DataFrame:  # one row a user (index: user code), one column a metric; take the mean
     "Rank the full catalogue for each held-out user, without what is known to be seen."
     relevant = held.target.select(held.target.value > 0)
@@ -102,7 +115,7 @@ def rank_metrics(
     shown, seen, target = (to_batch(x, users) for x in (held.input, held.seen, relevant))
     k = max(int(m.partition("@")[2] or 0) for m in metrics)
     rows = []
-    for part in torch.arange(len(users)).split(batch_size):
+    for part in torch.arange(len(users)).split(rows_at_once(shown.n_movies, batch_size)):
         scores = model.scores(shown.take(part)).clone()
         known, wanted = seen.take(part), target.take(part)
         scores[known.rows, known.movies] = -torch.inf

@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 from saerec.beyond import coverage, diversity, genre_matrix
 from saerec.calibration import Calibration
 from saerec.data import Batch, InputError, Ratings, ratings_from_frame, read_ratings, to_batch
-from saerec.evaluate import like_metrics, like_sums, value_of
+from saerec.evaluate import like_metrics, like_sums, top_k, value_of
+from saerec.model import Factored, GramError, catalogue_mse
 
 MORE = os.environ.get("SAEREC_EXAMPLES")
 tries = settings(max_examples=int(MORE or 50), derandomize=not MORE, deadline=None, database=None, suppress_health_check=list(HealthCheck))
@@ -468,6 +469,39 @@ def test_some_users_as_a_batch(b: Batch, data: st.DataObject) -> None:
 # --- calibration and intervals ---
 
 numbers = st.floats(-1e6, 1e6, allow_nan=False)
+
+
+@tries
+@given(batches(), st.integers(1, 7), st.sampled_from([0.0, 0.3, 1.0, 2.5]), st.booleans(), st.booleans(), st.integers(0, 2**31))
+def test_the_catalogue_error_is_the_same_both_ways(b: Batch, width: int, alpha: float, weighted: bool, tied: bool, seed: int) -> None:
+    rng = torch.Generator().manual_seed(seed)
+    def random(*shape: int) -> torch.Tensor: return torch.randn(*shape, dtype=torch.float64, generator=rng)
+    rows, table, bias = random(len(b), b.n_movies), random(b.n_movies, width).requires_grad_(), random(b.n_movies).requires_grad_()
+    free = random(len(b), width).requires_grad_()
+    b, w = b.with_values(b.values.double()), random(len(b.movies)).abs() if weighted else None
+    code = rows @ table if tied else free
+    scores = Factored(code, table, bias)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    moved = [t.to(device) for t in scores]
+    gram = GramError.apply(*moved, b.to(device), (torch.ones_like(b.values) if w is None else w).to(device), alpha) / (len(b) * b.n_movies)
+    dense = catalogue_mse(scores.dense(), b, alpha, w)
+    written = torch.full((len(b), b.n_movies), alpha, dtype=torch.float64)
+    written[b.rows, b.movies] = 1.0 if w is None else w
+    assert torch.allclose(dense, (written * (scores.dense() - b.dense()) ** 2).mean(), rtol=1e-10, atol=1e-12)
+    assert torch.allclose(gram.cpu(), dense, rtol=1e-10, atol=1e-12)
+    inputs = [table, bias] if tied else [free, table, bias]
+    for ours, theirs in zip(torch.autograd.grad(gram, inputs, retain_graph=True), torch.autograd.grad(dense, inputs), strict=True):
+        assert torch.allclose(ours, theirs, rtol=1e-9, atol=1e-11)
+
+
+@tries
+@given(st.integers(1, 6), st.integers(1, 12), st.integers(1, 14), st.integers(1, 4), st.floats(0, 1), st.integers(0, 2**31))
+def test_the_best_k_are_those_of_a_stable_sort(n_rows: int, n_movies: int, k: int, levels: int, hidden: float, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    scores = rng.integers(0, levels, (n_rows, n_movies)).astype(np.float32)
+    scores[rng.random(scores.shape) < hidden] = -np.inf
+    best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+    assert np.array_equal(top_k(torch.from_numpy(scores), k).numpy(), np.where(np.take_along_axis(scores, best, 1) == -np.inf, -1, best))
 
 
 @tries
