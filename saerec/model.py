@@ -239,7 +239,7 @@ def _dense_mse(scores: Tensor, batch: Batch, unobserved: float, weights: Tensor 
     correction = ((error if weights is None else weights * error) - unobserved * rated ** 2).sum()
     return (everywhere + correction) / scores.numel()
 
-# %% ../nbs/01_model.ipynb #4b8b4348
+# %% ../nbs/01_model.ipynb #0c726598
 class GramError(torch.autograd.Function):
     "$\\sum w (z - y)^2$ over all cells, $\\alpha z^2$ where nothing is rated: only rated cells of $z$ are ever formed."
     @staticmethod
@@ -257,11 +257,11 @@ class GramError(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         code, table, bias, e, hh, dd, h, db = ctx.saved_tensors
-        a, errors, (for_code, for_table, for_bias) = 2 * ctx.alpha, ctx.batch.with_values(e).csr(), ctx.needs_input_grad[:3]
-        g_code = torch.addmm(torch.addmm(a * db, code, dd, beta=1.0, alpha=a), errors, table) if for_code else None
-        g_table = torch.addmm(torch.addmm(torch.outer(bias, a * h), table, hh, alpha=a), errors.t().to_sparse_csr(), code) if for_table else None
-        g_bias = (a * (table @ h + len(code) * bias)).index_add_(0, ctx.batch.movies, e) if for_bias else None
-        return *(None if g is None else grad * g for g in (g_code, g_table, g_bias)), None, None, None
+        a, errors, (for_code, for_table, for_bias) = 2 * ctx.alpha * grad, ctx.batch.with_values(e * grad).csr(), ctx.needs_input_grad[:3]
+        g_code = (code @ (a * dd)).addmm_(errors, table).add_(a * db) if for_code else None
+        g_table = (table @ (a * hh)).addmm_(errors.t().to_sparse_csr(), code).addr_(bias, a * h) if for_table else None
+        g_bias = (a * (table @ h + len(code) * bias)).index_add_(0, ctx.batch.movies, e * grad) if for_bias else None
+        return g_code, g_table, g_bias, None, None, None
 
 def _gram_mse(scores: Factored, batch: Batch, unobserved: float, weights: Tensor | None) -> Tensor:
     "`catalogue_mse` without writing scores out."

@@ -496,3 +496,8 @@ def trainer(
         return model
     train_on.__name__ = "Stacked autoencoder"
     return train_on
+
+# %% ../nbs/02_train.ipynb #8899189b
+if __name__ == "__main__" and getattr(globals().get("__spec__"), "name", "") == "saerec.train":  # a program, not a notebook
+    from saerec.distributed import main
+    sys.exit(main())
