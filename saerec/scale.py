@@ -106,7 +106,7 @@ def write_shards(
         _write_manifest(new, "shards of ratings", name=r.name, users=r.n_users, movies=r.n_movies, ratings=len(r), times=r.time is not None, shards=shards)
     return folder
 
-# %% ../nbs/00_scale.ipynb #d7004591
+# %% ../nbs/00_scale.ipynb #b6e8a0e8
 def _read_shard(
     folder: Path,
     i: int,  # which shard
@@ -133,7 +133,8 @@ def _read_shard(
 def _shards_manifest(folder: Path) -> dict[str, Any]:
     "The manifest of `write_shards`, with shards that add up."
     m = _manifest(folder, "shards of ratings", "write_shards")
-    shards, ends = m.get("shards"), [0]
+    shards: Any = m.get("shards")
+    ends = [0]
     good = isinstance(m.get("times"), bool) and isinstance(shards, list) and all(_are_sizes(s, "first_user", "users", "ratings") for s in shards)
     if good: ends += np.cumsum([s["users"] for s in shards], dtype=np.int64).tolist()
     if not good or [s["first_user"] for s in shards] != ends[:-1] or ends[-1] != m["users"] or sum(s["ratings"] for s in shards) != m["ratings"]:
