@@ -173,7 +173,7 @@ def _rename(
             raise InputError(f"{where}: no column for the {n} (columns found: {have}); name the columns user, movie, rating and, if known, timestamp.")
     return df[list(found.values())].set_axis(list(found), axis=1)
 
-# %% ../nbs/00_data.ipynb #241af47f
+# %% ../nbs/00_data.ipynb #313de9e1
 def _check_cells(
     df: pd.DataFrame,  # columns user, movie, rating; its index numbers the lines of the source
     where: str,  # the source
@@ -185,7 +185,7 @@ def _check_cells(
         if bad.any(): raise InputError(f"{where}, {unit} {df.index[int(bad.argmax())]}: the {c} is missing; every rating needs a user, a movie and a number.")
     if df.rating.dtype.kind in "mMc" or not isinstance(df.rating.dtype, np.dtype) and not pd.api.types.is_numeric_dtype(df.rating) and str(df.rating.dtype).split("[")[0] not in ("str", "string", "category"):
         raise InputError(f"{where}, column rating: it holds {df.rating.dtype}, which are no numbers of stars.")
-    with np.errstate(over="ignore"): v = pd.Series(pd.to_numeric(df.rating, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan).astype(np.float32), index=df.index)
+    with np.errstate(over="ignore"): v = pd.Series(pd.to_numeric(df.rating, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan).astype(np.float32) + np.float32(0), index=df.index)
     bad = ~np.isfinite(v.to_numpy())
     if bad.any():
         i = int(bad.argmax())
@@ -230,14 +230,14 @@ def _plain_errors(where: str) -> Iterator[None]:
     except MemoryError: raise
     except Exception as e: raise InputError(f"{where}: it cannot be read as ratings ({type(e).__name__}: {(str(e).splitlines() or [''])[0][:160]}).") from None
 
-# %% ../nbs/00_data.ipynb #1a4a5c33
+# %% ../nbs/00_data.ipynb #54fd8438
 def _codes(ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     "For each of some whole numbers the place of its value among the different ones, int32; and those, ascending."
     low, high = int(ids.min()), int(ids.max())
     if high - low > 4 * len(ids) + 1_000_000:
         codes, known = pd.factorize(ids, sort=True)
         return codes.astype(np.int32), known
-    at = ids - low if low < 0 or low > 1_000_000 else ids
+    at = ids.astype(np.int64) - low if low < 0 or low > 1_000_000 else ids  # small types overflow
     there = np.zeros(int(at.max()) + 1, bool)
     there[at] = True
     code_of = there.cumsum(dtype=np.int32) - np.int32(1)
@@ -261,7 +261,7 @@ def _from_integers(
     if set(df) - {"timestamp"} != {"user", "movie", "rating"} or not len(df): return None
     kinds = {c: t.kind if isinstance(t, np.dtype) else "?" for c, t in df.dtypes.items()}
     if {kinds["user"], kinds["movie"], kinds.get("timestamp", "i")} != {"i"} or kinds["rating"] not in "if": return None
-    with np.errstate(over="ignore"): value = df.rating.to_numpy().astype(np.float32)
+    with np.errstate(over="ignore"): value = df.rating.to_numpy().astype(np.float32) + np.float32(0)  # no minus zero
     time = df.timestamp.to_numpy(dtype=np.int64) if "timestamp" in df else None
     if not np.isfinite(value).all() or time is not None and max(abs(int(time.min())), abs(int(time.max()))) >= 2**62: return None
     user, users = _codes(df.user.to_numpy())

@@ -106,7 +106,7 @@ def write_shards(
         _write_manifest(new, "shards of ratings", name=r.name, users=r.n_users, movies=r.n_movies, ratings=len(r), times=r.time is not None, shards=shards)
     return folder
 
-# %% ../nbs/00_scale.ipynb #b6e8a0e8
+# %% ../nbs/00_scale.ipynb #942a0f4e
 def _read_shard(
     folder: Path,
     i: int,  # which shard
@@ -130,6 +130,7 @@ def _read_shard(
         if (key[1:] < key[:-1]).any(): raise InputError(f"{path}: it is not in the order of users and movies; {again}.")
     return d
 
+# %% ../nbs/00_scale.ipynb #9cb9ac40
 def _shards_manifest(folder: Path) -> dict[str, Any]:
     "The manifest of `write_shards`, with shards that add up."
     m = _manifest(folder, "shards of ratings", "write_shards")
@@ -217,13 +218,13 @@ class MappedRows:
         i = np.arange(offsets[-1]) + np.repeat(start - offsets[:-1], end - start)
         return Batch(torch.from_numpy(offsets), torch.from_numpy(self.movies[i].astype(np.int64)), torch.from_numpy(np.array(self.values[i])), self.n_movies, rows)
 
-# %% ../nbs/00_scale.ipynb #7fec99f2
+# %% ../nbs/00_scale.ipynb #1e86dc72
 def _mapped(path: Path, dtype: str, n: int) -> np.ndarray:
     "An .npy file as an array that is read where it is touched."
     again = "copy it again, or write the folder again with write_csr"
     try: a = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError: raise InputError(f"{path}: the file is missing; {again}.") from None
-    except (OSError, ValueError, EOFError) as e: raise InputError(f"{path}: it is no whole .npy file ({type(e).__name__}); {again}.") from None
+    except Exception as e: raise InputError(f"{path}: it is no whole .npy file ({type(e).__name__}); {again}.") from None
     if a.dtype != np.dtype(dtype) or a.shape != (n,): raise InputError(f"{path}: it holds {a.dtype} {list(a.shape)} where {np.dtype(dtype)} [{n}] was expected; {again}.")
     return a
 
