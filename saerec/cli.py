@@ -1,4 +1,4 @@
-"""`saerec train | evaluate | recommend | download`: arguments in, library calls, tables out
+"""`saerec train | evaluate | recommend | similar | explain | download`: arguments in, library calls, tables out
 
 Docs: https://saerec.github.io/saerec/cli.html.md"""
 
@@ -31,9 +31,10 @@ from .train import trainer
 
 # %% auto #0
 __all__ = ['EXAMPLE', 'LEFT', 'RIGHT', 'VERBS', 'parser', 'get_data', 'parse_rating', 'show', 'to_json', 'to_stderr', 'opened',
-           'example_person', 'run_train', 'run_protocol', 'run_evaluate', 'run_recommend', 'run_download', 'main']
+           'example_person', 'run_train', 'run_protocol', 'run_evaluate', 'person_of', 'parse_years', 'run_recommend',
+           'run_similar', 'run_explain', 'run_download', 'main']
 
-# %% ../nbs/06_cli.ipynb #594792ce
+# %% ../nbs/06_cli.ipynb #04836ebe
 def parser() -> argparse.ArgumentParser:
     "The verbs and their options."
     p = argparse.ArgumentParser(prog="saerec", description="A movie recommender: stacked autoencoders on MovieLens, with honest evaluation.")
@@ -66,11 +67,25 @@ def parser() -> argparse.ArgumentParser:
     r.add_argument("--user", help="instead: the id of a user of the training data")
     r.add_argument("--model", default="model", help="folder of the model (default: model)")
     r.add_argument("-n", type=int, default=10, help="length of the list (default: 10)")
+    r.add_argument("--genre", action="append", default=[], metavar="GENRE", help="only films of this genre; again for another one")
+    r.add_argument("--years", metavar="FROM-TO", help="only films of these years, such as 1990-1999, 1990- or 1994")
+    r.add_argument("--exclude", action="append", default=[], metavar="TITLE", help="a film never to list; again for another one")
+    r.add_argument("--diversity", type=float, default=0.0, help="0 (default): by score alone, up to 1: away from what is in the list already")
+
+    s = verbs.add_parser("similar", help="films that go together with one")
+    s.add_argument("movie", metavar="TITLE", help="a title or an id")
+    s.add_argument("-n", type=int, default=10, help="length of the list (default: 10)")
+
+    x = verbs.add_parser("explain", help="what each rating does to the score of a film")
+    x.add_argument("movie", metavar="TITLE", help="the film to explain")
+    x.add_argument("ratings", nargs="*", metavar="TITLE=STARS", help="the person's ratings")
+    x.add_argument("--user", help="instead: the id of a user of the training data")
+    for verb in (s, x): verb.add_argument("--model", default="model", help="folder of the model (default: model)")
 
     d = verbs.add_parser("download", help="fetch a MovieLens edition into the cache")
     d.add_argument("name", help=", ".join(MOVIELENS))
     d.add_argument("--cache", help="folder (default: $SAEREC_CACHE, else the user's cache)")
-    for verb in (t, e, r, d): verb.add_argument("--json", action="store_true", help="one JSON object on stdout, nothing else there")
+    for verb in (t, e, r, s, x, d): verb.add_argument("--json", action="store_true", help="one JSON object on stdout, nothing else there")
     return p
 
 # %% ../nbs/06_cli.ipynb #e7709e87
@@ -196,16 +211,45 @@ def run_evaluate(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     return ({"model": args.model, "data": rec.info["data"], "report": table, "verdict": verdict(table), "about": about},
             f"{name}\nheld-out ratings: {about['likes']}\nheld-out people: {about['ranking']}\n{opened(about)}\n\n{show(table)}\n\n" + "\n".join(verdict(table)))
 
-# %% ../nbs/06_cli.ipynb #71d438f5
-def run_recommend(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
-    "Recommend to a new person by title, or to a known user."
+# %% ../nbs/06_cli.ipynb #df869234
+def person_of(
+    args: argparse.Namespace,  # with ratings and user
+) -> dict[str, float] | str:  # ratings by title, or the id of a known user
+    "Who is asked for."
     if bool(args.ratings) == (args.user is not None): raise InputError("Give either ratings, such as 'Heat (1995)=5', or --user ID.")
-    rec = Recommender.load(args.model)
+    if args.user is not None: return str(args.user)
     pairs = [parse_rating(t) for t in args.ratings]
     twice = {t for t, _ in pairs if [o for o, _ in pairs].count(t) > 1}
     if twice: raise InputError(f"The title {min(twice)!r} was given twice; keep one rating.")
-    top = rec.recommend(dict(pairs) if args.user is None else args.user, n=args.n)
-    return {"model": args.model, "recommendations": top}, show(top[["title", "genres", "score", "p_like", "because"]], "rank")
+    return dict(pairs)
+
+def parse_years(
+    text: str | None,  # "1994", "1990-1999", "1990-", "-1950"
+) -> tuple[int | None, int | None]:  # from, to
+    "Years as typed on the command line."
+    if text is None: return None, None
+    first, dash, last = text.partition("-")
+    try: return (int(first) if first else None), (int(last) if last else None) if dash else int(first)
+    except ValueError: raise InputError(f"--years {text}: write for instance 1994, 1990-1999, 1990- or -1950.") from None
+
+def run_recommend(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    "Recommend to a new person by title, or to a known user."
+    rec = Recommender.load(args.model)
+    top = rec.recommend(person_of(args), n=args.n, genres=args.genre, years=parse_years(args.years), exclude=args.exclude, diversity=args.diversity)
+    return {"model": args.model, "recommendations": top, "about": top.attrs["about"]}, f"{show(top[['title', 'genres', 'score', 'p_like', 'because']], 'rank')}\n\n{top.attrs['about']}"
+
+# %% ../nbs/06_cli.ipynb #27782609
+def run_similar(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    "Films that go together with one."
+    found = Recommender.load(args.model).similar(args.movie, args.n)
+    return {"model": args.model, "similar": found}, show(found.drop(columns="movie"), "rank")
+
+def run_explain(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    "What each rating of a person does to one film."
+    frame = Recommender.load(args.model).explain(person_of(args), args.movie)
+    a = frame.attrs
+    told = f"{a['title']}: score {a['score']:.4f}, probability of liking {a['p_like']:.2f}. Each line: what changes by that rating, everything else as it is."
+    return {"model": args.model, **{str(k): v for k, v in a.items()}, "reasons": frame}, f"{told}\n\n{show(frame.drop(columns='movie').set_index('title'), 'rated')}"
 
 # %% ../nbs/06_cli.ipynb #d3225317
 def run_download(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
@@ -214,8 +258,8 @@ def run_download(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     r = read_ratings(path, name=args.name)
     return {"path": str(path), "ratings": len(r), "users": r.n_users, "movies": r.n_movies}, f"{r!r}\n{path}"
 
-# %% ../nbs/06_cli.ipynb #0bd86115
-VERBS = {"train": run_train, "evaluate": run_evaluate, "recommend": run_recommend, "download": run_download}
+# %% ../nbs/06_cli.ipynb #ff65e35f
+VERBS = {"train": run_train, "evaluate": run_evaluate, "recommend": run_recommend, "similar": run_similar, "explain": run_explain, "download": run_download}
 
 def main(
     argv: Sequence[str] | None = None,  # arguments; None: those of the process
