@@ -612,12 +612,14 @@ def film_map(
     plt.close(fig)
     return fig
 
-# %% ../nbs/04_recommend.ipynb #b7f326a0
+# %% ../nbs/04_recommend.ipynb #b7813597
 def _write(rec: Recommender, folder: Path, ratings: bool) -> None:
     "The files of a saved recommender, readable for everybody."
     from safetensors.torch import save_file
     (ranker, of_ranker), of_liker = as_tensors(rec.ranker), as_tensors(rec.liker)[1]
-    save_file({f"{k}.{name}": t.contiguous() for k, tensors in (("ranker", of_ranker), ("liker", of_liker)) for name, t in tensors.items()}, folder / "weights.safetensors")
+    tensors = {f"{k}.{name}": t.contiguous() for k, part in (("ranker", of_ranker), ("liker", of_liker)) for name, t in part.items()} | {"rank_codes": torch.from_numpy(rec.rank_codes)}
+    if pd.api.types.is_integer_dtype(rec.movies.movie_id): tensors["movie_ids"] = torch.tensor(rec.movies.movie_id.to_numpy(np.int64))
+    save_file(tensors, folder / "weights.safetensors")
     if rec.info["format"] == 1: del ranker["kind"]
     info = rec.info | {"ranker": ranker, "liker": rec.liker.config}
     (folder / "recommender.json").write_text(json.dumps(info, indent=1, ensure_ascii=False), encoding="utf-8")
