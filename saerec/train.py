@@ -231,7 +231,7 @@ def compare(
     if lost := recorder.lost_to:
         warnings.warn(f"The {recorder.settings.objective} network loses to {' and '.join(lost)} on validation ({recorder}): as it stands it is of no use. Train for more epochs, with another lr or more data, or use the baseline.", HonestyWarning, stacklevel=3)
 
-# %% ../nbs/02_train.ipynb #cf736b60
+# %% ../nbs/02_train.ipynb #c4727257
 class Rows(Protocol):
     "Rows of ratings to train on: a `Batch` of all users, or a CSR on disk."
     @property
@@ -284,7 +284,7 @@ class Training:
         shared = dist.is_available() and dist.is_initialized()
         self.rank, self.world = (dist.get_rank(), dist.get_world_size()) if shared else (0, 1)
         loss = Loss(model, settings)
-        self.loss = nn.parallel.DistributedDataParallel(loss, broadcast_buffers=False, gradient_as_bucket_view=True) if self.world > 1 else loss
+        self.loss = nn.parallel.DistributedDataParallel(loss, gradient_as_bucket_view=True) if self.world > 1 else loss
 
     @property
     def lr(self) -> float:
