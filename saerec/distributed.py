@@ -62,29 +62,37 @@ def fresh_store(
     if rank == 0: store.set("saerec/all", " ".join([mine, *(look(f"here/{r}")[len(mine):] for r in range(1, world))]))
     return dist.PrefixStore(look("all").split()[0], store)
 
-# %% ../nbs/02_distributed.ipynb #16d58c84
+# %% ../nbs/02_distributed.ipynb #5348b572
 class Group(NamedTuple):
     "Which process this is, and where it computes."
     rank: int = 0  # 0 .. world - 1; the process of rank 0 writes what is written once
     world: int = 1  # processes, on all machines
     device: str = "cpu"
 
+def _started() -> list[int]:
+    "Rank, processes, and the same on this machine, as `torchrun` tells them; without it, one process."
+    env = os.environ if {"RANK", "WORLD_SIZE", "MASTER_ADDR"} <= os.environ.keys() else {}
+    return [int(env.get(k, d)) for k, d in (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0), ("LOCAL_WORLD_SIZE", 1))]
+
 @contextmanager
 def processes(
     timeout: float = 1800.0,  # seconds that a process waits for the others before it gives up
 ) -> Iterator[Group]:
     "The group that `torchrun` has started; without `torchrun`, and with one process, a group of one and nothing is set up."
-    rank, world, local, here = (int(os.environ.get(k, d)) for k, d in (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0), ("LOCAL_WORLD_SIZE", 1)))
+    rank, world, local, here = _started()
     gpu = torch.cuda.is_available() and here <= torch.cuda.device_count()
     if gpu: torch.cuda.set_device(local)
     group = Group(rank, world, f"cuda:{local}" if gpu else "cpu")
     if world > 1:
         store, *_ = next(rendezvous("env://", timeout=timedelta(seconds=timeout)))
         dist.init_process_group("cpu:gloo,cuda:nccl" if gpu else "gloo", store=fresh_store(store, rank, world, timeout), rank=rank, world_size=world, timeout=timedelta(seconds=timeout))
-    try: yield group
+    well = False
+    try:
+        yield group
+        well = True
     finally:
         gc.collect()  # a training that is left in a cycle would keep the group's threads until the interpreter is half gone, and abort there
-        if world > 1: dist.destroy_process_group()
+        if world > 1 and (well or not gpu): dist.destroy_process_group()  # after a fault, nccl would wait here for those who wait for us
 
 # %% ../nbs/02_distributed.ipynb #19d96f2a
 class Refused(InputError):
@@ -374,7 +382,7 @@ def train_network(
         print(f"{args.objective}: validation {recorder.metric} {recorder.best:.4f} in epoch {recorder.best_epoch} of {len(recorder.rows)}; {out / 'weights.safetensors'}", flush=True)
     return model, recorder
 
-# %% ../nbs/02_distributed.ipynb #2ea3b2a1
+# %% ../nbs/02_distributed.ipynb #c7ed4cd8
 def check_numbers(args: argparse.Namespace) -> None:
     "Refuse what cannot be, before data are read."
     for k, v in (("epochs", args.epochs), ("batch-size", args.batch_size), ("n", args.n), ("hidden", min(args.hidden or [1]))):
@@ -399,7 +407,7 @@ def main(
     argv: Sequence[str] | None = None,  # arguments; None: those of the process
 ) -> int:  # exit code: 0, or 1 for a fault of the input and for a lost process (2, a wrong call, is argparse's)
     "The program that `python -m saerec.train` is."
-    args, group = parser().parse_args(argv), Group(int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1)))
+    args, group = parser().parse_args(argv), Group(*_started()[:2])
     me = f"process {group.rank} of {group.world}: " if group.world > 1 else ""
     try:
         check_numbers(args)
