@@ -231,7 +231,7 @@ def compare(
     if lost := recorder.lost_to:
         warnings.warn(f"The {recorder.settings.objective} network loses to {' and '.join(lost)} on validation ({recorder}): as it stands it is of no use. Train for more epochs, with another lr or more data, or use the baseline.", HonestyWarning, stacklevel=3)
 
-# %% ../nbs/02_train.ipynb #c4727257
+# %% ../nbs/02_train.ipynb #4b742eb8
 class Rows(Protocol):
     "Rows of ratings to train on: a `Batch` of all users, or a CSR on disk."
     @property
@@ -249,7 +249,12 @@ class Loss(nn.Module):
     ):
         super().__init__()
         self.model, self.settings = model, settings
-    def forward(self, batch: Batch, shown: Batch, kept: Tensor) -> Tensor:
+    def forward(self,
+        batch: Batch,  # whole rows: the targets
+        shown: Batch,  # the same rows, with some ratings hidden
+        kept: Tensor,  # bool [n]: which ratings of `batch` are shown
+    ) -> Tensor:  # scalar
+        "`shown_loss`; 0 where there are no rows."
         if not len(batch): return torch.stack([p.sum() * 0 for p in self.model.parameters()]).sum()  # nothing for this process
         return shown_loss(self.model, batch, shown, kept, self.settings)
 
