@@ -256,7 +256,7 @@ def best_unseen(
     row, column = (codes >= 0).nonzero(as_tuple=True)
     return row, codes[row, column], z[row, codes[row, column]]
 
-# %% ../nbs/02_distributed.ipynb #1e400963
+# %% ../nbs/02_distributed.ipynb #e09c744f
 def _part(rank: int, world: int) -> str: return f"part-{rank:05}-of-{world:05}.parquet"
 
 def _write_part(path: Path, model: StackedAutoencoder, source: Source, threshold: float, n: int, group: Group, run: str) -> int:
@@ -275,6 +275,7 @@ def _write_part(path: Path, model: StackedAutoencoder, source: Source, threshold
             lines += len(row)
     return lines
 
+# %% ../nbs/02_distributed.ipynb #8072d279
 def write_scores(
     folder: str | Path,  # to be made, or of earlier scores, which are replaced
     model: StackedAutoencoder,
