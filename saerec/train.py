@@ -33,10 +33,10 @@ from .evaluate import Scorer, predict_cells, rank_metrics, rows_at_once
 from .model import StackedAutoencoder, catalogue_mse, observed_mse
 
 # %% auto #0
-__all__ = ['OBJECTIVES', 'hide', 'Settings', 'make_model', 'multinomial_loss', 'shown_loss', 'batch_loss', 'valid_loss',
-           'Recorder', 'progress_bar', 'simple_baselines', 'compare', 'Rows', 'Loss', 'loss_divisor', 'Training',
-           'write_whole', 'training_tensors', 'training_identity', 'save_checkpoint', 'load_checkpoint', 'fit',
-           'pretrain_layers', 'ItemSide', 'trainer']
+__all__ = ['OBJECTIVES', 'hide', 'Settings', 'make_model', 'batch_size_for', 'multinomial_loss', 'shown_loss', 'batch_loss',
+           'valid_loss', 'Recorder', 'progress_bar', 'simple_baselines', 'compare', 'Rows', 'Loss', 'loss_divisor',
+           'Training', 'write_whole', 'training_tensors', 'training_identity', 'save_checkpoint', 'load_checkpoint',
+           'fit', 'pretrain_layers', 'ItemSide', 'trainer']
 
 # %% ../nbs/02_train.ipynb #2a7145a9
 def hide(
@@ -83,6 +83,13 @@ def make_model(
     if objective not in OBJECTIVES: raise InputError(f"There is no objective {objective!r}; there are {', '.join(OBJECTIVES)}.")
     by_objective: dict[str, dict[str, Any]] = {"ranking": dict(hidden=(800, 200)), "multinomial": dict(hidden=(600, 200)), "likes": dict(hidden=(500, 100), centred=True, dropout=0.5)}
     return StackedAutoencoder(n_movies, **(by_objective[objective] | options))
+
+# %% ../nbs/02_train.ipynb #ddd88f97
+def batch_size_for(
+    n_users: int,  # with ratings in training
+) -> int:
+    "A batch size for ranking: 32 below 1,000 users, 128 below 20,000, then a power of two near a 25th of them, at most 8,192."
+    return 32 if n_users < 1000 else 128 if n_users < 20_000 else min(8192, 2 ** round(math.log2(n_users / 25)))
 
 # %% ../nbs/02_train.ipynb #2a87d4a2
 def multinomial_loss(
