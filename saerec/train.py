@@ -238,7 +238,7 @@ def compare(
     if lost := recorder.lost_to:
         warnings.warn(f"The {recorder.settings.objective} network loses to {' and '.join(lost)} on validation ({recorder}): as it stands it is of no use. Train for more epochs, with another lr or more data, or use the baseline.", HonestyWarning, stacklevel=3)
 
-# %% ../nbs/02_train.ipynb #0c2e8bd2
+# %% ../nbs/02_train.ipynb #4b742eb8
 class Rows(Protocol):
     "Rows of ratings to train on: a `Batch` of all users, or a CSR on disk."
     @property
@@ -256,7 +256,12 @@ class Loss(nn.Module):
     ):
         super().__init__()
         self.model, self.settings = model, settings
-    def forward(self, batch: Batch, shown: Batch, kept: Tensor) -> Tensor:
+    def forward(self,
+        batch: Batch,  # whole rows: the targets
+        shown: Batch,  # the same rows, with some ratings hidden
+        kept: Tensor,  # bool [n]: which ratings of `batch` are shown
+    ) -> Tensor:  # scalar
+        "`shown_loss`; 0 where there are no rows."
         if not len(batch): return torch.stack([p.sum() * 0 for p in self.model.parameters()]).sum()  # nothing for this process
         return shown_loss(self.model, batch, shown, kept, self.settings)
 
@@ -291,7 +296,7 @@ class Training:
         shared = dist.is_available() and dist.is_initialized()
         self.rank, self.world = (dist.get_rank(), dist.get_world_size()) if shared else (0, 1)
         loss = Loss(model, settings)
-        self.loss = nn.parallel.DistributedDataParallel(loss) if self.world > 1 else loss
+        self.loss = nn.parallel.DistributedDataParallel(loss, gradient_as_bucket_view=True) if self.world > 1 else loss
 
     @property
     def lr(self) -> float:
@@ -326,6 +331,7 @@ class Training:
     def run_epoch(self) -> float:
         "All users once, in a new order. The mean loss of the steps; raises `InputError` if it is no number any more."
         self.model.train()
+        if self.world > 1: torch.manual_seed((self.seed + 2**20 * self.epoch + 2**40 * self.rank) % 2**63)  # dropout is another in each process
         order = self.users[torch.randperm(len(self.users), generator=self.rng)]
         losses = torch.stack([self.run_step(part) for part in order.split(self.settings.batch_size)])
         if self.world > 1:
@@ -399,7 +405,7 @@ def load_checkpoint(
     training.step, training.epoch, recorder.rows, recorder.best_epoch = about["step"], about["epoch"], about["record"], about["best_epoch"]
     return {k: v.to(training.device) for k, v in part("best.").items()}
 
-# %% ../nbs/02_train.ipynb #3642c33e
+# %% ../nbs/02_train.ipynb #afa2ed8e
 def _validate(model: StackedAutoencoder, held: Held, objective: str) -> dict[str, float]:
     "The validation columns of one epoch; where processes share a training, the first measures and tells the others."
     names, shared = ["valid_loss"] + ["NDCG@100"] * (objective != "likes"), dist.is_available() and dist.is_initialized()
@@ -410,7 +416,13 @@ def _validate(model: StackedAutoencoder, held: Held, objective: str) -> dict[str
     if shared: dist.broadcast(values, 0)
     return dict(zip(names, values.tolist(), strict=True))
 
-# %% ../nbs/02_train.ipynb #f75368d6
+def _begin_together(epoch: int, checkpoint: str | Path | None) -> None:
+    "Refuse to begin where processes have read different checkpoints: they would wait for each other in different epochs."
+    ends = torch.tensor([epoch, -epoch])
+    dist.all_reduce(ends, dist.ReduceOp.MAX)
+    if ends.sum(): raise InputError(f"{checkpoint}: not every process sees the same file (epochs {-int(ends[1])} to {int(ends[0])}); put it where all machines see it.")
+
+# %% ../nbs/02_train.ipynb #b37d3c6e
 def fit(
     model: StackedAutoencoder,  # trained in place
     split: Split,  # learns from train, chooses the epoch on valid, never opens the test
@@ -436,6 +448,7 @@ def fit(
     with torch.random.fork_rng(devices=[training.device] if training.device.type == "cuda" else []), progress_bar(last, objective, progress and training.rank == 0) as show:
         torch.manual_seed(seed)
         if checkpoint is not None and Path(checkpoint).exists(): best = load_checkpoint(checkpoint, training, recorder)
+        if training.world > 1: _begin_together(training.epoch, checkpoint)
         while training.epoch < last and not (stop_at is None and training.epoch and training.epoch - recorder.best_epoch >= cfg.patience):
             start = time.perf_counter()
             row = {"train_loss": training.run_epoch()} | (_validate(model, split.valid, objective) if stop_at is None else {"valid_loss": math.nan})
