@@ -26,10 +26,10 @@ from .train import write_whole
 # %% auto #0
 __all__ = ['OPERATIONS', 'Graph', 'network_graph', 'ranker_graph', 'calibration_graph', 'to_onnx']
 
-# %% ../nbs/04_export.ipynb #b9796a31
+# %% ../nbs/04_export.ipynb #da77f7db
 class Graph:
     "Nodes and weights under construction; a value is known by its name."
-    def __init__(self):
+    def __init__(self) -> None:
         self.nodes: list[Any] = []
         self.weights: list[Any] = []
 
@@ -124,7 +124,7 @@ def calibration_graph(
         elif high != low: total = g("Add", total, g("Mul", g("Sub", g("Clip", s, float(a), float(b)), float(a)), (high - low) / (b - a)))
     return g("Identity", total, name=name)
 
-# %% ../nbs/04_export.ipynb #65eeb733
+# %% ../nbs/04_export.ipynb #b4c55653
 def to_onnx(
     rec: Recommender,
     path: str | os.PathLike[str],  # of the file
@@ -144,5 +144,5 @@ def to_onnx(
     model = helper.make_model(helper.make_graph(g.nodes, "saerec", values("liked", "rated"), values("scores", "p_like"), g.weights), opset_imports=[helper.make_opsetid("", 20)], ir_version=9, producer_name="saerec")
     helper.set_model_props(model, {"titles": json.dumps(rec.movies.title.tolist(), ensure_ascii=False), "movie_ids": json.dumps(rec.movies.movie_id.astype(str).tolist()), "threshold": str(rec.info["threshold"]), "data": rec.info["data"]["name"]})
     onnx.checker.check_model(model)
-    write_whole(path, lambda new: new.write_bytes(model.SerializeToString()))
+    write_whole(Path(path), lambda new: new.write_bytes(model.SerializeToString()))
     return Path(path)

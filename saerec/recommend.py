@@ -218,7 +218,7 @@ def left_out(
     offsets = torch.cat([torch.zeros(1, dtype=torch.int64), keep.sum(1).cumsum(0)])
     return Batch(offsets, rest[keep], row.values[None].expand(len(movies) + 1, -1)[keep], row.n_movies, torch.arange(len(movies) + 1))
 
-# %% ../nbs/04_recommend.ipynb #d9d47430
+# %% ../nbs/04_recommend.ipynb #643a66df
 FORMATS = (1, 2)  # of saved folders that can be read: 2 where a stack ranks, which old versions cannot read
 
 class Recommender:
@@ -416,6 +416,13 @@ class Recommender:
     ) -> pd.DataFrame:  # movie, title, stars, change, p_change; strongest first
         "What each rating does to the score of a movie: `explain`."
         return explain(self, person, movie)
+
+    def to_onnx(self,
+        path: str | os.PathLike[str],  # of the file
+    ) -> Path:
+        "Write one ONNX file: `saerec.export.to_onnx`."
+        from saerec.export import to_onnx
+        return to_onnx(self, path)
 
     def similar(self,
         movie: str | int,  # title or id
