@@ -71,13 +71,23 @@ def network_scores(
     z = w["table" if about["tied"] else "decoder"] @ h + w["decoder_bias"]
     return (z + base + w["movie_offset"] if about["centred"] else z).astype(np.float32)
 
-# %% ../nbs/04_portable.ipynb #59c6fb25
-def edlae_scores(about: Mapping[str, Any], w: Mapping[str, np.ndarray], movies: np.ndarray, values: np.ndarray) -> np.ndarray:
+# %% ../nbs/04_portable.ipynb #6e82b77d
+def edlae_scores(
+    about: Mapping[str, Any],  # its options
+    w: Mapping[str, np.ndarray],  # its tensors
+    movies: np.ndarray,  # int64 [n]: rated
+    values: np.ndarray,  # float32 [n]: 1 liked, 0 not liked
+) -> np.ndarray:  # float32 [n_movies]
     "The weighted sum of the rows of a person's movies."
     entry = np.where(values > 0, 1.0, about["dislikes"]).astype(np.float32)
     return entry @ w["weights"][movies]
 
-def kernel_scores(about: Mapping[str, Any], w: Mapping[str, np.ndarray], movies: np.ndarray, values: np.ndarray) -> np.ndarray:
+def kernel_scores(
+    about: Mapping[str, Any],  # its options
+    w: Mapping[str, np.ndarray],  # its tensors
+    movies: np.ndarray,  # int64 [n]: rated
+    values: np.ndarray,  # float32 [n]: 1 liked, 0 not liked
+) -> np.ndarray:  # float32 [n_movies]
     "The weighted likes of similar people: $e^{2 \\gamma (\\cos - 1)}$ times the weights."
     x = np.zeros(w["weights"].shape[1])
     x[movies] = np.where(values > 0, 1.0, about["dislikes"])
@@ -94,7 +104,12 @@ def _standardized(z: np.ndarray) -> np.ndarray:
 
 SCORES = {"StackedAutoencoder": network_scores, "EDLAE": edlae_scores, "KernelRidge": kernel_scores}
 
-def model_scores(about: Mapping[str, Any], w: Mapping[str, np.ndarray], movies: np.ndarray, values: np.ndarray) -> np.ndarray:  # float32 [n_movies]
+def model_scores(
+    about: Mapping[str, Any],  # what it is, from `recommender.json`
+    w: Mapping[str, np.ndarray],  # its tensors
+    movies: np.ndarray,  # int64 [n]: rated
+    values: np.ndarray,  # float32 [n]: 1 liked, 0 not liked
+) -> np.ndarray:  # float32 [n_movies]
     "The scores of one person by any saved model; those of a stack are its members', standardized, weighted and added."
     kind = about.get("kind", "StackedAutoencoder")
     if kind != "RankStack": return SCORES[kind](about, w, movies, values)

@@ -218,7 +218,7 @@ def left_out(
     offsets = torch.cat([torch.zeros(1, dtype=torch.int64), keep.sum(1).cumsum(0)])
     return Batch(offsets, rest[keep], row.values[None].expand(len(movies) + 1, -1)[keep], row.n_movies, torch.arange(len(movies) + 1))
 
-# %% ../nbs/04_recommend.ipynb #643a66df
+# %% ../nbs/04_recommend.ipynb #d36ffcd9
 FORMATS = (1, 2)  # of saved folders that can be read: 2 where a stack ranks, which old versions cannot read
 
 class Recommender:
@@ -399,8 +399,12 @@ class Recommender:
         a, b = (F.normalize(self.network.decoder_table.detach()[self._inner[c]], dim=1) for c in (codes, codes if others is None else others))
         return a @ b.T
 
-    def allowed(self, genres: str | Sequence[str], years: int | tuple[int | None, int | None], exclude: Sequence[str | int]) -> Tensor | None:
-        "Which movies pass the filters of `recommend`, bool [n_movies]; None: all."
+    def allowed(self,
+        genres: str | Sequence[str] = (),  # one of these
+        years: int | tuple[int | None, int | None] = (None, None),  # this one, or from one to another
+        exclude: Sequence[str | int] = (),  # titles or ids
+    ) -> Tensor | None:  # bool [n_movies]; None: all
+        "Which movies pass the filters of `recommend`."
         return allowed_movies(self.movies, self.titles, genres, years, exclude)
 
     def recommend_many(self,

@@ -36,7 +36,7 @@ from .model import StackedAutoencoder, catalogue_mse, observed_mse
 __all__ = ['OBJECTIVES', 'hide', 'Settings', 'make_model', 'batch_size_for', 'multinomial_loss', 'shown_loss', 'batch_loss',
            'valid_loss', 'Recorder', 'progress_bar', 'simple_baselines', 'compare', 'Rows', 'Loss', 'loss_divisor',
            'Training', 'write_whole', 'training_tensors', 'training_identity', 'save_checkpoint', 'load_checkpoint',
-           'fit', 'pretrain_layers', 'ItemSide', 'trainer']
+           'memory_told', 'fit', 'pretrain_layers', 'ItemSide', 'trainer']
 
 # %% ../nbs/02_train.ipynb #2a7145a9
 def hide(
@@ -423,7 +423,19 @@ def _begin_together(epoch: int, checkpoint: str | Path | None) -> None:
     dist.all_reduce(ends, dist.ReduceOp.MAX)
     if ends.sum(): raise InputError(f"{checkpoint}: not every process sees the same file (epochs {-int(ends[1])} to {int(ends[0])}); put it where all machines see it.")
 
-# %% ../nbs/02_train.ipynb #b37d3c6e
+# %% ../nbs/02_train.ipynb #792ae533
+@contextmanager
+def memory_told(
+    training: Training,  # whose sizes are named
+    checkpoint: str | Path | None = None,  # where finished epochs are
+) -> Iterator[None]:
+    "Where memory runs out, say what needed it and what to do. Torch says so by a `RuntimeError` of many lines on the CPU, and by a class of its own on a GPU."
+    try: yield
+    except (MemoryError, RuntimeError) as e:
+        if not isinstance(e, MemoryError | torch.OutOfMemoryError) and "not enough memory" not in str(e) and "allocate memory" not in str(e): raise
+        weights, kept = sum(p.numel() for p in training.model.parameters()), "" if checkpoint is None else f" The epochs finished so far are in {checkpoint}."
+        raise InputError(f"Memory ran out in epoch {training.epoch + 1}: {weights:,} weights (16 bytes each, gradients and moments included) and batches of {training.settings.batch_size:,} people x {training.model.n_movies:,} movies; make hidden or batch_size smaller, or keep fewer movies.{kept}") from None
+
 def fit(
     model: StackedAutoencoder,  # trained in place
     split: Split,  # learns from train, chooses the epoch on valid, never opens the test
@@ -446,7 +458,7 @@ def fit(
     training = Training(model, data, cfg, seed, device)
     recorder = Recorder(cfg, "NDCG@100" if objective != "likes" else "valid_loss", objective != "likes")
     last, best = stop_at or cfg.epochs, copy.deepcopy(model.state_dict())
-    with torch.random.fork_rng(devices=[training.device] if training.device.type == "cuda" else []), progress_bar(last, objective, progress and training.rank == 0) as show:
+    with torch.random.fork_rng(devices=[training.device] if training.device.type == "cuda" else []), progress_bar(last, objective, progress and training.rank == 0) as show, memory_told(training, checkpoint):
         torch.manual_seed(seed)
         if checkpoint is not None and Path(checkpoint).exists(): best = load_checkpoint(checkpoint, training, recorder)
         if training.world > 1: _begin_together(training.epoch, checkpoint)
