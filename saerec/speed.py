@@ -31,8 +31,9 @@ from .scale import open_csr, write_csr, write_shards
 from .train import OBJECTIVES, Rows, Training, batch_size_for, make_model
 
 # %% auto #0
-__all__ = ['WrittenOut', 'random_factors', 'seconds_both_ways', 'ways_map', 'epoch_cost', 'product_limit', 'ranking_cost',
-           'measure_here', 'measure_apart', 'make_rows', 'scale_table', 'growth', 'main']
+__all__ = ['GROUPS', 'WrittenOut', 'random_factors', 'seconds_both_ways', 'ways_map', 'epoch_cost', 'step_profile',
+           'product_limit', 'ranking_cost', 'measure_here', 'measure_apart', 'make_rows', 'scale_table', 'growth',
+           'main']
 
 # %% ../nbs/stories/scale.ipynb #7f816932
 class WrittenOut(StackedAutoencoder):
@@ -113,6 +114,29 @@ def epoch_cost(
     step = float(np.mean(seconds[1:] or seconds))
     return {"batch": training.settings.batch_size, "batches": len(parts), "timed": len(seconds[1:] or seconds), "seconds a batch": step, "epoch seconds": step * len(parts), "loss": loss}
 
+# %% ../nbs/stories/scale.ipynb #402f8d86
+GROUPS = {
+    "matrix products": ("aten::mm", "aten::addmm", "aten::addmv_", "aten::dot"),
+    "sparse products at the rated cells": ("aten::sparse_sampled_addmm", "aten::to_sparse_csr", "aten::addmm_", "aten::index", "aten::index_add_", "aten::sort"),
+    "first layer": ("aten::_embedding_bag", "aten::_embedding_bag_dense_backward", "aten::tanh", "aten::tanh_backward", "aten::index_select"),
+    "optimiser": ("aten::_fused_adamw_", "Optimizer.zero_grad#AdamW.zero_grad"),
+}
+
+def step_profile(
+    rows: Rows,  # of ratings
+    **options: Any,  # of `make_model`
+) -> dict[str, float]:  # group -> its share of a step
+    "Shares of the time of one training step, after one that is not counted."
+    from torch.profiler import ProfilerActivity, profile
+    training = Training(make_model("ranking", rows.n_movies, **options).train(), rows, replace(OBJECTIVES["ranking"], batch_size=batch_size_for(len(rows))), device="cpu")
+    parts = training.users[torch.randperm(len(training.users), generator=training.rng)].split(training.settings.batch_size)
+    training.run_step(parts[0])
+    with profile(activities=[ProfilerActivity.CPU], acc_events=True) as p: training.run_step(parts[1])
+    own = {o.key: o.self_cpu_time_total for o in p.key_averages()}
+    total = sum(own.values())
+    found = {name: sum(own.get(k, 0.0) for k in keys) / total for name, keys in GROUPS.items()}
+    return found | {"the rest": 1 - sum(found.values())}
+
 # %% ../nbs/stories/scale.ipynb #4d310f4c
 def product_limit(
     n: int = 4096,  # rows and columns
@@ -144,22 +168,22 @@ def ranking_cost(
     seconds, operations = time.perf_counter() - start, 2 * len(ranked) * b.n_movies * model.decoder_table.shape[1]
     return {"people": len(ranked), "seconds": seconds, "share of the limit": operations / seconds / product_limit()}
 
-# %% ../nbs/stories/scale.ipynb #e6a14825
+# %% ../nbs/stories/scale.ipynb #9d7fed03
 def measure_here(
     folder: str | Path,  # of `write_csr`
-    what: str,  # "saerec", "dense" or "ranking"
+    what: str,  # "saerec", "dense", "ranking" or "profile"
     n_steps: int,  # batches timed
 ) -> dict[str, Any]:  # the figures, and the peak of this process's memory in GB
     "One measurement, in this process."
     import resource
     rows = open_csr(folder)
-    found = ranking_cost(rows) if what == "ranking" else epoch_cost(rows, what, n_steps)
+    found: dict[str, Any] = ranking_cost(rows) if what == "ranking" else step_profile(rows) if what == "profile" else epoch_cost(rows, what, n_steps)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e9
     return {"what": what, "users": len(rows), "movies": rows.n_movies, "ratings": int(rows.counts.sum()), "peak GB": peak} | found
 
 def measure_apart(
     folder: str | Path,  # of `write_csr`
-    what: str,  # "saerec", "dense" or "ranking"
+    what: str,  # "saerec", "dense", "ranking" or "profile"
     n_steps: int,  # batches timed
 ) -> dict[str, Any]:
     "The same in a process of its own. Raises `InputError` if that ends without an answer, as it does when memory runs out."
@@ -202,7 +226,7 @@ def growth(
     "The slope of the logarithm of epoch seconds against that of the ratings: 1 is proportional."
     return float(np.polyfit(np.log(table.ratings), np.log(table["epoch seconds"]), 1)[0])
 
-# %% ../nbs/stories/scale.ipynb #d4678732
+# %% ../nbs/stories/scale.ipynb #7c53a717
 def main(
     argv: Sequence[str] | None = None,  # None: those of the process
 ) -> int:  # 0, or 1 where something went wrong
@@ -212,7 +236,7 @@ def main(
     p.add_argument("--dense", nargs="*", default=["ml-1m", "ml-20m", "ml-32m"], help="shapes at which the dense rival is timed too")
     p.add_argument("--steps", type=int, default=3, help="batches to time (default: 3)")
     p.add_argument("--folder", help="where the made-up ratings are written and kept; with --what: the mapped rows to measure")
-    p.add_argument("--what", choices=["saerec", "dense", "ranking"], help="one measurement on --folder, as JSON")
+    p.add_argument("--what", choices=["saerec", "dense", "ranking", "profile"], help="one measurement on --folder, as JSON")
     a = p.parse_args(argv)
     try:
         if a.what: print(json.dumps(measure_here(a.folder or "", a.what, a.steps)))
