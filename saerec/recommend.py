@@ -218,7 +218,7 @@ def left_out(
     offsets = torch.cat([torch.zeros(1, dtype=torch.int64), keep.sum(1).cumsum(0)])
     return Batch(offsets, rest[keep], row.values[None].expand(len(movies) + 1, -1)[keep], row.n_movies, torch.arange(len(movies) + 1))
 
-# %% ../nbs/04_recommend.ipynb #d36ffcd9
+# %% ../nbs/04_recommend.ipynb #4a2d4058
 FORMATS = (1, 2)  # of saved folders that can be read: 2 where a stack ranks, which old versions cannot read
 
 class Recommender:
@@ -239,7 +239,7 @@ class Recommender:
         self._user_ids = {} if known is None else {str(u): i for i, u in enumerate(known.users.user_id)}
         self._inner = torch.full((len(movies),), -1)  # code of the ranker
         self._inner[torch.from_numpy(rank_codes)] = torch.arange(len(rank_codes))
-        self._columns = {k: movies[c].to_numpy(object) for k, c in (("movie", "movie_id"), ("title", "title"), ("genres", "genres"))}
+        self._columns = {k: movies[c].array for k, c in (("movie", "movie_id"), ("title", "title"), ("genres", "genres"))}
 
     def __repr__(self) -> str:
         return f"Recommender({len(self.movies):,} movies, {len(self._user_ids):,} known users; trained on {self.info['data']['name']})"
@@ -348,7 +348,7 @@ class Recommender:
         top = top_k(scores, n if diversity == 0 else 10 * n)[0]
         top = top[top >= 0]
         if diversity: top = top[diversify(scores[0, top], self.likeness(top), n, diversity)]
-        frame = pd.DataFrame({k: v[top.numpy()] for k, v in self._columns.items()} | {"score": scores[0, top].numpy(), "p_like": self.p_like(row, top)[0].numpy(), "because": self.because(row, top)},
+        frame = pd.DataFrame({k: v.take(top.numpy()) for k, v in self._columns.items()} | {"score": scores[0, top].numpy(), "p_like": self.p_like(row, top)[0].numpy(), "because": self.because(row, top)},
                              index=pd.RangeIndex(1, len(top) + 1, name="rank"))
         frame.attrs["about"] = self.about(row, top, allowed)
         return frame
@@ -372,18 +372,17 @@ class Recommender:
     ) -> str:
         "How much is known about a person, and how much of their list anybody would get."
         likes = int(((row.values >= self.info["threshold"]) & (self._inner[row.movies] >= 0)).sum())
-        scores = self._nobody.clone()
-        if allowed is not None: scores[:, ~allowed] = -torch.inf
-        scores[0, row.movies] = -torch.inf
-        same = int(torch.isin(top, top_k(scores, max(1, len(top)))[0]).sum())
+        common = self._nobody if allowed is None else self._nobody[allowed[self._nobody]]
+        common = common[:len(top) + len(row.movies)]
+        same = int(torch.isin(top, common[~torch.isin(common, row.movies)][:len(top)]).sum())
         told = f"{len(row.movies)} rating{'s' * (len(row.movies) != 1)}, of which {likes} {'are likes' if likes != 1 else 'is a like'} that the model can use; {same} of the {len(top)} films would also be listed for somebody of whom nothing is known."
         if len(top) and 2 * same >= len(top): told += " It leans on what is popular."
         return told + (" The model was never measured on people with so few likes." if likes < FEW_LIKES else "")
 
     @cached_property
-    def _nobody(self) -> Tensor:  # float32 [1, n_movies]
-        "Scores for an empty row."
-        return self.rank_scores(self.row({}))
+    def _nobody(self) -> Tensor:  # int64 [len(rank_codes)]
+        "What would be listed for an empty row, all of it."
+        return top_k(self.rank_scores(self.row({})), len(self.rank_codes))[0]
 
     @cached_property
     def network(self) -> StackedAutoencoder:
