@@ -434,7 +434,7 @@ class Recommender:
         "Movies that go together with one: `similar`."
         return similar(self, movie, n)
 
-# %% ../nbs/04_recommend.ipynb #872279c9
+# %% ../nbs/04_recommend.ipynb #13567cca
 def choose_ranker(
     train: Ratings,  # likes, to learn from
     wanted: str = "auto",  # "network", "stack", or "auto"
@@ -458,18 +458,20 @@ def fit_ranker(
     progress: bool,  # of `fit`
     say: Callable[[str], None] | None,  # of `fit`
     changes: Mapping[str, Any],  # other `Settings`
+    checkpoints: str | Path | None = None,  # of `fit_recommender`
 ) -> tuple[StackedAutoencoder | RankStack, dict[str, Recorder]]:  # what ranks; the recorders of its networks, by objective
     "Train what ranks, and say how it stands on validation."
     if kind == "network":
         network, settings = make_model("ranking", users.train.n_movies, seed=seed), settings_for_many("ranking", users.train)
-        return network, {"ranking": fit(network, users, "ranking", seed=seed, progress=progress, say=say, **(settings | dict(changes)))}
-    stack = rank_stack(users, **changes)
+        kept: dict[str, Any] = {} if checkpoints is None else {"checkpoint": Path(checkpoints) / "ranking.safetensors", "checkpoint_seconds": 30.0}
+        return network, {"ranking": fit(network, users, "ranking", seed=seed, progress=progress, say=say, **(kept | settings | dict(changes)))}
+    stack = rank_stack(users, checkpoints=checkpoints, **changes)
     if say is not None:
         values = {k: float(rank_metrics(m, users.valid, ["NDCG@100"])["NDCG@100"].mean()) for k, m in ({"stack": stack} | stack.members).items()}
         say(f"stack: validation NDCG@100 {values.pop('stack'):.4f}; its members " + ", ".join(f"{k} {v:.4f}" for k, v in values.items()))
     return stack, {o.settings.objective: o for o in reversed(stack.recorders.values())}
 
-# %% ../nbs/04_recommend.ipynb #9478ee1b
+# %% ../nbs/04_recommend.ipynb #cdc27a2e
 def fit_recommender(
     r: Ratings,  # stars
     seed: int = 0,  # of splits, first weights and training
@@ -481,13 +483,15 @@ def fit_recommender(
     likes_changes: Mapping[str, Any] | None = None,  # other `Settings` of the like network
     ranking_changes: Mapping[str, Any] | None = None,  # other `Settings` of the ranking network, or of those in the stack
     ranker: str = "auto",  # "network", "stack", or "auto": `choose_ranker`
+    checkpoints: str | Path | None = None,  # a folder for where the trainings stand, at most 30 seconds old; trainings found there go on
 ) -> Recommender:
     "Train and measure. Raises `InputError` if the data are too small to hold people out, or if there is no such ranker."
     likes = r.likes(threshold)
     pairs, users = make_splits(likes, seed, n_held)
     kind, liker = choose_ranker(users.train, ranker), make_model("likes", pairs.train.n_movies, seed=seed)
-    recorders = {"likes": fit(liker, pairs, "likes", seed=seed, progress=progress, say=say, **(settings_for_many("likes", pairs.train) | dict(likes_changes or {})))}
-    best, found = fit_ranker(kind, users, seed, progress, say, ranking_changes or {})
+    kept: dict[str, Any] = {} if checkpoints is None else {"checkpoint": Path(checkpoints) / "likes.safetensors", "checkpoint_seconds": 30.0}
+    recorders = {"likes": fit(liker, pairs, "likes", seed=seed, progress=progress, say=say, **(kept | settings_for_many("likes", pairs.train) | dict(likes_changes or {})))}
+    best, found = fit_ranker(kind, users, seed, progress, say, ranking_changes or {}, checkpoints)
     recorders |= found
     baselines = fit_baselines(pairs, users)
     cells = pairs.valid.target

@@ -423,7 +423,7 @@ def _begin_together(epoch: int, checkpoint: str | Path | None) -> None:
     dist.all_reduce(ends, dist.ReduceOp.MAX)
     if ends.sum(): raise InputError(f"{checkpoint}: not every process sees the same file (epochs {-int(ends[1])} to {int(ends[0])}); put it where all machines see it.")
 
-# %% ../nbs/02_train.ipynb #792ae533
+# %% ../nbs/02_train.ipynb #ba7d00c7
 @contextmanager
 def memory_told(
     training: Training,  # whose sizes are named
@@ -446,6 +446,7 @@ def fit(
     progress: bool = False,  # show a bar or lines on stderr
     say: Callable[[str], None] | None = print,  # told how the best epoch stands beside simple baselines; None: no comparison
     checkpoint: str | Path | None = None,  # a file, written after each epoch; where it is there already, training goes on from it
+    checkpoint_seconds: float = 0.0,  # at least so long between two checkpoints; 0: after each epoch; the last epoch always
     rows: Rows | None = None,  # the training rows where they are on disk as a CSR; None: `to_batch(split.train)`
     **changes: Any,  # other `Settings`: epochs, batch_size, lr, weight_decay, low, high, kept_weight, dislikes, balance, patience
 ) -> Recorder:
@@ -462,11 +463,15 @@ def fit(
         torch.manual_seed(seed)
         if checkpoint is not None and Path(checkpoint).exists(): best = load_checkpoint(checkpoint, training, recorder)
         if training.world > 1: _begin_together(training.epoch, checkpoint)
-        while training.epoch < last and not (stop_at is None and training.epoch and training.epoch - recorder.best_epoch >= cfg.patience):
+        def ended() -> bool: return training.epoch >= last or (stop_at is None and 0 < training.epoch and training.epoch - recorder.best_epoch >= cfg.patience)
+        written = time.perf_counter()
+        while not ended():
             start = time.perf_counter()
             row = {"train_loss": training.run_epoch()} | (_validate(model, split.valid, objective) if stop_at is None else {"valid_loss": math.nan})
             if recorder.add(row | {"lr": training.lr, "seconds": time.perf_counter() - start}): best = copy.deepcopy(model.state_dict())
-            if checkpoint is not None and training.rank == 0: save_checkpoint(checkpoint, training, recorder, best)
+            if checkpoint is not None and training.rank == 0 and (ended() or time.perf_counter() - written >= checkpoint_seconds):
+                save_checkpoint(checkpoint, training, recorder, best)
+                written = time.perf_counter()
             show(training.epoch, "  ".join(f"{k} {v:.4f}" for k, v in row.items() if math.isfinite(v)))
     if stop_at is None: model.load_state_dict(best)
     else: recorder.best_epoch = stop_at
