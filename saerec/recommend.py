@@ -41,7 +41,7 @@ from .train import Recorder, fit, make_model
 __all__ = ['SAE', 'FEW_LIKES', 'FORMATS', 'plain_title', 'Titles', 'held_out_users', 'make_splits', 'fit_baselines', 'report',
            'verdict', 'diversify', 'allowed_movies', 'left_out', 'Recommender', 'choose_ranker', 'settings_for_many',
            'fit_ranker', 'fit_recommender', 'recommend_many', 'explain', 'plot_explanation', 'similar', 'film_map',
-           'save', 'load', 'measure']
+           'model_card', 'save', 'load', 'measure']
 
 # %% ../nbs/04_recommend.ipynb #4377f40c
 _ARTICLE = re.compile(r"^(.*), (the|a|an|le|la|les|l'|der|die|das|el|los|las|il|lo|i|un|une|den|det)$")
@@ -134,7 +134,7 @@ def fit_baselines(
         logging.getLogger("saerec").warning("EASE is left out of the comparison: %s", e)
         return liking, ranking
 
-# %% ../nbs/04_recommend.ipynb #15971d5e
+# %% ../nbs/04_recommend.ipynb #7250f660
 SAE = "Stacked autoencoder"
 
 def report(
@@ -146,10 +146,11 @@ def report(
 ) -> pd.DataFrame:  # one row a model; MSE ... base rate on held-out ratings, NDCG ... Recall on held-out people
     "The networks beside the baselines on the test parts."
     name = "Stack" if isinstance(ranker, RankStack) else SAE
-    like = evaluate({name: liker} | baselines[0], pairs, metrics=["NDCG@10"]).table.drop(columns="NDCG@10")
-    rank = evaluate({name: ranker} | baselines[1], users).table
+    on_pairs, on_users = evaluate({name: liker} | baselines[0], pairs, metrics=["NDCG@10"]), evaluate({name: ranker} | baselines[1], users)
+    like, rank = on_pairs.table.drop(columns="NDCG@10"), on_users.table
+    told = pd.concat([on_pairs.differences(metrics=["MSE"]), on_users.differences(metrics=["NDCG@100"])], ignore_index=True)
     out = pd.concat([like, rank], axis=1)
-    out.attrs = {"likes": f"{pairs.protocol}, seed {pairs.seed}", "ranking": f"{users.protocol}, seed {users.seed}", "data": rank.attrs["data"], "finals": [pairs.finals, users.finals]}
+    out.attrs = {"likes": f"{pairs.protocol}, seed {pairs.seed}", "ranking": f"{users.protocol}, seed {users.seed}", "data": rank.attrs["data"], "finals": [pairs.finals, users.finals], "differences": json.loads(told[["baseline", "metric", "difference", "low", "high", "result"]].to_json(orient="records"))}
     return out
 
 def verdict(
@@ -626,7 +627,35 @@ def film_map(
     plt.close(fig)
     return fig
 
-# %% ../nbs/04_recommend.ipynb #b7813597
+# %% ../nbs/04_recommend.ipynb #de1898e1
+def _markdown(
+    frame: pd.DataFrame,  # numbers and texts
+    first: str,  # heading of the index
+) -> str:
+    "A table in Markdown; missing numbers stay empty."
+    def cell(v: Any) -> str: return "" if isinstance(v, float) and math.isnan(v) else f"{v:.4f}" if isinstance(v, float) else str(v).replace("|", "\\|")
+    lines = [[first, *map(str, frame.columns)], ["---"] * (1 + frame.shape[1])] + [[cell(i), *map(cell, row)] for i, row in zip(frame.index, frame.astype(object).itertuples(index=False), strict=True)]
+    return "\n".join("| " + " | ".join(o) + " |" for o in lines)
+
+def model_card(
+    rec: Recommender,
+) -> str:  # Markdown
+    "What a recommender is, how it was measured, and its limits."
+    i, a, data = rec.info, rec.info["report_about"], rec.info["data"]
+    kind = "a stack of " + ", ".join(rec.ranker.members) if isinstance(rec.ranker, RankStack) else f"a stacked autoencoder with hidden layers {rec.ranker.config['hidden']}"
+    differences = pd.DataFrame(a.get("differences") or [], columns=["baseline", "metric", "difference", "low", "high", "result"]).set_index("baseline")
+    parts = [
+        f"# Model card\n\nA movie recommender made by saerec {i['saerec']} (torch {i['torch']}, seed {i['seed']}). What ranks is {kind}; the probability of liking is predicted by a stacked autoencoder with hidden layers {rec.liker.config['hidden']}, calibrated by {i.get('calibration', {}).get('kind', 'none')}.",
+        f"## Data\n\n{data['name']}: {data['ratings']:,} ratings, {data['users']:,} people, {data['movies']:,} movies; fingerprint {data['fingerprint']}. A rating of {i['threshold']:g} or more is a like. The conditions of the data apply to what is derived from them.",
+        f"## Measured\n\nMSE to base rate: held-out ratings, {a['likes']}. NDCG and Recall: people of whom nothing was in training, the whole catalogue ranked, {a['ranking']}. Epochs were chosen on validation; each test part was opened {max(a['finals'])} time{'s' * (max(a['finals']) != 1)}.\n\n{_markdown(rec.report, 'model')}",
+        f"Differences from the baselines, with 95% intervals over users (paired bootstrap):\n\n{_markdown(differences, 'baseline')}" if len(differences) else "",
+        "\n".join(f"- {line}" for line in verdict(rec.report)),
+        "The model was then trained once more on everything; the figures are those of the models measured before." if i["refit"] else "",
+        f"## Limits\n\n- It knows {len(rec.rank_codes):,} of {len(rec.movies):,} movies well enough to recommend them, and none that came later than its data.\n- It recommends what people like those in the data chose to see and rated {i['threshold']:g} or more; what is popular among them is recommended more than it is liked.\n- Nothing was measured for people with fewer than {FEW_LIKES} likes.\n- It is not meant for decisions about people.",
+    ]
+    return "\n\n".join(o for o in parts if o) + "\n"
+
+# %% ../nbs/04_recommend.ipynb #bec03f75
 def _write(rec: Recommender, folder: Path, ratings: bool) -> None:
     "The files of a saved recommender, readable for everybody."
     from safetensors.torch import save_file
@@ -637,6 +666,7 @@ def _write(rec: Recommender, folder: Path, ratings: bool) -> None:
     if rec.info["format"] == 1: del ranker["kind"]
     info = rec.info | {"ranker": ranker, "liker": rec.liker.config}
     (folder / "recommender.json").write_text(json.dumps(info, indent=1, ensure_ascii=False), encoding="utf-8")
+    (folder / "model_card.md").write_text(model_card(rec), encoding="utf-8")
     rank = pd.array([None] * len(rec.movies), dtype="Int32")
     rank[rec.rank_codes] = np.arange(len(rec.rank_codes), dtype=np.int32)
     rec.movies.assign(rank_code=rank).to_parquet(folder / "movies.parquet", index=False)
