@@ -59,7 +59,7 @@ class RankStack:
             if w: total += w * standardize(self.members[name].scores(batch).float())
         return total
 
-# %% ../nbs/03_stack.ipynb #264b3bd3
+# %% ../nbs/03_stack.ipynb #10c623b8
 GRADE = 0.5  # entry and target of a movie rated and not liked, beside the 1 of a like
 BALANCE = 0.25  # $b$: people with many likes count less
 
@@ -75,11 +75,11 @@ def network_settings(
 ) -> dict[str, Any]:  # changes to `OBJECTIVES`
     "What the number of rows and ratings asks for: many small steps for few rows; large steps and another decay for many."
     n_rows = len(np.unique(train.user))
-    many = dict(batch_size=batch_size_for(n_rows), lr=3e-3) if n_rows >= 20_000 else {}
+    many = dict(batch_size=batch_size_for(n_rows), lr=5e-3) if n_rows >= 20_000 else {}  # large steps for large batches; measured on ML-1M only
     if objective == "likes": return dict(epochs=30, weight_decay=5.0) if len(train) < 300_000 else dict(epochs=12, weight_decay=2.0) | many
     graded = dict(dislikes=GRADE) if objective == "ranking" and has_dislikes(train) else {}
     if n_rows < 1000: return graded | dict(epochs=20, weight_decay=0.1) if objective == "ranking" else {}
-    return graded | dict(epochs=20, weight_decay=1.0, batch_size=batch_size_for(n_rows)) | many if objective == "ranking" else dict(epochs=30, batch_size=256, lr=2e-3, balance=BALANCE)
+    return graded | dict(epochs=20, weight_decay=1.0, batch_size=batch_size_for(n_rows)) | (many | dict(epochs=30) if many else {}) if objective == "ranking" else dict(epochs=30, batch_size=256, lr=2e-3, balance=BALANCE)
 
 # %% ../nbs/03_stack.ipynb #e6910303
 def train_network(

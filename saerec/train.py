@@ -84,12 +84,12 @@ def make_model(
     by_objective: dict[str, dict[str, Any]] = {"ranking": dict(hidden=(800, 200)), "multinomial": dict(hidden=(600, 200)), "likes": dict(hidden=(500, 100), centred=True, dropout=0.5)}
     return StackedAutoencoder(n_movies, **(by_objective[objective] | options))
 
-# %% ../nbs/02_train.ipynb #ddd88f97
+# %% ../nbs/02_train.ipynb #9ec1e7d1
 def batch_size_for(
     n_users: int,  # with ratings in training
 ) -> int:
-    "A batch size for ranking: 32 below 1,000 users, 128 below 20,000, then a power of two near a 25th of them, at most 8,192."
-    return 32 if n_users < 1000 else 128 if n_users < 20_000 else min(8192, 2 ** round(math.log2(n_users / 25)))
+    "A batch size for ranking: 32 below 1,000 users, 128 below 20,000, then a power of two near a 12th of them, at most 16,384."
+    return 32 if n_users < 1000 else 128 if n_users < 20_000 else min(16_384, 2 ** round(math.log2(n_users / 12)))
 
 # %% ../nbs/02_train.ipynb #2a87d4a2
 def multinomial_loss(
