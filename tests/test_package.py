@@ -24,7 +24,7 @@ PARSER = configparser.ConfigParser(delimiters=["="], inline_comment_prefixes=["#
 PARSER.read(ROOT / "settings.ini", encoding="utf-8")
 CFG = PARSER["DEFAULT"]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-KINDS = ("requirements", "dev_requirements")
+KINDS = ("requirements", "dev_requirements", "app_requirements")
 
 
 def entries(key: str) -> list[str]:
@@ -72,8 +72,9 @@ def check_metadata(m) -> None:
     given = [Requirement(o) for o in m.get_all("Requires-Dist")]
     plain = {(canonicalize_name(r.name), str(r.specifier)) for r in given if r.marker is None}
     dev = {(canonicalize_name(r.name), str(r.specifier)) for r in given if r.marker is not None and 'extra == "dev"' in str(r.marker)}
-    for found, key in ((plain, KINDS[0]), (dev, KINDS[1])):
-        assert found == {(canonicalize_name(r.name), str(r.specifier)) for r in NEEDED[key]}, f"{key} of settings.ini are not those installed: install the package again"
+    app = {(canonicalize_name(r.name), str(r.specifier)) for r in given if r.marker is not None and 'extra == "app"' in str(r.marker)}
+    for found, keys in ((plain, KINDS[:1]), (dev, KINDS[1:]), (app, KINDS[2:])):
+        assert found == {(canonicalize_name(r.name), str(r.specifier)) for key in keys for r in NEEDED[key]}, f"{keys} of settings.ini are not those installed: install the package again"
 
 
 def test_installed_metadata() -> None:
@@ -92,7 +93,7 @@ def test_pins_satisfy_the_ranges() -> None:
         name, version = o.split("==")
         assert canonicalize_name(name) not in pins, f"{name} is pinned twice"
         pins[canonicalize_name(name)] = version
-    for r in NEEDED[KINDS[0]] + NEEDED[KINDS[1]]:
+    for r in (o for k in KINDS for o in NEEDED[k]):
         pin = pins.get(canonicalize_name(r.name))
         assert pin, f"{r.name} has no pin in constraints.txt"
         assert r.specifier.contains(pin, prereleases=True), f"the pin {r.name}=={pin} lies outside {r}"
@@ -106,15 +107,14 @@ def test_each_requirement_has_a_range_and_a_reason(key: str) -> None:
     lines = block[1].splitlines()
     assert len(lines) == len(NEEDED[key])
     for o in lines: assert re.fullmatch(r"\s+[\w.-]+(?:\[\w+\])?\s*[<>=!~][^#]*#\s*\S.{2,}", o), f"{o.strip()!r}: a requirement is 'name>=version  # its one reason'"
-    names = [canonicalize_name(r.name) for r in NEEDED[KINDS[0]] + NEEDED[KINDS[1]]]
+    names = [canonicalize_name(r.name) for k in KINDS for r in NEEDED[k]]
     assert len(names) == len(set(names)), "a requirement is there twice"
 
 
-@pytest.mark.parametrize("key", KINDS[:1])
-def test_each_requirement_is_imported(key: str) -> None:
-    "A dependency that no module imports is one too many; a module that imports another thing lacks one."
-    imports = {"scikit-learn": "sklearn"}
-    ours = {imports.get(r.name, r.name) for r in NEEDED[key]}
+def test_each_requirement_is_imported() -> None:
+    "A dependency that no module imports is one too many; a module that imports another thing lacks one. Only saerec.app needs the extra."
+    imports = {"scikit-learn": "sklearn", "python-fasthtml": "fasthtml"}
+    ours = {imports.get(r.name, r.name) for k in (KINDS[0], KINDS[2]) for r in NEEDED[k]}
     used = set()
     for f in (ROOT / "saerec").glob("*.py"):
         for node in ast.walk(ast.parse(f.read_text(encoding="utf-8"))):
@@ -122,6 +122,7 @@ def test_each_requirement_is_imported(key: str) -> None:
             elif isinstance(node, ast.ImportFrom) and not node.level: used.add((node.module or "").split(".")[0])
     other = used - set(sys.stdlib_module_names) - ours - {"saerec"}
     assert not other, f"imported, but not in settings.ini: {sorted(other)}"
+    assert not ours - used, f"in settings.ini, but never imported: {sorted(ours - used)}"
 
 
 # --- the files of the package ---
@@ -192,7 +193,7 @@ for m in sorted(o.name for o in pkgutil.iter_modules(saerec.__path__)):
     if m != "__main__": importlib.import_module("saerec." + m)
 print(json.dumps([time.perf_counter() - start, sorted(set(sys.modules) - before)]))
 """
-HEAVY = ("matplotlib", "scipy", "sklearn", "pooch", "tqdm", "pyarrow.parquet", "fastcore.test", "IPython", "requests")
+HEAVY = ("matplotlib", "scipy", "sklearn", "pooch", "tqdm", "pyarrow.parquet", "fastcore.test", "IPython", "requests", "fasthtml", "starlette", "uvicorn", "anyio")
 
 
 def test_imports_are_light(tmp_path: Path, note) -> None:
