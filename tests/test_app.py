@@ -133,7 +133,11 @@ def test_a_visit(tabs, address, size):
     page.wait_for_function("old => document.querySelector('#list').innerText.length && JSON.stringify([...document.querySelectorAll('#list h3')].map(e => e.innerText)) !== old", arg=json.dumps(before, separators=(",", ":"), ensure_ascii=False))
     page.get_by_label("Genre").select_option("Comedy")
     page.wait_for_url("**&g=Comedy")
-    assert all("Comedy" in t for t in page.locator("#list .film p.soft:first-of-type").all_inner_texts() if "," in t) and wide_enough(page)
+    assert all("Comedy" in t for t in page.locator("#list .film > div:first-child p").all_inner_texts()) and wide_enough(page)
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.get_by_role("button", name="Copy the link").click()
+    page.get_by_text("The link to this list is copied.").wait_for()
+    assert page.evaluate("navigator.clipboard.readText()") == page.url
 
     other = tabs(size)  # somebody else gets the link
     other.goto(page.url)
