@@ -41,7 +41,7 @@ from .train import Recorder, fit, make_model
 __all__ = ['SAE', 'FEW_LIKES', 'FORMATS', 'plain_title', 'Titles', 'held_out_users', 'make_splits', 'fit_baselines', 'report',
            'verdict', 'diversify', 'allowed_movies', 'left_out', 'Recommender', 'choose_ranker', 'settings_for_many',
            'fit_ranker', 'fit_recommender', 'recommend_many', 'explain', 'plot_explanation', 'similar', 'film_map',
-           'save', 'load', 'measure']
+           'model_card', 'save', 'load', 'measure']
 
 # %% ../nbs/04_recommend.ipynb #4377f40c
 _ARTICLE = re.compile(r"^(.*), (the|a|an|le|la|les|l'|der|die|das|el|los|las|il|lo|i|un|une|den|det)$")
@@ -134,7 +134,7 @@ def fit_baselines(
         logging.getLogger("saerec").warning("EASE is left out of the comparison: %s", e)
         return liking, ranking
 
-# %% ../nbs/04_recommend.ipynb #15971d5e
+# %% ../nbs/04_recommend.ipynb #7250f660
 SAE = "Stacked autoencoder"
 
 def report(
@@ -146,10 +146,11 @@ def report(
 ) -> pd.DataFrame:  # one row a model; MSE ... base rate on held-out ratings, NDCG ... Recall on held-out people
     "The networks beside the baselines on the test parts."
     name = "Stack" if isinstance(ranker, RankStack) else SAE
-    like = evaluate({name: liker} | baselines[0], pairs, metrics=["NDCG@10"]).table.drop(columns="NDCG@10")
-    rank = evaluate({name: ranker} | baselines[1], users).table
+    on_pairs, on_users = evaluate({name: liker} | baselines[0], pairs, metrics=["NDCG@10"]), evaluate({name: ranker} | baselines[1], users)
+    like, rank = on_pairs.table.drop(columns="NDCG@10"), on_users.table
+    told = pd.concat([on_pairs.differences(metrics=["MSE"]), on_users.differences(metrics=["NDCG@100"])], ignore_index=True)
     out = pd.concat([like, rank], axis=1)
-    out.attrs = {"likes": f"{pairs.protocol}, seed {pairs.seed}", "ranking": f"{users.protocol}, seed {users.seed}", "data": rank.attrs["data"], "finals": [pairs.finals, users.finals]}
+    out.attrs = {"likes": f"{pairs.protocol}, seed {pairs.seed}", "ranking": f"{users.protocol}, seed {users.seed}", "data": rank.attrs["data"], "finals": [pairs.finals, users.finals], "differences": json.loads(told[["baseline", "metric", "difference", "low", "high", "result"]].to_json(orient="records"))}
     return out
 
 def verdict(
@@ -218,7 +219,7 @@ def left_out(
     offsets = torch.cat([torch.zeros(1, dtype=torch.int64), keep.sum(1).cumsum(0)])
     return Batch(offsets, rest[keep], row.values[None].expand(len(movies) + 1, -1)[keep], row.n_movies, torch.arange(len(movies) + 1))
 
-# %% ../nbs/04_recommend.ipynb #d9d47430
+# %% ../nbs/04_recommend.ipynb #4a2d4058
 FORMATS = (1, 2)  # of saved folders that can be read: 2 where a stack ranks, which old versions cannot read
 
 class Recommender:
@@ -239,7 +240,7 @@ class Recommender:
         self._user_ids = {} if known is None else {str(u): i for i, u in enumerate(known.users.user_id)}
         self._inner = torch.full((len(movies),), -1)  # code of the ranker
         self._inner[torch.from_numpy(rank_codes)] = torch.arange(len(rank_codes))
-        self._columns = {k: movies[c].to_numpy(object) for k, c in (("movie", "movie_id"), ("title", "title"), ("genres", "genres"))}
+        self._columns = {k: movies[c].array for k, c in (("movie", "movie_id"), ("title", "title"), ("genres", "genres"))}
 
     def __repr__(self) -> str:
         return f"Recommender({len(self.movies):,} movies, {len(self._user_ids):,} known users; trained on {self.info['data']['name']})"
@@ -348,7 +349,7 @@ class Recommender:
         top = top_k(scores, n if diversity == 0 else 10 * n)[0]
         top = top[top >= 0]
         if diversity: top = top[diversify(scores[0, top], self.likeness(top), n, diversity)]
-        frame = pd.DataFrame({k: v[top.numpy()] for k, v in self._columns.items()} | {"score": scores[0, top].numpy(), "p_like": self.p_like(row, top)[0].numpy(), "because": self.because(row, top)},
+        frame = pd.DataFrame({k: v.take(top.numpy()) for k, v in self._columns.items()} | {"score": scores[0, top].numpy(), "p_like": self.p_like(row, top)[0].numpy(), "because": self.because(row, top)},
                              index=pd.RangeIndex(1, len(top) + 1, name="rank"))
         frame.attrs["about"] = self.about(row, top, allowed)
         return frame
@@ -372,18 +373,17 @@ class Recommender:
     ) -> str:
         "How much is known about a person, and how much of their list anybody would get."
         likes = int(((row.values >= self.info["threshold"]) & (self._inner[row.movies] >= 0)).sum())
-        scores = self._nobody.clone()
-        if allowed is not None: scores[:, ~allowed] = -torch.inf
-        scores[0, row.movies] = -torch.inf
-        same = int(torch.isin(top, top_k(scores, max(1, len(top)))[0]).sum())
+        common = self._nobody if allowed is None else self._nobody[allowed[self._nobody]]
+        common = common[:len(top) + len(row.movies)]
+        same = int(torch.isin(top, common[~torch.isin(common, row.movies)][:len(top)]).sum())
         told = f"{len(row.movies)} rating{'s' * (len(row.movies) != 1)}, of which {likes} {'are likes' if likes != 1 else 'is a like'} that the model can use; {same} of the {len(top)} films would also be listed for somebody of whom nothing is known."
         if len(top) and 2 * same >= len(top): told += " It leans on what is popular."
         return told + (" The model was never measured on people with so few likes." if likes < FEW_LIKES else "")
 
     @cached_property
-    def _nobody(self) -> Tensor:  # float32 [1, n_movies]
-        "Scores for an empty row."
-        return self.rank_scores(self.row({}))
+    def _nobody(self) -> Tensor:  # int64 [len(rank_codes)]
+        "What would be listed for an empty row, all of it."
+        return top_k(self.rank_scores(self.row({})), len(self.rank_codes))[0]
 
     @cached_property
     def network(self) -> StackedAutoencoder:
@@ -399,8 +399,12 @@ class Recommender:
         a, b = (F.normalize(self.network.decoder_table.detach()[self._inner[c]], dim=1) for c in (codes, codes if others is None else others))
         return a @ b.T
 
-    def allowed(self, genres: str | Sequence[str], years: int | tuple[int | None, int | None], exclude: Sequence[str | int]) -> Tensor | None:
-        "Which movies pass the filters of `recommend`, bool [n_movies]; None: all."
+    def allowed(self,
+        genres: str | Sequence[str] = (),  # one of these
+        years: int | tuple[int | None, int | None] = (None, None),  # this one, or from one to another
+        exclude: Sequence[str | int] = (),  # titles or ids
+    ) -> Tensor | None:  # bool [n_movies]; None: all
+        "Which movies pass the filters of `recommend`."
         return allowed_movies(self.movies, self.titles, genres, years, exclude)
 
     def recommend_many(self,
@@ -417,6 +421,13 @@ class Recommender:
         "What each rating does to the score of a movie: `explain`."
         return explain(self, person, movie)
 
+    def to_onnx(self,
+        path: str | os.PathLike[str],  # of the file
+    ) -> Path:
+        "Write one ONNX file: `saerec.export.to_onnx`."
+        from saerec.export import to_onnx
+        return to_onnx(self, path)
+
     def similar(self,
         movie: str | int,  # title or id
         n: int = 10,  # length of the list
@@ -424,7 +435,7 @@ class Recommender:
         "Movies that go together with one: `similar`."
         return similar(self, movie, n)
 
-# %% ../nbs/04_recommend.ipynb #872279c9
+# %% ../nbs/04_recommend.ipynb #13567cca
 def choose_ranker(
     train: Ratings,  # likes, to learn from
     wanted: str = "auto",  # "network", "stack", or "auto"
@@ -448,18 +459,20 @@ def fit_ranker(
     progress: bool,  # of `fit`
     say: Callable[[str], None] | None,  # of `fit`
     changes: Mapping[str, Any],  # other `Settings`
+    checkpoints: str | Path | None = None,  # of `fit_recommender`
 ) -> tuple[StackedAutoencoder | RankStack, dict[str, Recorder]]:  # what ranks; the recorders of its networks, by objective
     "Train what ranks, and say how it stands on validation."
     if kind == "network":
         network, settings = make_model("ranking", users.train.n_movies, seed=seed), settings_for_many("ranking", users.train)
-        return network, {"ranking": fit(network, users, "ranking", seed=seed, progress=progress, say=say, **(settings | dict(changes)))}
-    stack = rank_stack(users, **changes)
+        kept: dict[str, Any] = {} if checkpoints is None else {"checkpoint": Path(checkpoints) / "ranking.safetensors", "checkpoint_seconds": 30.0}
+        return network, {"ranking": fit(network, users, "ranking", seed=seed, progress=progress, say=say, **(kept | settings | dict(changes)))}
+    stack = rank_stack(users, checkpoints=checkpoints, **changes)
     if say is not None:
         values = {k: float(rank_metrics(m, users.valid, ["NDCG@100"])["NDCG@100"].mean()) for k, m in ({"stack": stack} | stack.members).items()}
         say(f"stack: validation NDCG@100 {values.pop('stack'):.4f}; its members " + ", ".join(f"{k} {v:.4f}" for k, v in values.items()))
     return stack, {o.settings.objective: o for o in reversed(stack.recorders.values())}
 
-# %% ../nbs/04_recommend.ipynb #9478ee1b
+# %% ../nbs/04_recommend.ipynb #cdc27a2e
 def fit_recommender(
     r: Ratings,  # stars
     seed: int = 0,  # of splits, first weights and training
@@ -471,13 +484,15 @@ def fit_recommender(
     likes_changes: Mapping[str, Any] | None = None,  # other `Settings` of the like network
     ranking_changes: Mapping[str, Any] | None = None,  # other `Settings` of the ranking network, or of those in the stack
     ranker: str = "auto",  # "network", "stack", or "auto": `choose_ranker`
+    checkpoints: str | Path | None = None,  # a folder for where the trainings stand, at most 30 seconds old; trainings found there go on
 ) -> Recommender:
     "Train and measure. Raises `InputError` if the data are too small to hold people out, or if there is no such ranker."
     likes = r.likes(threshold)
     pairs, users = make_splits(likes, seed, n_held)
     kind, liker = choose_ranker(users.train, ranker), make_model("likes", pairs.train.n_movies, seed=seed)
-    recorders = {"likes": fit(liker, pairs, "likes", seed=seed, progress=progress, say=say, **(settings_for_many("likes", pairs.train) | dict(likes_changes or {})))}
-    best, found = fit_ranker(kind, users, seed, progress, say, ranking_changes or {})
+    kept: dict[str, Any] = {} if checkpoints is None else {"checkpoint": Path(checkpoints) / "likes.safetensors", "checkpoint_seconds": 30.0}
+    recorders = {"likes": fit(liker, pairs, "likes", seed=seed, progress=progress, say=say, **(kept | settings_for_many("likes", pairs.train) | dict(likes_changes or {})))}
+    best, found = fit_ranker(kind, users, seed, progress, say, ranking_changes or {}, checkpoints)
     recorders |= found
     baselines = fit_baselines(pairs, users)
     cells = pairs.valid.target
@@ -612,15 +627,46 @@ def film_map(
     plt.close(fig)
     return fig
 
-# %% ../nbs/04_recommend.ipynb #b7f326a0
+# %% ../nbs/04_recommend.ipynb #de1898e1
+def _markdown(
+    frame: pd.DataFrame,  # numbers and texts
+    first: str,  # heading of the index
+) -> str:
+    "A table in Markdown; missing numbers stay empty."
+    def cell(v: Any) -> str: return "" if isinstance(v, float) and math.isnan(v) else f"{v:.4f}" if isinstance(v, float) else str(v).replace("|", "\\|")
+    lines = [[first, *map(str, frame.columns)], ["---"] * (1 + frame.shape[1])] + [[cell(i), *map(cell, row)] for i, row in zip(frame.index, frame.astype(object).itertuples(index=False), strict=True)]
+    return "\n".join("| " + " | ".join(o) + " |" for o in lines)
+
+def model_card(
+    rec: Recommender,
+) -> str:  # Markdown
+    "What a recommender is, how it was measured, and its limits."
+    i, a, data = rec.info, rec.info["report_about"], rec.info["data"]
+    kind = "a stack of " + ", ".join(rec.ranker.members) if isinstance(rec.ranker, RankStack) else f"a stacked autoencoder with hidden layers {rec.ranker.config['hidden']}"
+    differences = pd.DataFrame(a.get("differences") or [], columns=["baseline", "metric", "difference", "low", "high", "result"]).set_index("baseline")
+    parts = [
+        f"# Model card\n\nA movie recommender made by saerec {i['saerec']} (torch {i['torch']}, seed {i['seed']}). What ranks is {kind}; the probability of liking is predicted by a stacked autoencoder with hidden layers {rec.liker.config['hidden']}, calibrated by {i.get('calibration', {}).get('kind', 'none')}.",
+        f"## Data\n\n{data['name']}: {data['ratings']:,} ratings, {data['users']:,} people, {data['movies']:,} movies; fingerprint {data['fingerprint']}. A rating of {i['threshold']:g} or more is a like. The conditions of the data apply to what is derived from them.",
+        f"## Measured\n\nMSE to base rate: held-out ratings, {a['likes']}. NDCG and Recall: people of whom nothing was in training, the whole catalogue ranked, {a['ranking']}. Epochs were chosen on validation; each test part was opened {max(a['finals'])} time{'s' * (max(a['finals']) != 1)}.\n\n{_markdown(rec.report, 'model')}",
+        f"Differences from the baselines, with 95% intervals over users (paired bootstrap):\n\n{_markdown(differences, 'baseline')}" if len(differences) else "",
+        "\n".join(f"- {line}" for line in verdict(rec.report)),
+        "The model was then trained once more on everything; the figures are those of the models measured before." if i["refit"] else "",
+        f"## Limits\n\n- It knows {len(rec.rank_codes):,} of {len(rec.movies):,} movies well enough to recommend them, and none that came later than its data.\n- It recommends what people like those in the data chose to see and rated {i['threshold']:g} or more; what is popular among them is recommended more than it is liked.\n- Nothing was measured for people with fewer than {FEW_LIKES} likes.\n- It is not meant for decisions about people.",
+    ]
+    return "\n\n".join(o for o in parts if o) + "\n"
+
+# %% ../nbs/04_recommend.ipynb #bec03f75
 def _write(rec: Recommender, folder: Path, ratings: bool) -> None:
     "The files of a saved recommender, readable for everybody."
     from safetensors.torch import save_file
     (ranker, of_ranker), of_liker = as_tensors(rec.ranker), as_tensors(rec.liker)[1]
-    save_file({f"{k}.{name}": t.contiguous() for k, tensors in (("ranker", of_ranker), ("liker", of_liker)) for name, t in tensors.items()}, folder / "weights.safetensors")
+    tensors = {f"{k}.{name}": t.contiguous() for k, part in (("ranker", of_ranker), ("liker", of_liker)) for name, t in part.items()} | {"rank_codes": torch.from_numpy(rec.rank_codes)}
+    if pd.api.types.is_integer_dtype(rec.movies.movie_id): tensors["movie_ids"] = torch.tensor(rec.movies.movie_id.to_numpy(np.int64))
+    save_file(tensors, folder / "weights.safetensors")
     if rec.info["format"] == 1: del ranker["kind"]
     info = rec.info | {"ranker": ranker, "liker": rec.liker.config}
     (folder / "recommender.json").write_text(json.dumps(info, indent=1, ensure_ascii=False), encoding="utf-8")
+    (folder / "model_card.md").write_text(model_card(rec), encoding="utf-8")
     rank = pd.array([None] * len(rec.movies), dtype="Int32")
     rank[rec.rank_codes] = np.arange(len(rec.rank_codes), dtype=np.int32)
     rec.movies.assign(rank_code=rank).to_parquet(folder / "movies.parquet", index=False)

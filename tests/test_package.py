@@ -24,7 +24,8 @@ PARSER = configparser.ConfigParser(delimiters=["="], inline_comment_prefixes=["#
 PARSER.read(ROOT / "settings.ini", encoding="utf-8")
 CFG = PARSER["DEFAULT"]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-KINDS = ("requirements", "dev_requirements", "app_requirements")
+EXTRAS = [k.removesuffix("_requirements") for k in CFG if k.endswith("_requirements")]  # dev first: it holds what the others hold, for the tests
+KINDS = ("requirements", *(f"{k}_requirements" for k in EXTRAS))
 
 
 def entries(key: str) -> list[str]:
@@ -71,10 +72,9 @@ def check_metadata(m) -> None:
     assert set(re.split(r"[ ,]+", m["Keywords"])) == set(CFG["keywords"].split()) and CFG["status"] in m.get_all("Classifier")
     given = [Requirement(o) for o in m.get_all("Requires-Dist")]
     plain = {(canonicalize_name(r.name), str(r.specifier)) for r in given if r.marker is None}
-    dev = {(canonicalize_name(r.name), str(r.specifier)) for r in given if r.marker is not None and 'extra == "dev"' in str(r.marker)}
-    app = {(canonicalize_name(r.name), str(r.specifier)) for r in given if r.marker is not None and 'extra == "app"' in str(r.marker)}
-    for found, keys in ((plain, KINDS[:1]), (dev, KINDS[1:]), (app, KINDS[2:])):
-        assert found == {(canonicalize_name(r.name), str(r.specifier)) for key in keys for r in NEEDED[key]}, f"{keys} of settings.ini are not those installed: install the package again"
+    extra = {f"{k}_requirements": {(canonicalize_name(r.name), str(r.specifier)) for r in given if r.marker is not None and f'extra == "{k}"' in str(r.marker)} for k in EXTRAS}
+    for key, found in {KINDS[0]: plain, **extra}.items():
+        assert found == {(canonicalize_name(r.name), str(r.specifier)) for r in NEEDED[key]}, f"{key} of settings.ini are not those installed: install the package again"
 
 
 def test_installed_metadata() -> None:
@@ -93,7 +93,7 @@ def test_pins_satisfy_the_ranges() -> None:
         name, version = o.split("==")
         assert canonicalize_name(name) not in pins, f"{name} is pinned twice"
         pins[canonicalize_name(name)] = version
-    for r in (o for k in KINDS for o in NEEDED[k]):
+    for r in NEEDED[KINDS[0]] + NEEDED[KINDS[1]]:
         pin = pins.get(canonicalize_name(r.name))
         assert pin, f"{r.name} has no pin in constraints.txt"
         assert r.specifier.contains(pin, prereleases=True), f"the pin {r.name}=={pin} lies outside {r}"
@@ -107,20 +107,24 @@ def test_each_requirement_has_a_range_and_a_reason(key: str) -> None:
     lines = block[1].splitlines()
     assert len(lines) == len(NEEDED[key])
     for o in lines: assert re.fullmatch(r"\s+[\w.-]+(?:\[\w+\])?\s*[<>=!~][^#]*#\s*\S.{2,}", o), f"{o.strip()!r}: a requirement is 'name>=version  # its one reason'"
-    names = [canonicalize_name(r.name) for k in KINDS for r in NEEDED[k]]
+    names = [canonicalize_name(r.name) for r in NEEDED[KINDS[0]] + NEEDED[KINDS[1]]]
     assert len(names) == len(set(names)), "a requirement is there twice"
+    dev = {str(r) for r in NEEDED["dev_requirements"]}
+    assert key == KINDS[0] or {str(r) for r in NEEDED[key]} <= dev, f"the tests need what {key} has: put it among dev_requirements too"
 
 
-def test_each_requirement_is_imported() -> None:
-    "A dependency that no module imports is one too many; a module that imports another thing lacks one. Only saerec.app needs the extra."
+@pytest.mark.parametrize("key", KINDS[:1])
+def test_each_requirement_is_imported(key: str) -> None:
+    "A dependency that no module imports is one too many; a module that imports another thing lacks one."
     imports = {"scikit-learn": "sklearn", "python-fasthtml": "fasthtml"}
-    ours = {imports.get(r.name, r.name) for k in (KINDS[0], KINDS[2]) for r in NEEDED[k]}
+    ours = {imports.get(r.name, r.name) for r in NEEDED[key]}
+    optional = {imports.get(r.name, r.name) for k in KINDS[2:] for r in NEEDED[k]}  # of extras, imported where they are used
     used = set()
     for f in (ROOT / "saerec").glob("*.py"):
         for node in ast.walk(ast.parse(f.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Import): used |= {a.name.split(".")[0] for a in node.names}
             elif isinstance(node, ast.ImportFrom) and not node.level: used.add((node.module or "").split(".")[0])
-    other = used - set(sys.stdlib_module_names) - ours - {"saerec"}
+    other = used - set(sys.stdlib_module_names) - ours - optional - {"saerec"}
     assert not other, f"imported, but not in settings.ini: {sorted(other)}"
     assert not ours - used, f"in settings.ini, but never imported: {sorted(ours - used)}"
 

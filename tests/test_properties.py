@@ -21,7 +21,7 @@ from saerec.beyond import coverage, diversity, genre_matrix
 from saerec.calibration import Calibration
 from saerec.data import Batch, InputError, Ratings, ratings_from_frame, read_ratings, to_batch
 from saerec.evaluate import like_metrics, like_sums, top_k, value_of
-from saerec.model import Factored, GramError, catalogue_mse
+from saerec.model import Factored, catalogue_mse, gram_error
 
 MORE = os.environ.get("SAEREC_EXAMPLES")
 tries = settings(max_examples=int(MORE or 50), derandomize=not MORE, deadline=None, database=None, suppress_health_check=list(HealthCheck))
@@ -482,8 +482,8 @@ def test_the_catalogue_error_is_the_same_both_ways(b: Batch, width: int, alpha: 
     code = rows @ table if tied else free
     scores = Factored(code, table, bias)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    moved = [t.to(device) for t in scores]
-    gram = GramError.apply(*moved, b.to(device), (torch.ones_like(b.values) if w is None else w).to(device), alpha) / (len(b) * b.n_movies)
+    moved = [t.to(device) for t in (code, table, bias)]
+    gram = gram_error(*moved, b.to(device), (torch.ones_like(b.values) if w is None else w).to(device), alpha) / (len(b) * b.n_movies)
     dense = catalogue_mse(scores.dense(), b, alpha, w)
     written = torch.full((len(b), b.n_movies), alpha, dtype=torch.float64)
     written[b.rows, b.movies] = 1.0 if w is None else w
