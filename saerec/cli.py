@@ -1,4 +1,4 @@
-"""`saerec train | evaluate | recommend | similar | explain | download`: arguments in, library calls, tables out
+"""`saerec train | evaluate | recommend | similar | explain | serve | download`: arguments in, library calls, tables out
 
 Docs: https://saerec.github.io/saerec/cli.html.md"""
 
@@ -32,9 +32,9 @@ from .train import trainer
 # %% auto #0
 __all__ = ['EXAMPLE', 'LEFT', 'RIGHT', 'VERBS', 'parser', 'get_data', 'parse_rating', 'show', 'to_json', 'to_stderr', 'opened',
            'example_person', 'run_train', 'run_protocol', 'run_evaluate', 'person_of', 'parse_years', 'run_recommend',
-           'run_similar', 'run_explain', 'run_download', 'main']
+           'run_similar', 'run_explain', 'run_serve', 'run_download', 'main']
 
-# %% ../nbs/06_cli.ipynb #04836ebe
+# %% ../nbs/06_cli.ipynb #a46ae644
 def parser() -> argparse.ArgumentParser:
     "The verbs and their options."
     p = argparse.ArgumentParser(prog="saerec", description="A movie recommender: stacked autoencoders on MovieLens, with honest evaluation.")
@@ -80,12 +80,16 @@ def parser() -> argparse.ArgumentParser:
     x.add_argument("movie", metavar="TITLE", help="the film to explain")
     x.add_argument("ratings", nargs="*", metavar="TITLE=STARS", help="the person's ratings")
     x.add_argument("--user", help="instead: the id of a user of the training data")
-    for verb in (s, x): verb.add_argument("--model", default="model", help="folder of the model (default: model)")
+
+    w = verbs.add_parser("serve", help="a local web page, and a JSON API, over a model (needs the extra app)")
+    w.add_argument("--host", default="127.0.0.1", help="where to listen (default: 127.0.0.1, this computer alone; 0.0.0.0 lets others in)")
+    w.add_argument("--port", type=int, default=8000, help="the port (default: 8000; 0: any free one)")
+    for verb in (s, x, w): verb.add_argument("--model", default="model", help="folder of the model (default: model)")
 
     d = verbs.add_parser("download", help="fetch a MovieLens edition into the cache")
     d.add_argument("name", help=", ".join(MOVIELENS))
     d.add_argument("--cache", help="folder (default: $SAEREC_CACHE, else the user's cache)")
-    for verb in (t, e, r, s, x, d): verb.add_argument("--json", action="store_true", help="one JSON object on stdout, nothing else there")
+    for verb in (t, e, r, s, x, w, d): verb.add_argument("--json", action="store_true", help="one JSON object on stdout, nothing else there")
     return p
 
 # %% ../nbs/06_cli.ipynb #e7709e87
@@ -251,6 +255,14 @@ def run_explain(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     told = f"{a['title']}: score {a['score']:.4f}, probability of liking {a['p_like']:.2f}. Each line: what changes by that rating, everything else as it is."
     return {"model": args.model, **{str(k): v for k, v in a.items()}, "reasons": frame}, f"{told}\n\n{show(frame.drop(columns='movie').set_index('title'), 'rated')}"
 
+# %% ../nbs/06_cli.ipynb #f39a5f98
+def run_serve(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    "Serve the page until Ctrl-C, which is its proper end."
+    from saerec.app import serve
+    try: serve(Recommender.load(args.model), args.host, args.port, say=to_stderr)
+    except KeyboardInterrupt: pass
+    return {"model": args.model, "stopped": True}, "Stopped."
+
 # %% ../nbs/06_cli.ipynb #d3225317
 def run_download(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     "Fetch an edition, or find it in the cache, and count it."
@@ -258,8 +270,8 @@ def run_download(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     r = read_ratings(path, name=args.name)
     return {"path": str(path), "ratings": len(r), "users": r.n_users, "movies": r.n_movies}, f"{r!r}\n{path}"
 
-# %% ../nbs/06_cli.ipynb #ff65e35f
-VERBS = {"train": run_train, "evaluate": run_evaluate, "recommend": run_recommend, "similar": run_similar, "explain": run_explain, "download": run_download}
+# %% ../nbs/06_cli.ipynb #45b86788
+VERBS = {"train": run_train, "evaluate": run_evaluate, "recommend": run_recommend, "similar": run_similar, "explain": run_explain, "serve": run_serve, "download": run_download}
 
 def main(
     argv: Sequence[str] | None = None,  # arguments; None: those of the process
