@@ -39,9 +39,9 @@ from .train import Recorder, fit, make_model
 
 # %% auto #0
 __all__ = ['SAE', 'FEW_LIKES', 'FORMATS', 'plain_title', 'Titles', 'held_out_users', 'make_splits', 'fit_baselines', 'report',
-           'verdict', 'diversify', 'allowed_movies', 'left_out', 'Recommender', 'choose_ranker', 'settings_for_many',
-           'fit_ranker', 'fit_recommender', 'recommend_many', 'explain', 'plot_explanation', 'similar', 'film_map',
-           'model_card', 'save', 'load', 'measure']
+           'verdict', 'diversify', 'genre_masks', 'allowed_movies', 'left_out', 'Recommender', 'choose_ranker',
+           'settings_for_many', 'fit_ranker', 'fit_recommender', 'recommend_many', 'explain', 'plot_explanation',
+           'similar', 'film_map', 'model_card', 'save', 'load', 'measure']
 
 # %% ../nbs/04_recommend.ipynb #4377f40c
 _ARTICLE = re.compile(r"^(.*), (the|a|an|le|la|les|l'|der|die|das|el|los|las|il|lo|i|un|une|den|det)$")
@@ -166,7 +166,7 @@ def verdict(
         out.append(f"{metric}: {table[metric][mine]:.{digits}f}, {word} {best} ({others[best]:.{digits}f})")
     return out
 
-# %% ../nbs/04_recommend.ipynb #872f3e22
+# %% ../nbs/04_recommend.ipynb #28ed3bd7
 FEW_LIKES = 4  # the fewest likes that a held-out person is shown: 4 of 5
 
 def diversify(
@@ -186,12 +186,20 @@ def diversify(
         alike = torch.maximum(alike, likeness[taken[-1]])
     return torch.tensor(taken, dtype=torch.int64)
 
+def genre_masks(
+    movies: pd.DataFrame,  # `genres` joined by |
+) -> dict[str, np.ndarray]:  # genre -> bool [n_movies], in the order of the alphabet
+    "Which movies have a genre, for each."
+    d = movies.genres.fillna("").replace("(no genres listed)", "").str.get_dummies("|")
+    return {str(g): d[g].to_numpy(bool) for g in sorted(d.columns) if g}
+
 def allowed_movies(
     movies: pd.DataFrame,  # `genres` joined by |, `year`
     titles: Titles,  # of the same movies
     genres: str | Sequence[str] = (),  # one of these
     years: int | tuple[int | None, int | None] = (None, None),  # this one, or from one to another, both included
     exclude: Sequence[str | int] = (),  # titles or ids
+    masks: Mapping[str, np.ndarray] | None = None,  # of `genre_masks`, where they are known already
 ) -> Tensor | None:  # bool [n_movies]; None: all
     "Which movies pass. Raises `InputError` for a genre that does not exist, years the wrong way round, or a title that is not found."
     wanted = [genres] if isinstance(genres, str) else list(genres)
@@ -199,9 +207,10 @@ def allowed_movies(
     if not wanted and first is None and last is None and not len(exclude): return None
     keep = np.ones(len(movies), bool)
     if wanted:
-        known = {g.casefold(): g for text in movies.genres.dropna().unique() for g in str(text).split("|") if g and g != "(no genres listed)"}
-        if unknown := [g for g in wanted if g.casefold() not in known]: raise InputError(f"There is no genre {unknown[0]!r}; there are {', '.join(sorted(known.values()))}.")
-        keep &= movies.genres.fillna("").str.casefold().str.split("|").map(lambda have: not {g.casefold() for g in wanted}.isdisjoint(have)).to_numpy(bool)
+        masks = genre_masks(movies) if masks is None else masks
+        known = {g.casefold(): g for g in masks}
+        if unknown := [g for g in wanted if g.casefold() not in known]: raise InputError(f"There is no genre {unknown[0]!r}; there are {', '.join(masks)}.")
+        keep &= np.any([masks[known[g.casefold()]] for g in wanted], axis=0)
     if first is not None and last is not None and first > last: raise InputError(f"years={years}: the first is later than the last.")
     if first is not None: keep &= (movies.year >= first).fillna(False).to_numpy(bool)
     if last is not None: keep &= (movies.year <= last).fillna(False).to_numpy(bool)
@@ -219,7 +228,7 @@ def left_out(
     offsets = torch.cat([torch.zeros(1, dtype=torch.int64), keep.sum(1).cumsum(0)])
     return Batch(offsets, rest[keep], row.values[None].expand(len(movies) + 1, -1)[keep], row.n_movies, torch.arange(len(movies) + 1))
 
-# %% ../nbs/04_recommend.ipynb #4a2d4058
+# %% ../nbs/04_recommend.ipynb #2cf1eb76
 FORMATS = (1, 2)  # of saved folders that can be read: 2 where a stack ranks, which old versions cannot read
 
 class Recommender:
@@ -405,7 +414,10 @@ class Recommender:
         exclude: Sequence[str | int] = (),  # titles or ids
     ) -> Tensor | None:  # bool [n_movies]; None: all
         "Which movies pass the filters of `recommend`."
-        return allowed_movies(self.movies, self.titles, genres, years, exclude)
+        return allowed_movies(self.movies, self.titles, genres, years, exclude, self._genres)
+
+    @cached_property
+    def _genres(self) -> dict[str, np.ndarray]: return genre_masks(self.movies)
 
     def recommend_many(self,
         ratings: pd.DataFrame,  # columns user, movie (titles or ids), rating

@@ -93,7 +93,7 @@ def ways_map(
                 found.append({"movies": m, "width": h, "people": b, "ratio": s["dense"] / s["gram"], "taken": taken, "loss by the rule": s[taken] / min(s.values())})
     return pd.DataFrame(found)
 
-# %% ../nbs/stories/scale.ipynb #e739103f
+# %% ../nbs/stories/scale.ipynb #c057cd6d
 def epoch_cost(
     rows: Rows,
     way: str = "saerec",  # or "dense": scores written out
@@ -102,9 +102,9 @@ def epoch_cost(
     **options: Any,  # of `make_model`
 ) -> dict[str, Any]:  # batch size, batches an epoch, seconds a batch and an epoch, loss of the last batch
     "Seconds of an epoch of the default ranking network, from some of its batches."
-    model = make_model("ranking", rows.n_movies, **options)
-    if way == "dense": model.__class__ = WrittenOut
-    training = Training(model.train(), rows, replace(OBJECTIVES["ranking"], batch_size=batch_size or batch_size_for(len(rows))), device="cpu")
+    model, size = make_model("ranking", rows.n_movies, **options), batch_size or batch_size_for(len(rows))
+    if way == "dense": model.__class__, size = WrittenOut, min(size, max(32, 2**28 // rows.n_movies))  # of more scores than 1 GB it would hold several copies
+    training = Training(model.train(), rows, replace(OBJECTIVES["ranking"], batch_size=size), device="cpu")
     parts = training.users[torch.randperm(len(training.users), generator=training.rng)].split(training.settings.batch_size)
     seconds, loss = [], math.nan
     for part in parts[:n_steps + 1]:
