@@ -1,6 +1,9 @@
-"""What all tests share: the option --slow, and notes printed before pytest's closing line."""
+"""What all tests share: the option --slow, a browser, and notes printed before pytest's closing line."""
+import shutil
+
 import pytest
 
+CHROMIUM_FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
 NOTES = pytest.StashKey[list[str]]()
 
 
@@ -22,6 +25,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def note(request: pytest.FixtureRequest):
     "A function that keeps a line for the end of the report: measured, but nothing that a test may fail on."
     return request.config.stash[NOTES].append
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    "Debian's Chromium, headless; where it is not installed the test is skipped with the reason."
+    if not (path := shutil.which("chromium")): pytest.skip("chromium is not installed: apt-get install chromium")
+    with pytest.importorskip("playwright.sync_api").sync_playwright() as p:
+        browser = p.chromium.launch(executable_path=path, args=CHROMIUM_FLAGS)
+        yield browser
+        browser.close()
 
 
 def pytest_terminal_summary(terminalreporter, config: pytest.Config) -> None:

@@ -25,7 +25,6 @@ from saerec.recommend import Recommender
 
 EVIL = "<script>window.seen = 1</script> & \"quoted\" <img src=x onerror='window.seen = 1'> (1999)"  # takes the place of The Matrix
 AXE = "axe-core@4.10.3"  # from npm, in tests only
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
 WIDE, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 
 
@@ -58,15 +57,6 @@ def address(model):
     reader.join(timeout=5)
     assert (p.returncode, out.strip()) == (0, "Stopped."), "Ctrl-C is the proper end"
     assert not [o for o in lines if "Invalid HTTP request" not in o], f"the server complained: {lines[:20]}"  # that one is asked for below
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    if not (path := shutil.which("chromium")): pytest.skip("chromium is not installed: apt-get install chromium")
-    with pytest.importorskip("playwright.sync_api").sync_playwright() as p:
-        browser = p.chromium.launch(executable_path=path, args=FLAGS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 import json
 import posixpath
 import re
-import shutil
 import subprocess
 import sys
 import threading
@@ -146,7 +145,6 @@ def test_quarto_reads_the_same_metadata():
 
 # A reader with a browser
 
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
 
 
 class Quiet(SimpleHTTPRequestHandler):
@@ -159,15 +157,6 @@ def address(site):
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}/"
         server.shutdown()
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    if not (path := shutil.which("chromium")): pytest.skip("chromium is not installed: apt-get install chromium")
-    with pytest.importorskip("playwright.sync_api").sync_playwright() as p:
-        browser = p.chromium.launch(executable_path=path, args=FLAGS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
