@@ -39,7 +39,7 @@ from .train import Recorder, Rows, batch_size_for, fit, make_model, write_whole
 # %% auto #0
 __all__ = ['fresh_store', 'Group', 'processes', 'Refused', 'gathered', 'agreed', 'Likes', 'Source', 'open_data', 'hold_out',
            'save_network', 'load_network', 'my_blocks', 'best_unseen', 'write_scores', 'read_scores', 'parser',
-           'prepare_folder', 'to_stderr', 'train_network', 'check_numbers', 'run', 'main']
+           'prepare_folder', 'to_stderr', 'train_network', 'check_numbers', 'run', 'main', 'leave']
 
 # %% ../nbs/02_distributed.ipynb #69fc4c9b
 def fresh_store(
@@ -62,7 +62,7 @@ def fresh_store(
     if rank == 0: store.set("saerec/all", " ".join([mine, *(look(f"here/{r}")[len(mine):] for r in range(1, world))]))
     return dist.PrefixStore(look("all").split()[0], store)
 
-# %% ../nbs/02_distributed.ipynb #f585f544
+# %% ../nbs/02_distributed.ipynb #e0518f41
 @dataclass(frozen=True)
 class Group:
     "Which process this is, and where it computes."
@@ -92,7 +92,7 @@ def processes(
         yield group
         well = True
     finally:
-        gc.collect()  # a training that is left in a cycle would keep the group's threads until the interpreter is half gone, and abort there
+        gc.collect()  # a training that is left in a cycle would keep the group's threads
         if world > 1 and (well or not gpu): dist.destroy_process_group()  # after a fault, nccl would wait here for those who wait for us
 
 # %% ../nbs/02_distributed.ipynb #19d96f2a
@@ -384,7 +384,7 @@ def train_network(
         print(f"{args.objective}: validation {recorder.metric} {recorder.best:.4f} in epoch {recorder.best_epoch} of {len(recorder.rows)}; {out / 'weights.safetensors'}", flush=True)
     return model, recorder
 
-# %% ../nbs/02_distributed.ipynb #4bd8b299
+# %% ../nbs/02_distributed.ipynb #efb114fa
 def check_numbers(args: argparse.Namespace) -> None:
     "Refuse what cannot be, before data are read."
     for k, v in (("epochs", args.epochs), ("batch-size", args.batch_size), ("n", args.n), ("hidden", min(args.hidden or [1]))):
@@ -425,3 +425,11 @@ def main(
         if group.world == 1 or not (isinstance(e, dist.DistError) or "gloo" in str(e).lower() or "connection" in str(e).lower()): raise
         to_stderr(f"{me}another process was lost or did not answer; training goes on from the last finished epoch when it is started again.")
     return 1
+
+def leave(
+    code: int,  # exit code
+) -> None:
+    "End the program. One of several processes ends without the interpreter's own farewell: a thread of gloo that still holds a tensor then asks for an interpreter that is half gone, and aborts after all is written."
+    if _started()[1] == 1: sys.exit(code)
+    for stream in (sys.stdout, sys.stderr): stream.flush()
+    os._exit(code)

@@ -535,7 +535,7 @@ def trainer(
     train_on.__name__ = "Stacked autoencoder"
     return train_on
 
-# %% ../nbs/02_train.ipynb #8899189b
+# %% ../nbs/02_train.ipynb #92eccf22
 if __name__ == "__main__" and getattr(globals().get("__spec__"), "name", "") == "saerec.train":  # a program, not a notebook
-    from saerec.distributed import main
-    sys.exit(main())
+    from saerec.distributed import leave, main
+    leave(main())
