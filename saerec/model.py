@@ -81,12 +81,13 @@ class Factored:
         "Written out."
         return self.code @ self.table.T + self.bias
 
-# %% ../nbs/01_model.ipynb #1942b5f6
+# %% ../nbs/01_model.ipynb #1cced561
 class StackedAutoencoder(nn.Module):
     "Rows of ratings in, one score a movie out."
     movie_offset: Tensor
     mean: Tensor
     predicts_likes = False  # whether scores are probabilities of liking; training on likes sets it
+    fresh_scores = True  # `scores` gives a new tensor each time, which the caller may change
     def __init__(self,
         n_movies: int,  # width of the input and output layer
         hidden: Sequence[int] = (800, 200),  # first code, then one hidden layer each; (800,) is a single hidden layer
@@ -167,8 +168,8 @@ class StackedAutoencoder(nn.Module):
     ) -> Tensor:  # float [B, n_movies] or [B, K]
         "A score for every movie, or for those asked for."
         table, bias, offset = (t if movies is None else t[movies] for t in (self.decoder_table, self.decoder_bias, self.movie_offset))
-        z = self.encode(batch) @ table.T + bias
-        return z + self.base(batch)[:, None] + offset if self.centred else z
+        if not self.centred: return torch.addmm(bias, self.encode(batch), table.T)  # the bias goes in with the product: no second array of this size
+        return torch.addmm(bias + offset, self.encode(batch), table.T).add_(self.base(batch)[:, None])
 
     def factored(self,
         batch: Batch,  # rows of users
