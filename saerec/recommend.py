@@ -38,12 +38,12 @@ from .stack import RankStack, as_tensors, fit_again, from_tensors, network_setti
 from .train import Recorder, fit, make_model
 
 # %% auto #0
-__all__ = ['SAE', 'FEW_LIKES', 'FORMATS', 'plain_title', 'Titles', 'held_out_users', 'make_splits', 'fit_baselines', 'report',
-           'verdict', 'diversify', 'genre_masks', 'allowed_movies', 'left_out', 'Recommender', 'choose_ranker',
-           'settings_for_many', 'fit_ranker', 'fit_recommender', 'recommend_many', 'explain', 'plot_explanation',
-           'similar', 'film_map', 'model_card', 'save', 'load', 'measure']
+__all__ = ['SAE', 'FEW_LIKES', 'FORMATS', 'plain_title', 'other_titles', 'Titles', 'held_out_users', 'make_splits',
+           'fit_baselines', 'report', 'verdict', 'diversify', 'genre_masks', 'allowed_movies', 'left_out',
+           'Recommender', 'choose_ranker', 'settings_for_many', 'fit_ranker', 'fit_recommender', 'recommend_many',
+           'explain', 'plot_explanation', 'similar', 'film_map', 'model_card', 'save', 'load', 'measure']
 
-# %% ../nbs/04_recommend.ipynb #4377f40c
+# %% ../nbs/04_recommend.ipynb #742c0b7d
 _ARTICLE = re.compile(r"^(.*), (the|a|an|le|la|les|l'|der|die|das|el|los|las|il|lo|i|un|une|den|det)$")
 
 def plain_title(
@@ -57,7 +57,14 @@ def plain_title(
     if article := _ARTICLE.match(t): t = f"{article[2]} {article[1]}"
     return " ".join(re.sub(r"[^\w]+", " ", t.replace("'", "").replace("&", " and ")).split()), year[1] if year else ""
 
-# %% ../nbs/04_recommend.ipynb #075c9a12
+def other_titles(
+    title: str,  # as in the data
+) -> list[str]:  # what its brackets hold, without "a.k.a."
+    "The other titles of a movie: original, translated, also known as."
+    inside = re.findall(r"\(([^()]*)\)", title)
+    return [t for o in inside if (t := re.sub(r"^\s*a\.?k\.?a\.?:?\s+", "", o, flags=re.I).strip()) and not re.fullmatch(r"[0-9–-]+", t)]
+
+# %% ../nbs/04_recommend.ipynb #6d047f54
 class Titles:
     "Finds movie codes by title or id."
     def __init__(self,
@@ -66,11 +73,14 @@ class Titles:
         self.titles: list[str] = movies.title.tolist()
         self.exact: dict[str, list[int]] = {}
         self.plain: dict[tuple[str, str], list[int]] = {}
+        self.other: dict[tuple[str, str], list[int]] = {}
         self.ids = {str(i): code for code, i in enumerate(movies.movie_id)}
         for code, t in enumerate(self.titles):
             self.exact.setdefault(t, []).append(code)
             name, year = plain_title(t)
             for key in {(name, year), (name, "")}: self.plain.setdefault(key, []).append(code)
+            for other in {plain_title(o)[0] for o in other_titles(t)} - {name, ""}:
+                for key in {(other, year), (other, "")}: self.other.setdefault(key, []).append(code)
 
     def find(self,
         movie: str | int,  # a title, with or without year, or an original id
@@ -80,7 +90,7 @@ class Titles:
             if str(movie) not in self.ids: raise InputError(f"There is no movie with the id {movie}.")
             return self.ids[str(movie)]
         name, year = plain_title(movie)
-        found = self.exact.get(movie) or self.plain.get((name, year), [])
+        found = self.exact.get(movie) or self.plain.get((name, year)) or self.other.get((name, year), [])
         if len(found) == 1: return found[0]
         if found:
             choice = "; ".join(f"{self.titles[c]!r} (id {i})" for i, c in self.ids.items() if c in found[:5])
