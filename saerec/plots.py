@@ -18,7 +18,7 @@ __all__ = ['INK', 'COLOURS', 'STYLE', 'figure']
 INK = "#808080"  # text, axes, and lines to compare with
 COLOURS = ("#3584c8", "#d0701a", "#2b9a66", "#d9534f", "#9a6fd0", "#b07d2b", "#1f9aa8", "#c8599b")  # C0, C1, ...: C2 is better, C3 is worse
 
-# %% ../nbs/00_plots.ipynb #248b4a7f
+# %% ../nbs/00_plots.ipynb #4373c900
 STYLE: dict[str, Any] = {
     "figure.facecolor": "none", "axes.facecolor": "none", "savefig.facecolor": "none", "legend.frameon": False,
     **dict.fromkeys(("text.color", "axes.labelcolor", "axes.titlecolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK),
@@ -34,9 +34,12 @@ def figure(
 ) -> Iterator[tuple[Any, Any]]:  # the matplotlib figure; its axes, an array where there are several
     "A new figure in saerec's style, for a `with` block that draws; closed behind it, so that it is shown once."
     import matplotlib.pyplot as plt
+    from matplotlib.colors import to_rgba
+    from matplotlib.lines import Line2D
     with plt.rc_context(STYLE | {"axes.prop_cycle": plt.cycler(color=COLOURS)}):
         fig, axes = plt.subplots(rows, columns, figsize=size, layout="constrained", **kwargs)
         try:
             yield fig, axes
+            for line in fig.findobj(Line2D): line.set_color(to_rgba(line.get_color()))
             fig.draw_without_rendering()
         finally: plt.close(fig)

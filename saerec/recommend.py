@@ -34,6 +34,7 @@ from .calibration import Calibrated, Calibration, calibrate, choose_calibration
 from .data import Batch, InputError, Ratings, Split, split_pairs, split_users, to_batch
 from .evaluate import EASE, BiasModel, KernelRidge, Popularity, Scorer, best_on_valid, evaluate, predict_cells, rank_metrics, rows_at_once, top_k
 from .model import StackedAutoencoder
+from .plots import figure
 from .stack import RankStack, as_tensors, fit_again, from_tensors, network_settings, rank_stack
 from .train import Recorder, fit, make_model
 
@@ -41,7 +42,8 @@ from .train import Recorder, fit, make_model
 __all__ = ['SAE', 'FEW_LIKES', 'FORMATS', 'plain_title', 'other_titles', 'Titles', 'held_out_users', 'make_splits',
            'fit_baselines', 'report', 'verdict', 'diversify', 'genre_masks', 'allowed_movies', 'left_out',
            'Recommender', 'choose_ranker', 'settings_for_many', 'fit_ranker', 'fit_recommender', 'recommend_many',
-           'explain', 'plot_explanation', 'similar', 'film_map', 'model_card', 'save', 'load', 'measure']
+           'explain', 'plot_explanation', 'similar', 'short_title', 'spread_labels', 'film_map', 'model_card', 'save',
+           'load', 'measure']
 
 # %% ../nbs/04_recommend.ipynb #742c0b7d
 _ARTICLE = re.compile(r"^(.*), (the|a|an|le|la|les|l'|der|die|das|el|los|las|il|lo|i|un|une|den|det)$")
@@ -605,13 +607,11 @@ def plot_explanation(
     n: int = 10,  # bars
 ) -> Any:  # a matplotlib figure
     "The strongest reasons for and against as bars."
-    import matplotlib.pyplot as plt
     f = frame.head(n).iloc[::-1]
-    fig, ax = plt.subplots(figsize=(6, 0.6 + 0.3 * max(1, len(f))), layout="constrained")
-    ax.barh([f"{t} ({s:g})" for t, s in zip(f.title, f.stars, strict=True)], f.change, color=["C0" if v > 0 else "C1" for v in f.change])
-    ax.axvline(0, color="gray", linewidth=0.8)
-    ax.set(title=f"Why {frame.attrs['title']}?", xlabel="change of the score by this rating (stars in brackets)")
-    plt.close(fig)
+    with figure(size=(6, 0.6 + 0.3 * max(1, len(f)))) as (fig, ax):
+        ax.barh([f"{t} ({s:g})" for t, s in zip(f.title, f.stars, strict=True)], f.change, color=["C0" if v > 0 else "C1" for v in f.change])
+        ax.axvline(0, color="gray", linewidth=0.8)
+        ax.set(title=f"Why {frame.attrs['title']}?", xlabel="change of the score by this rating (stars in brackets)")
     return fig
 
 # %% ../nbs/04_recommend.ipynb #e0c00b9a
@@ -631,22 +631,56 @@ def similar(
     codes = known[top[top >= 0]].numpy()
     return pd.DataFrame({k: v[codes] for k, v in rec._columns.items()} | {"similarity": cosine[0, top[top >= 0]].numpy()}, index=pd.RangeIndex(1, len(codes) + 1, name="rank"))
 
-# %% ../nbs/04_recommend.ipynb #6af4a015
+# %% ../nbs/04_recommend.ipynb #06789ad0
+def short_title(
+    title: str,  # as in the data
+    n: int,  # characters
+) -> str:  # at most n + 1
+    "A title without brackets; of one that is too long what follows the last colon or dash, cut."
+    name = re.sub(r"( \([^()]*\))+\s*$", "", title)
+    if len(name) > n: name = re.split(r": | - ", name)[-1]
+    return name if len(name) <= n else name[:n].rstrip() + "…"
+
+def spread_labels(
+    ax: Any,  # matplotlib axes, whose limits are final
+    x: np.ndarray,  # float [k]: points
+    y: np.ndarray,  # float [k]
+    labels: Sequence[str],  # [k]
+    size: float = 7,  # of the letters, points
+) -> None:
+    "A label beside each point, one after the other at the place around it where it covers least of what is there."
+    from matplotlib.transforms import Bbox
+    ax.margins(0.12)
+    ax.figure.draw_without_rendering()
+    dots = ax.transData.transform(np.column_stack([x, y]))
+    taken = [Bbox.from_extents(*(d - 3), *(d + 3)) for d in dots]
+    def covered(box: Any) -> float: return sum(o.width * o.height for b in taken if (o := Bbox.intersection(box, b)))
+    for i, text in enumerate(labels):
+        tries = []
+        for far in (3, 8, 14):
+            for dx, dy, ha, va in ((1, 1, "left", "bottom"), (-1, 1, "right", "bottom"), (1, -1, "left", "top"), (-1, -1, "right", "top"), (1.4, 0, "left", "center"), (-1.4, 0, "right", "center"), (0, 1.4, "center", "bottom"), (0, -1.4, "center", "top")):
+                t = ax.annotate(text, (x[i], y[i]), (far * dx, far * dy), textcoords="offset points", ha=ha, va=va, fontsize=size)
+                box = t.get_window_extent()
+                t.remove()
+                tries.append((covered(box) + 10 * (not ax.bbox.fully_contains(*box.min)) + 10 * (not ax.bbox.fully_contains(*box.max)), len(tries), t, box))
+        _, _, best, box = min(tries, key=lambda o: o[:2])
+        ax.add_artist(best)
+        taken.append(box)
+
+# %% ../nbs/04_recommend.ipynb #06b7a8fb
 def film_map(
     rec: Recommender,
     codes: Sequence[int],  # movies to show, known to the ranker
     label: int = 22,  # characters of a title
 ) -> Any:  # a matplotlib figure
     "Movies by the first two principal components of their unit vectors."
-    import matplotlib.pyplot as plt
     v = F.normalize(rec.network.decoder_table.detach()[rec._inner[torch.tensor(codes)]], dim=1)
     v = v - v.mean(0)
     x, y = (v @ torch.linalg.svd(v, full_matrices=False).Vh[:2].T).T.numpy()
-    fig, ax = plt.subplots(figsize=(8, 6), layout="constrained")
-    ax.scatter(x, y, s=8)
-    for i, code in enumerate(codes): ax.annotate(rec._columns["title"][code].rsplit(" (", 1)[0][:label], (x[i], y[i]), fontsize=7, xytext=(2, 2), textcoords="offset points")
-    ax.set(xticks=[], yticks=[], title="Films that the model recommends to the same people lie together")
-    plt.close(fig)
+    with figure(size=(8, 6)) as (fig, ax):
+        ax.scatter(x, y, s=8)
+        ax.set(xticks=[], yticks=[], title="Films that the model recommends to the same people lie together")
+        spread_labels(ax, x, y, [short_title(rec._columns["title"][code], label) for code in codes])
     return fig
 
 # %% ../nbs/04_recommend.ipynb #de1898e1
