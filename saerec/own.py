@@ -106,7 +106,7 @@ def read_own(
     frame.attrs = {"layout": layout, "skipped": skipped}
     return frame
 
-# %% ../nbs/04_own.ipynb #fcfcea78
+# %% ../nbs/04_own.ipynb #8e41e064
 def _without_article(name: str) -> str: return re.sub(r"^(the|a|an) ", "", name)
 
 class FilmFinder:
@@ -117,8 +117,7 @@ class FilmFinder:
         self.names: dict[str, list[int]] = {name: codes for (name, year), codes in self.titles.plain.items() if not year}
         self.brackets: dict[str, list[int]] = {name: codes for (name, year), codes in self.titles.other.items() if not year}
         self.short: dict[str, list[int]] = {}
-        for names in (self.names, self.brackets):
-            for name, codes in names.items(): self.short.setdefault(_without_article(name), []).extend(codes)
+        for name, codes in self.names.items(): self.short.setdefault(_without_article(name), []).extend(codes)
 
     def find(self,
         names: Sequence[str],  # the title, the original title
