@@ -18,8 +18,8 @@ __all__ = ['INK', 'COLOURS', 'STYLE', 'figure']
 INK = "#808080"  # text, axes, and lines to compare with
 COLOURS = ("#3584c8", "#d0701a", "#2b9a66", "#d9534f", "#9a6fd0", "#b07d2b", "#1f9aa8", "#c8599b")  # C0, C1, ...: C2 is better, C3 is worse
 
-# %% ../nbs/00_plots.ipynb #5b147707
-STYLE: dict[str, Any] = {
+# %% ../nbs/00_plots.ipynb #cac8246a
+STYLE: Any = {  # settings of matplotlib
     "figure.facecolor": "none", "axes.facecolor": "none", "savefig.facecolor": "none", "legend.frameon": False,
     **dict.fromkeys(("text.color", "axes.labelcolor", "axes.titlecolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK),
     "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": "medium", "axes.titlelocation": "left", "figure.titlesize": "medium",

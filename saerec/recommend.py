@@ -631,7 +631,7 @@ def similar(
     codes = known[top[top >= 0]].numpy()
     return pd.DataFrame({k: v[codes] for k, v in rec._columns.items()} | {"similarity": cosine[0, top[top >= 0]].numpy()}, index=pd.RangeIndex(1, len(codes) + 1, name="rank"))
 
-# %% ../nbs/04_recommend.ipynb #06789ad0
+# %% ../nbs/04_recommend.ipynb #d4ac0015
 def short_title(
     title: str,  # as in the data
     n: int,  # characters
@@ -655,14 +655,15 @@ def spread_labels(
     dots = ax.transData.transform(np.column_stack([x, y]))
     taken = [Bbox.from_extents(*(d - 3), *(d + 3)) for d in dots]
     def covered(box: Any) -> float: return sum(o.width * o.height for b in taken if (o := Bbox.intersection(box, b)))
+    places = [(far * dx, far * dy, ("right", "center", "left")[dx + 1], ("top", "center", "bottom")[dy + 1]) for far in (3, 8, 14) for dx in (1, -1, 0) for dy in (1, -1, 0) if dx or dy]
     for i, text in enumerate(labels):
-        tries = []
-        for far in (3, 8, 14):
-            for dx, dy, ha, va in ((1, 1, "left", "bottom"), (-1, 1, "right", "bottom"), (1, -1, "left", "top"), (-1, -1, "right", "top"), (1.4, 0, "left", "center"), (-1.4, 0, "right", "center"), (0, 1.4, "center", "bottom"), (0, -1.4, "center", "top")):
-                t = ax.annotate(text, (x[i], y[i]), (far * dx, far * dy), textcoords="offset points", ha=ha, va=va, fontsize=size)
-                box = t.get_window_extent()
-                t.remove()
-                tries.append((covered(box) + 10 * (not ax.bbox.fully_contains(*box.min)) + 10 * (not ax.bbox.fully_contains(*box.max)), len(tries), t, box))
+        tries: list[tuple[float, int, Any, Any]] = []
+        for dx, dy, ha, va in places:
+            t = ax.annotate(text, (x[i], y[i]), (dx, dy), textcoords="offset points", ha=ha, va=va, fontsize=size)
+            box = t.get_window_extent()
+            t.remove()
+            outside = sum(not ax.bbox.fully_contains(*corner) for corner in (box.min, box.max))
+            tries.append((covered(box) + 10 * outside, len(tries), t, box))
         _, _, best, box = min(tries, key=lambda o: o[:2])
         ax.add_artist(best)
         taken.append(box)
