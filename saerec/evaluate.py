@@ -24,6 +24,7 @@ from torch import Tensor
 from . import __version__
 from .baselines import EASE, EDLAE, BiasModel, ItemKNN, KernelRidge, Popularity
 from .data import Batch, Held, HonestyWarning, InputError, Ratings, Split, to_batch
+from .plots import figure
 from .protocols import find_protocol
 
 _all_ = ["Popularity", "BiasModel", "ItemKNN", "EASE", "EDLAE", "KernelRidge"]
@@ -409,21 +410,17 @@ def plot_forest(
     d: pd.DataFrame,  # from `differences`
 ) -> Any:  # a matplotlib figure
     "A panel a metric, a line a baseline: the difference with its interval, and 0."
-    import matplotlib.pyplot as plt
     metrics, others = list(d.metric.unique()), list(d.baseline.unique())
-    fig, axes = plt.subplots(1, len(metrics), figsize=(1.2 + 2.6 * len(metrics), 0.9 + 0.4 * len(others)), layout="constrained", sharey=True, squeeze=False)
-    for ax, metric in zip(axes[0], metrics, strict=True):
-        rows = d[d.metric == metric].set_index("baseline").reindex(others[::-1])
-        color = rows.result.map({"better": "C2", "worse": "C3"}).fillna("gray")
-        ax.hlines(range(len(rows)), rows.low, rows.high, color=color, linewidth=2)
-        ax.scatter(rows.difference, range(len(rows)), color=color, zorder=3)
-        ax.axvline(0, color="black", linewidth=0.8)
-        ax.set(yticks=range(len(rows)), yticklabels=[f"to {o}" for o in rows.index], title=metric + (" (lower is better)" if metric in LOWER_IS_BETTER else ""))
-        ax.title.set_fontsize("medium")
-        ax.spines[["top", "right"]].set_visible(False)
-        ax.tick_params(axis="x", labelsize="small")
-    fig.suptitle(f"Difference of {d.model.iloc[0]}, 95% interval over users", fontsize="medium")
-    plt.close(fig)
+    with figure(1, len(metrics), size=(1.2 + 2.6 * len(metrics), 0.9 + 0.4 * len(others)), sharey=True, squeeze=False) as (fig, axes):
+        for ax, metric in zip(axes[0], metrics, strict=True):
+            rows = d[d.metric == metric].set_index("baseline").reindex(others[::-1])
+            color = rows.result.map({"better": "C2", "worse": "C3"}).fillna("gray")
+            ax.hlines(range(len(rows)), rows.low, rows.high, color=color, linewidth=2)
+            ax.scatter(rows.difference, range(len(rows)), color=color, zorder=3)
+            ax.axvline(0, color="gray", linewidth=0.8)
+            ax.set(yticks=range(len(rows)), yticklabels=[f"to {o}" for o in rows.index], title=metric + (" (lower is better)" if metric in LOWER_IS_BETTER else ""))
+            ax.tick_params(axis="x", labelsize="small")
+        fig.suptitle(f"Difference of {d.model.iloc[0]}, 95% interval over users")
     return fig
 
 # %% ../nbs/03_evaluate.ipynb #cfa6e56b
@@ -512,12 +509,9 @@ def plot_table(
     metric: str = "NDCG@100",  # a column
 ) -> Any:  # a matplotlib figure
     "One bar a model, the best on top."
-    import matplotlib.pyplot as plt
     s = table[metric].dropna().sort_values()
-    fig, ax = plt.subplots(figsize=(7, 0.45 * len(s) + 0.9), layout="constrained")
-    bars = ax.barh(s.index, s)
-    ax.bar_label(bars, fmt="%.3f", padding=3)
-    ax.set(xlabel=metric, xlim=(0, s.max() * 1.15), title=str(table.attrs.get("data", "")))
-    ax.spines[["top", "right"]].set_visible(False)
-    plt.close(fig)
+    with figure(size=(7, 0.45 * len(s) + 0.9)) as (fig, ax):
+        bars = ax.barh(s.index, s)
+        ax.bar_label(bars, fmt="%.3f", padding=3)
+        ax.set(xlabel=metric, xlim=(0, s.max() * 1.15), title=str(table.attrs.get("data", "")))
     return fig

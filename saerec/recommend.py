@@ -34,16 +34,18 @@ from .calibration import Calibrated, Calibration, calibrate, choose_calibration
 from .data import Batch, InputError, Ratings, Split, split_pairs, split_users, to_batch
 from .evaluate import EASE, BiasModel, KernelRidge, Popularity, Scorer, best_on_valid, evaluate, predict_cells, rank_metrics, rows_at_once, top_k
 from .model import StackedAutoencoder
+from .plots import figure
 from .stack import RankStack, as_tensors, fit_again, from_tensors, network_settings, rank_stack
 from .train import Recorder, fit, make_model
 
 # %% auto #0
-__all__ = ['SAE', 'FEW_LIKES', 'FORMATS', 'plain_title', 'Titles', 'held_out_users', 'make_splits', 'fit_baselines', 'report',
-           'verdict', 'diversify', 'genre_masks', 'allowed_movies', 'left_out', 'Recommender', 'choose_ranker',
-           'settings_for_many', 'fit_ranker', 'fit_recommender', 'recommend_many', 'explain', 'plot_explanation',
-           'similar', 'film_map', 'model_card', 'save', 'load', 'measure']
+__all__ = ['SAE', 'FEW_LIKES', 'FORMATS', 'plain_title', 'other_titles', 'Titles', 'held_out_users', 'make_splits',
+           'fit_baselines', 'report', 'verdict', 'diversify', 'genre_masks', 'allowed_movies', 'left_out',
+           'Recommender', 'choose_ranker', 'settings_for_many', 'fit_ranker', 'fit_recommender', 'recommend_many',
+           'explain', 'plot_explanation', 'similar', 'short_title', 'spread_labels', 'film_map', 'model_card', 'save',
+           'load', 'measure']
 
-# %% ../nbs/04_recommend.ipynb #4377f40c
+# %% ../nbs/04_recommend.ipynb #742c0b7d
 _ARTICLE = re.compile(r"^(.*), (the|a|an|le|la|les|l'|der|die|das|el|los|las|il|lo|i|un|une|den|det)$")
 
 def plain_title(
@@ -57,7 +59,14 @@ def plain_title(
     if article := _ARTICLE.match(t): t = f"{article[2]} {article[1]}"
     return " ".join(re.sub(r"[^\w]+", " ", t.replace("'", "").replace("&", " and ")).split()), year[1] if year else ""
 
-# %% ../nbs/04_recommend.ipynb #075c9a12
+def other_titles(
+    title: str,  # as in the data
+) -> list[str]:  # what its brackets hold, without "a.k.a."
+    "The other titles of a movie: original, translated, also known as."
+    inside = re.findall(r"\(([^()]*)\)", title)
+    return [t for o in inside if (t := re.sub(r"^\s*a\.?k\.?a\.?:?\s+", "", o, flags=re.I).strip()) and not re.fullmatch(r"[0-9–-]+", t)]
+
+# %% ../nbs/04_recommend.ipynb #6d047f54
 class Titles:
     "Finds movie codes by title or id."
     def __init__(self,
@@ -66,11 +75,14 @@ class Titles:
         self.titles: list[str] = movies.title.tolist()
         self.exact: dict[str, list[int]] = {}
         self.plain: dict[tuple[str, str], list[int]] = {}
+        self.other: dict[tuple[str, str], list[int]] = {}
         self.ids = {str(i): code for code, i in enumerate(movies.movie_id)}
         for code, t in enumerate(self.titles):
             self.exact.setdefault(t, []).append(code)
             name, year = plain_title(t)
             for key in {(name, year), (name, "")}: self.plain.setdefault(key, []).append(code)
+            for other in {plain_title(o)[0] for o in other_titles(t)} - {name, ""}:
+                for key in {(other, year), (other, "")}: self.other.setdefault(key, []).append(code)
 
     def find(self,
         movie: str | int,  # a title, with or without year, or an original id
@@ -80,7 +92,7 @@ class Titles:
             if str(movie) not in self.ids: raise InputError(f"There is no movie with the id {movie}.")
             return self.ids[str(movie)]
         name, year = plain_title(movie)
-        found = self.exact.get(movie) or self.plain.get((name, year), [])
+        found = self.exact.get(movie) or self.plain.get((name, year)) or self.other.get((name, year), [])
         if len(found) == 1: return found[0]
         if found:
             choice = "; ".join(f"{self.titles[c]!r} (id {i})" for i, c in self.ids.items() if c in found[:5])
@@ -595,13 +607,11 @@ def plot_explanation(
     n: int = 10,  # bars
 ) -> Any:  # a matplotlib figure
     "The strongest reasons for and against as bars."
-    import matplotlib.pyplot as plt
     f = frame.head(n).iloc[::-1]
-    fig, ax = plt.subplots(figsize=(6, 0.6 + 0.3 * max(1, len(f))), layout="constrained")
-    ax.barh([f"{t} ({s:g})" for t, s in zip(f.title, f.stars, strict=True)], f.change, color=["C0" if v > 0 else "C1" for v in f.change])
-    ax.axvline(0, color="gray", linewidth=0.8)
-    ax.set(title=f"Why {frame.attrs['title']}?", xlabel="change of the score by this rating (stars in brackets)")
-    plt.close(fig)
+    with figure(size=(6, 0.6 + 0.3 * max(1, len(f)))) as (fig, ax):
+        ax.barh([f"{t} ({s:g})" for t, s in zip(f.title, f.stars, strict=True)], f.change, color=["C0" if v > 0 else "C1" for v in f.change])
+        ax.axvline(0, color="gray", linewidth=0.8)
+        ax.set(title=f"Why {frame.attrs['title']}?", xlabel="change of the score by this rating (stars in brackets)")
     return fig
 
 # %% ../nbs/04_recommend.ipynb #e0c00b9a
@@ -621,22 +631,57 @@ def similar(
     codes = known[top[top >= 0]].numpy()
     return pd.DataFrame({k: v[codes] for k, v in rec._columns.items()} | {"similarity": cosine[0, top[top >= 0]].numpy()}, index=pd.RangeIndex(1, len(codes) + 1, name="rank"))
 
-# %% ../nbs/04_recommend.ipynb #6af4a015
+# %% ../nbs/04_recommend.ipynb #d4ac0015
+def short_title(
+    title: str,  # as in the data
+    n: int,  # characters
+) -> str:  # at most n + 1
+    "A title without brackets; of one that is too long what follows the last colon or dash, cut."
+    name = re.sub(r"( \([^()]*\))+\s*$", "", title)
+    if len(name) > n: name = re.split(r": | - ", name)[-1]
+    return name if len(name) <= n else name[:n].rstrip() + "…"
+
+def spread_labels(
+    ax: Any,  # matplotlib axes, whose limits are final
+    x: np.ndarray,  # float [k]: points
+    y: np.ndarray,  # float [k]
+    labels: Sequence[str],  # [k]
+    size: float = 7,  # of the letters, points
+) -> None:
+    "A label beside each point, one after the other at the place around it where it covers least of what is there."
+    from matplotlib.transforms import Bbox
+    ax.margins(0.12)
+    ax.figure.draw_without_rendering()
+    dots = ax.transData.transform(np.column_stack([x, y]))
+    taken = [Bbox.from_extents(*(d - 3), *(d + 3)) for d in dots]
+    def covered(box: Any) -> float: return sum(o.width * o.height for b in taken if (o := Bbox.intersection(box, b)))
+    places = [(far * dx, far * dy, ("right", "center", "left")[dx + 1], ("top", "center", "bottom")[dy + 1]) for far in (3, 8, 14) for dx in (1, -1, 0) for dy in (1, -1, 0) if dx or dy]
+    for i, text in enumerate(labels):
+        tries: list[tuple[float, int, Any, Any]] = []
+        for dx, dy, ha, va in places:
+            t = ax.annotate(text, (x[i], y[i]), (dx, dy), textcoords="offset points", ha=ha, va=va, fontsize=size)
+            box = t.get_window_extent()
+            t.remove()
+            outside = sum(not ax.bbox.fully_contains(*corner) for corner in (box.min, box.max))
+            tries.append((covered(box) + 10 * outside, len(tries), t, box))
+        _, _, best, box = min(tries, key=lambda o: o[:2])
+        ax.add_artist(best)
+        taken.append(box)
+
+# %% ../nbs/04_recommend.ipynb #06b7a8fb
 def film_map(
     rec: Recommender,
     codes: Sequence[int],  # movies to show, known to the ranker
     label: int = 22,  # characters of a title
 ) -> Any:  # a matplotlib figure
     "Movies by the first two principal components of their unit vectors."
-    import matplotlib.pyplot as plt
     v = F.normalize(rec.network.decoder_table.detach()[rec._inner[torch.tensor(codes)]], dim=1)
     v = v - v.mean(0)
     x, y = (v @ torch.linalg.svd(v, full_matrices=False).Vh[:2].T).T.numpy()
-    fig, ax = plt.subplots(figsize=(8, 6), layout="constrained")
-    ax.scatter(x, y, s=8)
-    for i, code in enumerate(codes): ax.annotate(rec._columns["title"][code].rsplit(" (", 1)[0][:label], (x[i], y[i]), fontsize=7, xytext=(2, 2), textcoords="offset points")
-    ax.set(xticks=[], yticks=[], title="Films that the model recommends to the same people lie together")
-    plt.close(fig)
+    with figure(size=(8, 6)) as (fig, ax):
+        ax.scatter(x, y, s=8)
+        ax.set(xticks=[], yticks=[], title="Films that the model recommends to the same people lie together")
+        spread_labels(ax, x, y, [short_title(rec._columns["title"][code], label) for code in codes])
     return fig
 
 # %% ../nbs/04_recommend.ipynb #de1898e1
