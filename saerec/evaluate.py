@@ -45,7 +45,7 @@ class Scorer(Protocol):
         "One score a movie and row."
         ...
 
-# %% ../nbs/03_evaluate.ipynb #30d8627c
+# %% ../nbs/03_evaluate.ipynb #d814a03e
 def top_k(
     scores: Tensor,  # float [B, n_movies]; -inf: never ranked
     k: int,  # length of the list
@@ -53,6 +53,7 @@ def top_k(
     "The k best movies of each row; equal scores in the order of their codes."
     k = min(k, scores.shape[1])
     values, codes = scores.topk(min(k + 1, scores.shape[1]))  # NaN comes first
+    if bool((values[:, :-1] > values[:, 1:]).all()) and values.shape[1] > k: return codes[:, :k]  # no two are equal, none is missing
     if values.isnan().any(): raise ValueError("a score is NaN: the model has diverged or read a bad input")
     codes = codes[:, :k].sort(1).values
     unsure = ((values[:, k - 1] == values[:, -1]) & (values[:, -1] > -torch.inf) & (values.shape[1] > k)).nonzero()[:, 0]

@@ -82,7 +82,7 @@ class Factored:
         "Written out."
         return self.code @ self.table.T + self.bias
 
-# %% ../nbs/01_model.ipynb #1cced561
+# %% ../nbs/01_model.ipynb #b2ea8d02
 class StackedAutoencoder(nn.Module):
     "Rows of ratings in, one score a movie out."
     movie_offset: Tensor
@@ -154,9 +154,24 @@ class StackedAutoencoder(nn.Module):
         else:
             batch = batch.where(batch.values > 0)
             h = bag(self.table, batch, row_scale(batch))
+        return self._pass(h)
+
+    def _pass(self, h: Tensor) -> Tensor:
+        "What comes after the sums of the first layer."
         h = self.f(h + self.bias)
         for layer in self.stack: h = layer(h)
         return self.dropout(h)
+
+    def without_each(self,
+        likes: Tensor,  # int64 [k]: the liked movies of one row, each once
+    ) -> Tensor:  # float [k + 1, width]: the code of the row, then that of the row without each
+        "The codes of a person and of the same person with one like less: one product with the vectors of the likes. Raises `InputError` for a network that reads more than likes."
+        if self.second is not None: raise InputError("A network with a second input reads more than likes; encode the rows one by one.")
+        k = len(likes)
+        parts = self.table.new_full((k + 1, k), max(1, k - 1) ** -0.5)
+        parts[0] = max(1, k) ** -0.5
+        parts[1:].fill_diagonal_(0.0)
+        return self._pass(parts @ self.table[likes])
 
     @property
     def decoder_table(self) -> Tensor:  # float [n_movies, width]

@@ -39,7 +39,7 @@ from .stack import RankStack, as_tensors, fit_again, from_tensors, network_setti
 from .train import Recorder, fit, make_model
 
 # %% auto #0
-__all__ = ['SAE', 'FEW_LIKES', 'FORMATS', 'plain_title', 'other_titles', 'Titles', 'held_out_users', 'make_splits',
+__all__ = ['SAE', 'FEW_LIKES', 'FEW_ENOUGH', 'FORMATS', 'plain_title', 'other_titles', 'Titles', 'held_out_users', 'make_splits',
            'fit_baselines', 'report', 'verdict', 'diversify', 'genre_masks', 'allowed_movies', 'left_out', 'for_one',
            'Recommender', 'choose_ranker', 'settings_for_many', 'fit_ranker', 'fit_recommender', 'recommend_many',
            'explain', 'plot_explanation', 'similar', 'short_title', 'spread_labels', 'film_map', 'model_card', 'save',
@@ -249,7 +249,8 @@ def for_one(
         ranker.decoder.data = ranker.decoder.data.T.contiguous().T
     return ranker
 
-# %% ../nbs/04_recommend.ipynb #91c9a2b7
+# %% ../nbs/04_recommend.ipynb #d513af86
+FEW_ENOUGH = 512  # likes that are left out one by one
 FORMATS = (1, 2)  # of saved folders that can be read: 2 where a stack ranks, which old versions cannot read
 
 class Recommender:
@@ -353,13 +354,12 @@ class Recommender:
         if scores.shape[1] == len(self.movies): return scores
         return scores.new_full((len(scores), len(self.movies)), -torch.inf).index_copy_(1, torch.from_numpy(self.rank_codes), scores)
 
-    def _asked_once(self, rows: Batch) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-        "All scores of the first row, [1, n_movies], and a function from movies to the scores of all rows, [B, k]: one pass through the ranker for both."
-        likes = self._of_ranker(rows)
-        if isinstance(self.ranker, StackedAutoencoder):
-            f = self.ranker.eval().factored(likes)
-            return self._over_all(torch.addmm(f.bias, f.code[:1], f.table.T)), lambda movies: torch.addmm(f.bias[self._inner[movies]], f.code, f.table[self._inner[movies]].T)
-        scores = self.ranker.scores(likes)
+    def _asked_once(self, row: Batch, likes: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        "All scores of one row, [1, n_movies], and a function from movies to its scores and those without each like, [1 + likes, k]: one pass through the ranker for both."
+        if isinstance(self.ranker, StackedAutoencoder) and self.ranker.second is None and len(likes) < FEW_ENOUGH:
+            code, table, bias = self.ranker.eval().without_each(self._inner[likes]), self.ranker.decoder_table, self.ranker.decoder_bias
+            return self._over_all(torch.addmm(bias, code[:1], table.T)), lambda movies: torch.addmm(bias[self._inner[movies]], code, table[self._inner[movies]].T)
+        scores = self.ranker.scores(self._of_ranker(left_out(row, likes)))
         return self._over_all(scores[:1].clone()), lambda movies: scores[:, self._inner[movies]]
 
     @torch.no_grad()
@@ -368,7 +368,9 @@ class Recommender:
         movies: Tensor | None = None,  # int64 [k]: codes to predict; None: all
     ) -> Tensor:  # float32 [B, n_movies] or [B, k], in 0..1
         "How probably each movie would be liked if it were seen and rated; calibrated on validation."
-        return torch.from_numpy(self.calibration(self.liker.eval()(self._liked(row), movies).numpy()).astype(np.float32))
+        likes = self._liked(row)
+        z = self.liker(likes, movies) if not self.liker.training else self.liker.eval()(likes, movies)
+        return torch.from_numpy(self.calibration(z.numpy()).astype(np.float32))
 
     def person(self,
         person: Mapping[Any, float] | str | int,  # ratings by title or movie id, or the id of a known user
@@ -391,20 +393,21 @@ class Recommender:
         if not 0 <= diversity <= 1: raise InputError(f"diversity={diversity}: it lies between 0 and 1.")
         row, allowed = self.person(person), self.allowed(genres, years, exclude)
         likes = self._reasons(row)
-        scores, without = self._asked_once(left_out(row, likes))
+        scores, without = self._asked_once(row, likes)
         if allowed is not None: scores[:, ~allowed] = -torch.inf
         if not rated: scores[0, row.movies] = -torch.inf
         top = top_k(scores, n if diversity == 0 else 10 * n)[0]
         top = top[top >= 0]
         if diversity: top = top[diversify(scores[0, top], self.likeness(top), n, diversity)]
-        frame = pd.DataFrame({k: v.take(top.numpy()) for k, v in self._columns.items()} | {"score": scores[0, top].numpy(), "p_like": self.p_like(row, top)[0].numpy(), "because": self._because(likes, without(top))},
-                             index=pd.RangeIndex(1, len(top) + 1, name="rank"))
+        listed, text = top.numpy(), self._columns["title"].dtype
+        frame = pd.DataFrame({k: v.take(listed) for k, v in self._columns.items()} | {"score": scores[0, top].numpy(), "p_like": self.p_like(row, top)[0].numpy(), "because": pd.array(self._because(likes, without(top)), dtype=text)},
+                             index=pd.RangeIndex(1, len(top) + 1, name="rank"), copy=False)
         frame.attrs["about"] = self.about(row, top, allowed)
         return frame
 
     def _reasons(self, row: Batch) -> Tensor:
-        "The rated movies that can be a reason: likes that the ranker knows; of somebody with thousands, the first 512 by code."
-        return row.movies[(row.values >= self.info["threshold"]) & (self._inner[row.movies] >= 0)][:512]
+        "The rated movies that can be a reason: likes that the ranker knows; of somebody with thousands, the first by code."
+        return row.movies[(row.values >= self.info["threshold"]) & (self._inner[row.movies] >= 0)][:FEW_ENOUGH]
 
     def _because(self, likes: Tensor, scores: Tensor) -> list[str]:
         "For each column of scores, [1 + likes, k]: the liked movie without which it falls most, \"\" if it falls without none."
