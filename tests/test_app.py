@@ -354,6 +354,64 @@ def test_an_endless_address_is_cut_off(address):
     assert urllib.request.urlopen(address[0]).status == 200
 
 
+def test_slow_clients_block_nobody(model):
+    "50 who do not finish their request: everybody else is answered, and the 50 are hung up on; a body that does not come is refused."
+    servers: list = []
+    said: list[str] = []
+    thread = threading.Thread(target=serve, args=(Recommender.load(model),), kwargs=dict(port=0, say=said.append, ready=servers.append, patience=0.5))
+    thread.start()
+    while not (servers and servers[0].started): time.sleep(0.01)
+    host, port = re.search(r"//([\d.]+):(\d+)/", said[0]).groups()
+    slow = [socket.create_connection((host, int(port)), timeout=10) for _ in range(50)]
+    try:
+        head = b"POST /api/recommend HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 40\r\n\r\n{"
+        begun = time.monotonic()
+        for k, s in enumerate(slow): s.sendall((b"", b"GET / HTT", head)[k % 3])
+        assert urllib.request.urlopen(f"{said[0].split()[1]}api/search?q=heat", timeout=10).status == 200
+        answers = []
+        for s in slow:
+            s.settimeout(20)
+            answers.append(s.recv(65536))
+        assert [a[:12] for a in answers] == [(b"", b"", b"HTTP/1.1 408")[k % 3] for k in range(50)]
+        assert time.monotonic() - begun > 0.4
+        kept = HTTPConnection(host, int(port), timeout=10)  # a second request on the same connection has its own clock
+        assert _body(kept, "/api/search?q=heat")
+        time.sleep(0.7)
+        assert _body(kept, "/api/search?q=fargo")
+        kept.close()
+    finally:
+        for s in slow: s.close()
+        servers[0].should_exit = True
+        thread.join()
+
+
+def test_openapi_holds(model, request):
+    "Requests made from the API's own description, right and wrong ones: never a fault of the server, and answers are as described."
+    import schemathesis
+    from hypothesis import HealthCheck, Phase, given, settings
+    from schemathesis import GenerationMode, checks
+    from starlette.testclient import TestClient
+
+    from saerec.app import make_app
+    app = make_app(Recommender.load(model))
+    api = schemathesis.openapi.from_asgi("/openapi.json", app)
+    api.config.generation.update(modes=[GenerationMode.POSITIVE, GenerationMode.NEGATIVE])
+    checks.load_all_checks()
+    wanted = [checks.CHECKS.get_one(n) for n in ("not_a_server_error", "status_code_conformance", "content_type_conformance", "response_schema_conformance")]
+    seen, examples = [], 300 if request.config.getoption("--slow") else 12
+    with TestClient(app, raise_server_exceptions=False) as client:
+        for found in api.get_all_operations():
+            operation = found.ok()
+            @given(case=operation.as_strategy())
+            @settings(max_examples=examples, deadline=None, derandomize=True, database=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
+            def ask(case):
+                answer = case.call(session=client)
+                seen.append(answer.status_code)
+                case.validate_response(answer, checks=wanted)
+            ask()
+    assert {200, 400} <= set(seen) and max(seen) < 500 and len(seen) >= 8 * examples
+
+
 def test_static_files():
     "What is in the folder is what is served, and its licence."
     from importlib.resources import files
