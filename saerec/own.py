@@ -107,7 +107,7 @@ def read_own(
     frame.attrs = {"layout": layout, "skipped": skipped}
     return frame
 
-# %% ../nbs/04_own.ipynb #9cef0760
+# %% ../nbs/04_own.ipynb #2e26d511
 def _without_article(name: str) -> str: return re.sub(r"^(the|a|an) ", "", name)
 
 def title_parts(
@@ -115,8 +115,8 @@ def title_parts(
 ) -> list[str]:  # plain forms of two words or more; none for a title of one part
     "What stands before, between and after the colons and dashes of a title."
     whole = re.sub(r", (The|An?)$", "", re.sub(r"\s*\([^()]*\)", "", title))
-    parts = [plain_title(o)[0] for o in re.split(r": | [-–] ", whole)]
-    return [o for o in parts if " " in o] if len(parts) > 1 else []
+    parts = re.split(r": | [-–] ", whole)
+    return [name for o in parts if " " in (name := plain_title(o)[0])] if len(parts) > 1 else []
 
 class FilmFinder:
     "Finds the films of a model by title and year as other places write them."
