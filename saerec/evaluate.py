@@ -45,7 +45,7 @@ class Scorer(Protocol):
         "One score a movie and row."
         ...
 
-# %% ../nbs/03_evaluate.ipynb #30d8627c
+# %% ../nbs/03_evaluate.ipynb #d814a03e
 def top_k(
     scores: Tensor,  # float [B, n_movies]; -inf: never ranked
     k: int,  # length of the list
@@ -53,6 +53,7 @@ def top_k(
     "The k best movies of each row; equal scores in the order of their codes."
     k = min(k, scores.shape[1])
     values, codes = scores.topk(min(k + 1, scores.shape[1]))  # NaN comes first
+    if bool((values[:, :-1] > values[:, 1:]).all()) and values.shape[1] > k: return codes[:, :k]  # no two are equal, none is missing
     if values.isnan().any(): raise ValueError("a score is NaN: the model has diverged or read a bad input")
     codes = codes[:, :k].sort(1).values
     unsure = ((values[:, k - 1] == values[:, -1]) & (values[:, -1] > -torch.inf) & (values.shape[1] > k)).nonzero()[:, 0]
@@ -95,7 +96,7 @@ def ranking_value(
     ideal = torch.cat([discount.new_zeros(1), discount.cumsum(0)])
     return (h * discount[:h.shape[1]]).sum(1) / ideal[n.clamp(max=k)]
 
-# %% ../nbs/03_evaluate.ipynb #bc41002e
+# %% ../nbs/03_evaluate.ipynb #7417a516
 def rows_at_once(
     n_movies: int,  # width of a row of scores
     most: int = 512,  # rows
@@ -117,7 +118,8 @@ def rank_metrics(
     k = max(int(m.partition("@")[2] or 0) for m in metrics)
     rows = []
     for part in torch.arange(len(users)).split(rows_at_once(shown.n_movies, batch_size)):
-        scores = model.scores(shown.take(part)).clone()
+        scores = model.scores(shown.take(part))
+        if not getattr(model, "fresh_scores", False): scores = scores.clone()  # a model may give what it keeps
         known, wanted = seen.take(part), target.take(part)
         scores[known.rows, known.movies] = -torch.inf
         hit = hits(top_k(scores, k), wanted)

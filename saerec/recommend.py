@@ -39,8 +39,8 @@ from .stack import RankStack, as_tensors, fit_again, from_tensors, network_setti
 from .train import Recorder, fit, make_model
 
 # %% auto #0
-__all__ = ['SAE', 'FEW_LIKES', 'FORMATS', 'plain_title', 'other_titles', 'Titles', 'held_out_users', 'make_splits',
-           'fit_baselines', 'report', 'verdict', 'diversify', 'genre_masks', 'allowed_movies', 'left_out',
+__all__ = ['SAE', 'FEW_LIKES', 'FEW_ENOUGH', 'FORMATS', 'plain_title', 'other_titles', 'Titles', 'held_out_users', 'make_splits',
+           'fit_baselines', 'report', 'verdict', 'diversify', 'genre_masks', 'allowed_movies', 'left_out', 'for_one',
            'Recommender', 'choose_ranker', 'settings_for_many', 'fit_ranker', 'fit_recommender', 'recommend_many',
            'explain', 'plot_explanation', 'similar', 'short_title', 'spread_labels', 'film_map', 'model_card', 'save',
            'load', 'measure']
@@ -240,7 +240,17 @@ def left_out(
     offsets = torch.cat([torch.zeros(1, dtype=torch.int64), keep.sum(1).cumsum(0)])
     return Batch(offsets, rest[keep], row.values[None].expand(len(movies) + 1, -1)[keep], row.n_movies, torch.arange(len(movies) + 1))
 
-# %% ../nbs/04_recommend.ipynb #2cf1eb76
+# %% ../nbs/04_recommend.ipynb #be29e263
+def for_one(
+    ranker: StackedAutoencoder | RankStack,
+) -> StackedAutoencoder | RankStack:  # the same object
+    "Lay out the decoder of a single network for products with single codes: same shape, same numbers, columns together."
+    if isinstance(ranker, StackedAutoencoder) and ranker.decoder is not None:
+        ranker.decoder.data = ranker.decoder.data.T.contiguous().T
+    return ranker
+
+# %% ../nbs/04_recommend.ipynb #d513af86
+FEW_ENOUGH = 512  # likes that are left out one by one
 FORMATS = (1, 2)  # of saved folders that can be read: 2 where a stack ranks, which old versions cannot read
 
 class Recommender:
@@ -253,7 +263,7 @@ class Recommender:
         info: dict[str, Any],  # threshold, scale, seed, data, report, versions
         known: Ratings | None = None,  # the ratings of known users, for `recommend(user_id)`
     ):
-        self.ranker, self.liker, self.rank_codes, self.info, self.known = ranker, liker.eval(), rank_codes, info, known
+        self.ranker, self.liker, self.rank_codes, self.info, self.known = for_one(ranker), liker.eval(), rank_codes, info, known
         self.movies, self.titles = movies, Titles(movies)
         c = info.get("calibration") or {}  # models saved before there was one have none
         self.calibration = Calibration(c.get("kind", "none"), tuple(c.get("x", ())), tuple(c.get("y", ())))
@@ -329,13 +339,28 @@ class Recommender:
         movies: Tensor | None = None,  # int64 [k]: codes to score, known to the ranker; None: all
     ) -> Tensor:  # float32 [B, n_movies], -inf for movies that the ranker does not know; or [B, k]
         "Scores of the model that ranks, on the full vocabulary."
-        likes = self._liked(row)
-        likes = likes.where(self._inner[likes.movies] >= 0)
-        inner = Batch(likes.offsets, self._inner[likes.movies], likes.values, len(self.rank_codes), likes.users)
-        if movies is not None: return self.ranker.eval()(inner, self._inner[movies]) if isinstance(self.ranker, StackedAutoencoder) else self.ranker.scores(inner)[:, self._inner[movies]]
-        out = torch.full((len(row), len(self.movies)), -torch.inf)
-        out[:, torch.from_numpy(self.rank_codes)] = self.ranker.scores(inner)
-        return out
+        likes = self._of_ranker(row)
+        if movies is None: return self._over_all(self.ranker.scores(likes))
+        return self.ranker.eval()(likes, self._inner[movies]) if isinstance(self.ranker, StackedAutoencoder) else self.ranker.scores(likes)[:, self._inner[movies]]
+
+    def _of_ranker(self, row: Batch) -> Batch:
+        "Stars to the likes that the ranker knows, in its codes."
+        codes = self._inner[row.movies]
+        likes = Batch(row.offsets, codes, (row.values >= self.info["threshold"]).float(), len(self.rank_codes), row.users)
+        return likes if bool((codes >= 0).all()) else likes.where(codes >= 0)
+
+    def _over_all(self, scores: Tensor) -> Tensor:
+        "Scores of the ranker's movies to scores of all, -inf for those that it does not know."
+        if scores.shape[1] == len(self.movies): return scores
+        return scores.new_full((len(scores), len(self.movies)), -torch.inf).index_copy_(1, torch.from_numpy(self.rank_codes), scores)
+
+    def _asked_once(self, row: Batch, likes: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        "All scores of one row, [1, n_movies], and a function from movies to its scores and those without each like, [1 + likes, k]: one pass through the ranker for both."
+        if isinstance(self.ranker, StackedAutoencoder) and self.ranker.second is None and len(likes) < FEW_ENOUGH:
+            code, table, bias = self.ranker.eval().without_each(self._inner[likes]), self.ranker.decoder_table, self.ranker.decoder_bias
+            return self._over_all(torch.addmm(bias, code[:1], table.T)), lambda movies: torch.addmm(bias[self._inner[movies]], code, table[self._inner[movies]].T)
+        scores = self.ranker.scores(self._of_ranker(left_out(row, likes)))
+        return self._over_all(scores[:1].clone()), lambda movies: scores[:, self._inner[movies]]
 
     @torch.no_grad()
     def p_like(self,
@@ -343,7 +368,9 @@ class Recommender:
         movies: Tensor | None = None,  # int64 [k]: codes to predict; None: all
     ) -> Tensor:  # float32 [B, n_movies] or [B, k], in 0..1
         "How probably each movie would be liked if it were seen and rated; calibrated on validation."
-        return torch.from_numpy(self.calibration(self.liker.eval()(self._liked(row), movies).numpy()).astype(np.float32))
+        likes = self._liked(row)
+        z = self.liker(likes, movies) if not self.liker.training else self.liker.eval()(likes, movies)
+        return torch.from_numpy(self.calibration(z.numpy()).astype(np.float32))
 
     def person(self,
         person: Mapping[Any, float] | str | int,  # ratings by title or movie id, or the id of a known user
@@ -351,6 +378,7 @@ class Recommender:
         "A person's ratings, new or known."
         return self.row(person) if isinstance(person, Mapping) else self.known_row(person)
 
+    @torch.no_grad()
     def recommend(self,
         person: Mapping[Any, float] | str | int,  # ratings by title or movie id, or the id of a known user
         n: int = 10,  # length of the list
@@ -363,27 +391,27 @@ class Recommender:
         "The n best movies for this person. Raises `InputError` for what cannot be understood."
         if n < 1: raise InputError(f"n={n}: a list needs one movie or more.")
         if not 0 <= diversity <= 1: raise InputError(f"diversity={diversity}: it lies between 0 and 1.")
-        row = self.person(person)
-        scores, allowed = self.rank_scores(row), self.allowed(genres, years, exclude)
+        row, allowed = self.person(person), self.allowed(genres, years, exclude)
+        likes = self._reasons(row)
+        scores, without = self._asked_once(row, likes)
         if allowed is not None: scores[:, ~allowed] = -torch.inf
         if not rated: scores[0, row.movies] = -torch.inf
         top = top_k(scores, n if diversity == 0 else 10 * n)[0]
         top = top[top >= 0]
         if diversity: top = top[diversify(scores[0, top], self.likeness(top), n, diversity)]
-        frame = pd.DataFrame({k: v.take(top.numpy()) for k, v in self._columns.items()} | {"score": scores[0, top].numpy(), "p_like": self.p_like(row, top)[0].numpy(), "because": self.because(row, top)},
-                             index=pd.RangeIndex(1, len(top) + 1, name="rank"))
+        listed, text = top.numpy(), self._columns["title"].dtype
+        frame = pd.DataFrame({k: v.take(listed) for k, v in self._columns.items()} | {"score": scores[0, top].numpy(), "p_like": self.p_like(row, top)[0].numpy(), "because": pd.array(self._because(likes, without(top)), dtype=text)},
+                             index=pd.RangeIndex(1, len(top) + 1, name="rank"), copy=False)
         frame.attrs["about"] = self.about(row, top, allowed)
         return frame
 
-    def because(self,
-        row: Batch,  # one row of stars
-        top: Tensor,  # int64 [k]: recommended movies
-    ) -> list[str]:  # a title each, "" if no liked movie raises the score
-        "The liked movie without which the score of a recommendation falls most: each is left out once, and the network asked again."
-        likes = row.movies[(row.values >= self.info["threshold"]) & (self._inner[row.movies] >= 0)]
-        if not len(likes) or not len(top): return [""] * len(top)
-        likes = likes[:512]  # of somebody with thousands of likes, the first by code
-        scores = self.rank_scores(left_out(row, likes), top)
+    def _reasons(self, row: Batch) -> Tensor:
+        "The rated movies that can be a reason: likes that the ranker knows; of somebody with thousands, the first by code."
+        return row.movies[(row.values >= self.info["threshold"]) & (self._inner[row.movies] >= 0)][:FEW_ENOUGH]
+
+    def _because(self, likes: Tensor, scores: Tensor) -> list[str]:
+        "For each column of scores, [1 + likes, k]: the liked movie without which it falls most, \"\" if it falls without none."
+        if not scores.numel() or not len(likes): return [""] * scores.shape[1]
         best = (scores[:1] - scores[1:]).max(0)
         return [self._columns["title"][int(likes[i])] if v > 0 else "" for v, i in zip(best.values.tolist(), best.indices.tolist(), strict=True)]
 
