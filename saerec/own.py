@@ -22,7 +22,8 @@ from .data import InputError, _plain_errors, _text
 from .recommend import Recommender, plain_title
 
 # %% auto #0
-__all__ = ['LAYOUTS', 'NO_FILMS', 'LARGEST', 'Layout', 'find_layout', 'read_own', 'FilmFinder', 'OwnRatings', 'own_ratings']
+__all__ = ['LAYOUTS', 'NO_FILMS', 'LARGEST', 'Layout', 'find_layout', 'read_own', 'title_parts', 'FilmFinder', 'OwnRatings',
+           'own_ratings']
 
 # %% ../nbs/04_own.ipynb #bceacefe
 @dataclass(frozen=True)
@@ -106,8 +107,16 @@ def read_own(
     frame.attrs = {"layout": layout, "skipped": skipped}
     return frame
 
-# %% ../nbs/04_own.ipynb #8e41e064
+# %% ../nbs/04_own.ipynb #2e26d511
 def _without_article(name: str) -> str: return re.sub(r"^(the|a|an) ", "", name)
+
+def title_parts(
+    title: str,  # as in the data
+) -> list[str]:  # plain forms of two words or more; none for a title of one part
+    "What stands before, between and after the colons and dashes of a title."
+    whole = re.sub(r", (The|An?)$", "", re.sub(r"\s*\([^()]*\)", "", title))
+    parts = re.split(r": | [-–] ", whole)
+    return [name for o in parts if " " in (name := plain_title(o)[0])] if len(parts) > 1 else []
 
 class FilmFinder:
     "Finds the films of a model by title and year as other places write them."
@@ -117,6 +126,9 @@ class FilmFinder:
         self.names: dict[str, list[int]] = {name: codes for (name, year), codes in self.titles.plain.items() if not year}
         self.brackets: dict[str, list[int]] = {name: codes for (name, year), codes in self.titles.other.items() if not year}
         self.short: dict[str, list[int]] = {}
+        self.parts: dict[str, list[int]] = {}
+        for code, title in enumerate(self.titles.titles):
+            for part in title_parts(title): self.parts.setdefault(part, []).append(code)
         for name, codes in self.names.items(): self.short.setdefault(_without_article(name), []).extend(codes)
 
     def find(self,
@@ -130,7 +142,7 @@ class FilmFinder:
         for index, name in steps:
             codes = list(dict.fromkeys(index.get(name, [])))
             if found := [c for c in codes if gap(c) == 0] or [c for c in codes if gap(c) == 1]: return found
-        return []
+        return list(dict.fromkeys(c for n in plain for c in self.parts.get(n, []) if year is not None and self.years[c] == year))
 
     def suggest(self,
         title: str,  # as given

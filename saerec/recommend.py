@@ -45,7 +45,7 @@ __all__ = ['SAE', 'FEW_LIKES', 'FEW_ENOUGH', 'FORMATS', 'plain_title', 'other_ti
            'explain', 'plot_explanation', 'similar', 'short_title', 'spread_labels', 'film_map', 'model_card', 'save',
            'load', 'measure']
 
-# %% ../nbs/04_recommend.ipynb #742c0b7d
+# %% ../nbs/04_recommend.ipynb #5ed334cc
 _ARTICLE = re.compile(r"^(.*), (the|a|an|le|la|les|l'|der|die|das|el|los|las|il|lo|i|un|une|den|det)$")
 
 def plain_title(
@@ -57,7 +57,7 @@ def plain_title(
     year = re.search(r"\((\d{4})(?:[-–]\d{0,4})?\)\s*$", t)
     t = re.sub(r"\([^)]*\)", " ", t).strip()
     if article := _ARTICLE.match(t): t = f"{article[2]} {article[1]}"
-    return " ".join(re.sub(r"[^\w]+", " ", t.replace("'", "").replace("&", " and ")).split()), year[1] if year else ""
+    return " ".join(re.sub(r"[^\w]+", " ", t.replace("'", "").replace("’", "").replace("&", " and ")).split()), year[1] if year else ""
 
 def other_titles(
     title: str,  # as in the data
@@ -659,13 +659,13 @@ def similar(
     codes = known[top[top >= 0]].numpy()
     return pd.DataFrame({k: v[codes] for k, v in rec._columns.items()} | {"similarity": cosine[0, top[top >= 0]].numpy()}, index=pd.RangeIndex(1, len(codes) + 1, name="rank"))
 
-# %% ../nbs/04_recommend.ipynb #d4ac0015
+# %% ../nbs/04_recommend.ipynb #2ce62c62
 def short_title(
     title: str,  # as in the data
     n: int,  # characters
 ) -> str:  # at most n + 1
     "A title without brackets; of one that is too long what follows the last colon or dash, cut."
-    name = re.sub(r"( \([^()]*\))+\s*$", "", title)
+    name = re.sub(r", (The|An?)$", "", re.sub(r"( \([^()]*\))+\s*$", "", title))
     if len(name) > n: name = re.split(r": | - ", name)[-1]
     return name if len(name) <= n else name[:n].rstrip() + "…"
 
