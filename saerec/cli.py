@@ -170,7 +170,7 @@ def example_person(rec: Recommender) -> dict[Any, float]:
     mine = rec.known.select(rec.known.user == rec.known.user[0]).frame().head(5)
     return dict(zip(mine.movie_id.tolist(), mine.rating.astype(float).tolist(), strict=True))
 
-# %% ../nbs/06_cli.ipynb #44e4446d
+# %% ../nbs/06_cli.ipynb #63c157ec
 def training_folder(
     out: str | os.PathLike[str],  # where the model will be
 ) -> Path:
@@ -187,7 +187,7 @@ def training_room(
     if resume and not where.is_dir(): raise InputError(f"{out}: no training into this folder was stopped, so there is nothing to go on with; leave out --resume.")
     try:
         with alone(where / "training"):
-            for old in where.glob("*") if not resume else (): old.unlink() if old.is_file() else shutil.rmtree(old)
+            for old in where.glob("[!.]*") if not resume else (): old.unlink()  # not the lock, whose name begins with a dot
             yield where
             shutil.rmtree(where, ignore_errors=True)
     finally:
