@@ -28,12 +28,12 @@ import torch
 from torch import Tensor
 
 # %% auto #0
-__all__ = ['ALIASES', 'GENRES_100K', 'LAYOUTS', 'MOVIELENS', 'MOVIELENS_URL', 'SHAPES', 'GROUPS', 'LIKED_GROUPS', 'BOOST',
-           'InputError', 'Ratings', 'title_year', 'ratings_from_frame', 'read_ratings', 'download_movielens',
-           'load_movielens', 'summary', 'rating_histogram', 'long_tail', 'activity', 'plot_ratings', 'damped_means',
-           'Batch', 'to_batch', 'row_offset', 'Held', 'HonestyWarning', 'check_split', 'Split', 'split_pairs',
-           'split_fold', 'split_per_user', 'split_users', 'split_by_time', 'Shape', 'shape_at', 'gini',
-           'synthetic_ratings']
+__all__ = ['ALIASES', 'GENRES_100K', 'PACKED', 'LAYOUTS', 'MOVIELENS', 'MOVIELENS_URL', 'TRIES', 'SHAPES', 'GROUPS',
+           'LIKED_GROUPS', 'BOOST', 'InputError', 'Ratings', 'title_year', 'ratings_from_frame', 'read_ratings',
+           'download_movielens', 'load_movielens', 'summary', 'rating_histogram', 'long_tail', 'activity',
+           'plot_ratings', 'damped_means', 'Batch', 'to_batch', 'row_offset', 'Held', 'HonestyWarning', 'check_split',
+           'Split', 'split_pairs', 'split_fold', 'split_per_user', 'split_users', 'split_by_time', 'Shape', 'shape_at',
+           'gini', 'synthetic_ratings']
 
 # %% ../nbs/00_data.ipynb #7189ab21
 class InputError(ValueError):
@@ -309,14 +309,18 @@ def _seconds(t: pd.Series, where: str, unit: str) -> np.ndarray:
         raise InputError(f"{where}, {unit} {t.index[i]}, column timestamp: {repr(t.iloc[i])[:80]} is neither seconds since 1970 nor a date.")
     return d.dt.tz_localize(None).astype("datetime64[s]").astype(np.int64).to_numpy()
 
-# %% ../nbs/00_data.ipynb #588da02e
+# %% ../nbs/00_data.ipynb #f3bc0b72
 GENRES_100K = ("unknown Action Adventure Animation Children's Comedy Crime Documentary Drama Fantasy Film-Noir Horror Musical "
                "Mystery Romance Sci-Fi Thriller War Western").split()
 
+PACKED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\0": "xz", b"(\xb5/\xfd": "zstd", b"PK\x03\x04": "zip", b"PAR1": "Parquet"}  # how such files begin
+
 def _text(path: Any) -> str:
-    "The text of a file (a path or a member of a zip): UTF-8 where it is that, else latin-1; lines end in a line feed."
+    "The text of a file (a path or a member of a zip): UTF-16 where it says so, UTF-8 where it is that, else latin-1; lines end in a line feed."
     data = path.read_bytes()
-    try: text = data.decode("utf-8-sig")
+    for begin, kind in PACKED.items():
+        if data.startswith(begin): raise InputError(f"{path}: it is no text but {kind}; " + (f"let its name end in .{kind.lower()}." if kind in ("zip", "Parquet") else "unpack it first."))
+    try: text = data.decode("utf-16" if data.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig")
     except UnicodeDecodeError: text = data.decode("latin-1")
     if not text.strip(): raise pd.errors.EmptyDataError
     return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
@@ -401,7 +405,7 @@ def _plain_table(
     del table  # so that each column is given back once it is copied out
     return pd.DataFrame({c: columns.pop(c).to_numpy() for c in ours}, copy=False)
 
-# %% ../nbs/00_data.ipynb #d874a989
+# %% ../nbs/00_data.ipynb #25dfc274
 LAYOUTS = (("u.data", "u.item"), ("ratings.dat", "movies.dat"), ("ratings.csv", "movies.csv"), ("ratings.parquet", "movies.parquet"), ("ratings.parquet", "movies.dat"))
 
 def _find_folder(root: Any, depth: int = 2) -> tuple[Any, Any] | None:
@@ -415,6 +419,11 @@ def _find_folder(root: Any, depth: int = 2) -> tuple[Any, Any] | None:
             if found := _find_folder(d, depth - 1): return found
     return None
 
+def _check_packed(path: Any) -> None:
+    "Refuse a member of a zip that would unpack to a hundred times its size and more: no ratings do, but a few kilobytes made to fill the memory."
+    info = path.root.getinfo(path.at)
+    if info.file_size > max(2**26, 100 * info.compress_size): raise InputError(f"{path}: its {info.compress_size:,} bytes say that they unpack to {info.file_size:,}, which no ratings do; it was not unpacked.")
+
 def read_ratings(
     source: pd.DataFrame | str | os.PathLike[str],  # frame, or path of a CSV, Parquet, MovieLens folder or MovieLens zip
     movies: pd.DataFrame | None = None,  # titles for a single file or frame: columns movie, title[, genres]
@@ -425,11 +434,13 @@ def read_ratings(
     path: Any = Path(source)
     where = str(path)
     with _plain_errors(where):
+        if path.exists() and not path.is_dir() and not path.is_file(): raise InputError(f"{where}: it is a pipe or a device, which can be read only once; write it to a file first.")
         if path.is_dir() or path.suffix.lower() == ".zip":
             if not path.is_dir() and not path.is_file(): raise FileNotFoundError
             found = _find_folder(path if path.is_dir() else zipfile.Path(path))
             if found is None: raise InputError(f"{where}: no ratings in it; a MovieLens folder or zip holds ratings.csv, ratings.dat, u.data or ratings.parquet.")
             path, m = found
+            for part in found: _check_packed(part) if isinstance(part, zipfile.Path) else None
             where = f"{where}/{path.name}"
             if m is not None and movies is None:
                 with _plain_errors(f"{source}/{m.name}"): movies = pd.read_parquet(m) if m.name.endswith(".parquet") else _read_movies(m, f"{source}/{m.name}")
@@ -441,7 +452,7 @@ def read_ratings(
         r = ratings_from_frame(df, movies, where, unit)
     return r._with(name=name) if name else r
 
-# %% ../nbs/00_data.ipynb #35d14562
+# %% ../nbs/00_data.ipynb #dac95807
 MOVIELENS = {  # edition: checksum of its zip as published beside it (md5), or of the newest edition seen (sha256)
     "ml-100k": "md5:0e33842e24a9c977be4e0107933c0723",
     "ml-1m": "md5:c4d9eecfca2ab87c1945afe126590906",
@@ -452,6 +463,7 @@ MOVIELENS = {  # edition: checksum of its zip as published beside it (md5), or o
     "ml-latest-small": "sha256:696d65a3dfceac7c45750ad32df2c259311949efec81f0f144fdfb91ebc9e436",
 }
 MOVIELENS_URL = "https://files.grouplens.org/datasets/movielens/"
+TRIES = 4  # of a download: with 1, 2 and 3 seconds between, after a lost connection, an answer that is no success, or a wrong checksum
 
 def download_movielens(
     name: str,  # an edition: a key of `registry`
@@ -464,15 +476,18 @@ def download_movielens(
     if name not in registry: raise InputError(f"There is no MovieLens edition {name!r}; there are: bundled, {', '.join(registry)}.")
     import pooch
     pooch.get_logger().setLevel("WARNING")
-    folder = Path(cache or os.environ.get("SAEREC_CACHE") or pooch.os_cache("saerec"))
+    folder, file, algorithm = Path(cache or os.environ.get("SAEREC_CACHE") or pooch.os_cache("saerec")), f"{name}.zip", registry[name].partition(":")[0]
     bar = sys.stderr.isatty() if progress is None else progress
-    get = pooch.HTTPDownloader(progressbar=bar, timeout=60)
-    address = url.rstrip("/") + f"/{name}.zip"
-    try: return Path(pooch.retrieve(address, registry[name], fname=f"{name}.zip", path=folder, downloader=get))
-    except ValueError as e:
-        raise InputError(f"{address}: the checksum differs from the published {registry[name]} ({str(e).splitlines()[0][:120]}); try again, or fetch the zip yourself and give its path.") from None
+    address = f"{url.rstrip('/')}/{file}"
+    by_hand = f"fetch it by other means, see that its {algorithm} is {registry[name].partition(':')[2]}, and put it at {folder / file}"
+    try:
+        known = pooch.create(folder, url.rstrip("/") + "/", registry={file: registry[name]}, retry_if_failed=TRIES - 1)
+        return Path(known.fetch(file, downloader=pooch.HTTPDownloader(progressbar=bar, timeout=60)))
+    except ValueError: raise InputError(f"{address}: in {TRIES} tries its checksum differs from the published one, and nothing was kept; try again later, or {by_hand}.") from None
     except OSError as e:
-        raise InputError(f"{address} could not be downloaded ({type(e).__name__}); check the network, or fetch the zip by other means and give its path.") from None
+        if not hasattr(e, "response"): raise InputError(f"{e.filename or folder}: {address} cannot be kept there ({e.strerror or type(e).__name__}); free the disk, or give another folder with --cache or $SAEREC_CACHE.") from None
+        answer = getattr(e.response, "status_code", None)  # it is one of requests, with which pooch downloads
+        raise InputError(f"{address} could not be downloaded in {TRIES} tries ({f'the server answers {answer}' if answer else type(e).__name__}); check the network, or {by_hand}.") from None
 
 def load_movielens(
     name: str = "bundled",  # "bundled" (offline) or an edition of `MOVIELENS` (downloaded, checked, cached)
