@@ -309,15 +309,22 @@ def _seconds(t: pd.Series, where: str, unit: str) -> np.ndarray:
         raise InputError(f"{where}, {unit} {t.index[i]}, column timestamp: {repr(t.iloc[i])[:80]} is neither seconds since 1970 nor a date.")
     return d.dt.tz_localize(None).astype("datetime64[s]").astype(np.int64).to_numpy()
 
-# %% ../nbs/00_data.ipynb #f3bc0b72
+# %% ../nbs/00_data.ipynb #89226818
 GENRES_100K = ("unknown Action Adventure Animation Children's Comedy Crime Documentary Drama Fantasy Film-Noir Horror Musical "
                "Mystery Romance Sci-Fi Thriller War Western").split()
 
 PACKED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\0": "xz", b"(\xb5/\xfd": "zstd", b"PK\x03\x04": "zip", b"PAR1": "Parquet"}  # how such files begin
 
+def _bytes(path: Any) -> bytes:
+    "What is in a file, or in a member of a zip, unless that would unpack to a hundred times its size and more: no ratings do, but a few kilobytes made to fill the memory."
+    if not isinstance(path, zipfile.Path): return path.read_bytes()
+    info = path.root.getinfo(path.at)
+    if info.file_size > max(2**26, 100 * info.compress_size): raise InputError(f"{path}: its {info.compress_size:,} bytes say that they unpack to {info.file_size:,}, which no ratings do; it was not unpacked.")
+    with path.open("rb") as f: return f.read(info.file_size)  # and not one byte more, whatever is in it
+
 def _text(path: Any) -> str:
     "The text of a file (a path or a member of a zip): UTF-16 where it says so, UTF-8 where it is that, else latin-1; lines end in a line feed."
-    data = path.read_bytes()
+    data = _bytes(path)
     for begin, kind in PACKED.items():
         if data.startswith(begin): raise InputError(f"{path}: it is no text but {kind}; " + (f"let its name end in .{kind.lower()}." if kind in ("zip", "Parquet") else "unpack it first."))
     try: text = data.decode("utf-16" if data.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig")
@@ -381,7 +388,7 @@ def _read_movies(
         rows.append((int(f[0]), f[1] if sep == "|" else sep.join(f[1:-1]), genres))
     return pd.DataFrame(rows, columns=["movie", "title", "genres"])
 
-# %% ../nbs/00_data.ipynb #cf2b2fda
+# %% ../nbs/00_data.ipynb #dc326a1a
 def _plain_table(
     path: Any,  # a Path or zipfile.Path to a text file
 ) -> pd.DataFrame | None:  # columns user, movie, rating[, timestamp]: int64, int64, float32, int64; None: not that plain
@@ -389,7 +396,7 @@ def _plain_table(
     import pyarrow as pa
     from pyarrow import csv as arrow_csv
     types = {"user": pa.int64(), "movie": pa.int64(), "rating": pa.float32(), "timestamp": pa.int64()}
-    unpacked = None if isinstance(path, Path) else path.read_bytes()
+    unpacked = None if isinstance(path, Path) else _bytes(path)
     with path.open("rb") if unpacked is None else BytesIO(unpacked) as f:
         try: names = next(csv.reader([f.readline(200).decode("utf-8-sig", "replace").strip()]), [])
         except csv.Error: return None
@@ -405,7 +412,7 @@ def _plain_table(
     del table  # so that each column is given back once it is copied out
     return pd.DataFrame({c: columns.pop(c).to_numpy() for c in ours}, copy=False)
 
-# %% ../nbs/00_data.ipynb #25dfc274
+# %% ../nbs/00_data.ipynb #f14e7a76
 LAYOUTS = (("u.data", "u.item"), ("ratings.dat", "movies.dat"), ("ratings.csv", "movies.csv"), ("ratings.parquet", "movies.parquet"), ("ratings.parquet", "movies.dat"))
 
 def _find_folder(root: Any, depth: int = 2) -> tuple[Any, Any] | None:
@@ -418,11 +425,6 @@ def _find_folder(root: Any, depth: int = 2) -> tuple[Any, Any] | None:
         for d in sorted((o for o in root.iterdir() if o.is_dir()), key=lambda o: o.name):
             if found := _find_folder(d, depth - 1): return found
     return None
-
-def _check_packed(path: Any) -> None:
-    "Refuse a member of a zip that would unpack to a hundred times its size and more: no ratings do, but a few kilobytes made to fill the memory."
-    info = path.root.getinfo(path.at)
-    if info.file_size > max(2**26, 100 * info.compress_size): raise InputError(f"{path}: its {info.compress_size:,} bytes say that they unpack to {info.file_size:,}, which no ratings do; it was not unpacked.")
 
 def read_ratings(
     source: pd.DataFrame | str | os.PathLike[str],  # frame, or path of a CSV, Parquet, MovieLens folder or MovieLens zip
@@ -440,13 +442,12 @@ def read_ratings(
             found = _find_folder(path if path.is_dir() else zipfile.Path(path))
             if found is None: raise InputError(f"{where}: no ratings in it; a MovieLens folder or zip holds ratings.csv, ratings.dat, u.data or ratings.parquet.")
             path, m = found
-            for part in found: _check_packed(part) if isinstance(part, zipfile.Path) else None
             where = f"{where}/{path.name}"
             if m is not None and movies is None:
-                with _plain_errors(f"{source}/{m.name}"): movies = pd.read_parquet(m) if m.name.endswith(".parquet") else _read_movies(m, f"{source}/{m.name}")
+                with _plain_errors(f"{source}/{m.name}"): movies = pd.read_parquet(BytesIO(_bytes(m)) if isinstance(m, zipfile.Path) else m) if m.name.endswith(".parquet") else _read_movies(m, f"{source}/{m.name}")
         with _plain_errors(where):
             if path.name.lower().endswith((".parquet", ".pq")):
-                with path.open("rb") as f: df, unit = pd.read_parquet(f), "row"
+                df, unit = pd.read_parquet(BytesIO(_bytes(path)) if isinstance(path, zipfile.Path) else path), "row"
             elif (plain := _plain_table(path)) is not None and (r := _from_integers(plain, movies, where)) is not None: return r._with(name=name) if name else r
             else: df, unit = _read_table(path, where), "line"
         r = ratings_from_frame(df, movies, where, unit)
