@@ -412,7 +412,7 @@ def _plain_table(
     del table  # so that each column is given back once it is copied out
     return pd.DataFrame({c: columns.pop(c).to_numpy() for c in ours}, copy=False)
 
-# %% ../nbs/00_data.ipynb #f14e7a76
+# %% ../nbs/00_data.ipynb #18a6cde8
 LAYOUTS = (("u.data", "u.item"), ("ratings.dat", "movies.dat"), ("ratings.csv", "movies.csv"), ("ratings.parquet", "movies.parquet"), ("ratings.parquet", "movies.dat"))
 
 def _find_folder(root: Any, depth: int = 2) -> tuple[Any, Any] | None:
@@ -425,6 +425,10 @@ def _find_folder(root: Any, depth: int = 2) -> tuple[Any, Any] | None:
         for d in sorted((o for o in root.iterdir() if o.is_dir()), key=lambda o: o.name):
             if found := _find_folder(d, depth - 1): return found
     return None
+
+def _parquet(path: Any) -> pd.DataFrame:
+    "A Parquet file, or a member of a zip. (Given a name in place of an open file, pandas would look for columns in the names of the folders.)"
+    with path.open("rb") if isinstance(path, Path) else BytesIO(_bytes(path)) as f: return pd.read_parquet(f)
 
 def read_ratings(
     source: pd.DataFrame | str | os.PathLike[str],  # frame, or path of a CSV, Parquet, MovieLens folder or MovieLens zip
@@ -444,10 +448,10 @@ def read_ratings(
             path, m = found
             where = f"{where}/{path.name}"
             if m is not None and movies is None:
-                with _plain_errors(f"{source}/{m.name}"): movies = pd.read_parquet(BytesIO(_bytes(m)) if isinstance(m, zipfile.Path) else m) if m.name.endswith(".parquet") else _read_movies(m, f"{source}/{m.name}")
+                with _plain_errors(f"{source}/{m.name}"): movies = _parquet(m) if m.name.endswith(".parquet") else _read_movies(m, f"{source}/{m.name}")
         with _plain_errors(where):
             if path.name.lower().endswith((".parquet", ".pq")):
-                df, unit = pd.read_parquet(BytesIO(_bytes(path)) if isinstance(path, zipfile.Path) else path), "row"
+                df, unit = _parquet(path), "row"
             elif (plain := _plain_table(path)) is not None and (r := _from_integers(plain, movies, where)) is not None: return r._with(name=name) if name else r
             else: df, unit = _read_table(path, where), "line"
         r = ratings_from_frame(df, movies, where, unit)

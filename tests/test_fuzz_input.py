@@ -181,7 +181,7 @@ def test_zip_bomb(tmp_path: Path) -> None:
         for _ in range(512): f.write(b"\n" * 2**20)
     with zipfile.ZipFile(bomb) as z: size = z.infolist()[0].file_size
     (lie := tmp_path / "lie.zip").write_bytes(bomb.read_bytes().replace(size.to_bytes(4, "little"), (1000).to_bytes(4, "little")))
-    p = subprocess.run([sys.executable, "-c", BOMB, str(bomb), str(lie)], capture_output=True, text=True, timeout=120, env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"})
+    p = subprocess.run([sys.executable, "-c", BOMB, str(bomb), str(lie)], capture_output=True, text=True, timeout=120, env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]), "OMP_NUM_THREADS": "1"})
     assert (p.returncode, p.stderr) == (0, ""), p.stderr
     told = p.stdout.splitlines()
     assert len(told) == 2 and "which no ratings do" in told[0] and "lie.zip" in told[1] and "no readable zip" in told[1], told
@@ -297,7 +297,7 @@ def test_guided_fuzzing(tmp_path: Path, note: Callable[[str], None]) -> None:
         (place := tmp_path / str(k)).mkdir()
         path, _ = write_wild(rng, place)
         if path.is_file(): (seeds / str(k)).write_bytes(bytes([{".zip": 1, ".parquet": 2}.get(path.suffix, 0)]) + path.read_bytes())
-    p = subprocess.run([sys.executable, "-c", GUIDED, "-max_total_time=60", "-timeout=20", "-rss_limit_mb=4096", str(seeds)], cwd=tmp_path, capture_output=True, text=True, timeout=300, env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"})
+    p = subprocess.run([sys.executable, "-c", GUIDED, "-max_total_time=60", "-timeout=20", "-rss_limit_mb=4096", str(seeds)], cwd=tmp_path, capture_output=True, text=True, timeout=300, env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]), "OMP_NUM_THREADS": "1"})
     done = [line for line in p.stderr.splitlines() if line.startswith("Done ")]
     assert p.returncode == 0 and done, (p.stdout + p.stderr)[-3000:]
     note(f"guided fuzzing of saerec.data: {done[0]}")
