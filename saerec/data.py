@@ -30,12 +30,12 @@ from torch import Tensor
 from .plots import figure
 
 # %% auto #0
-__all__ = ['ALIASES', 'GENRES_100K', 'LAYOUTS', 'MOVIELENS', 'MOVIELENS_URL', 'SHAPES', 'GROUPS', 'LIKED_GROUPS', 'BOOST',
-           'InputError', 'Ratings', 'title_year', 'ratings_from_frame', 'read_ratings', 'download_movielens',
-           'load_movielens', 'summary', 'rating_histogram', 'long_tail', 'activity', 'plot_ratings', 'damped_means',
-           'Batch', 'to_batch', 'row_offset', 'Held', 'HonestyWarning', 'check_split', 'Split', 'split_pairs',
-           'split_fold', 'split_per_user', 'split_users', 'split_by_time', 'Shape', 'shape_at', 'gini',
-           'synthetic_ratings']
+__all__ = ['ALIASES', 'GENRES_100K', 'PACKED', 'LAYOUTS', 'MOVIELENS', 'MOVIELENS_URL', 'TRIES', 'SHAPES', 'GROUPS',
+           'LIKED_GROUPS', 'BOOST', 'InputError', 'Ratings', 'title_year', 'ratings_from_frame', 'read_ratings',
+           'download_movielens', 'load_movielens', 'summary', 'rating_histogram', 'long_tail', 'activity',
+           'plot_ratings', 'damped_means', 'Batch', 'to_batch', 'row_offset', 'Held', 'HonestyWarning', 'check_split',
+           'Split', 'split_pairs', 'split_fold', 'split_per_user', 'split_users', 'split_by_time', 'Shape', 'shape_at',
+           'gini', 'synthetic_ratings']
 
 # %% ../nbs/00_data.ipynb #7189ab21
 class InputError(ValueError):
@@ -311,14 +311,25 @@ def _seconds(t: pd.Series, where: str, unit: str) -> np.ndarray:
         raise InputError(f"{where}, {unit} {t.index[i]}, column timestamp: {repr(t.iloc[i])[:80]} is neither seconds since 1970 nor a date.")
     return d.dt.tz_localize(None).astype("datetime64[s]").astype(np.int64).to_numpy()
 
-# %% ../nbs/00_data.ipynb #588da02e
+# %% ../nbs/00_data.ipynb #89226818
 GENRES_100K = ("unknown Action Adventure Animation Children's Comedy Crime Documentary Drama Fantasy Film-Noir Horror Musical "
                "Mystery Romance Sci-Fi Thriller War Western").split()
 
+PACKED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\0": "xz", b"(\xb5/\xfd": "zstd", b"PK\x03\x04": "zip", b"PAR1": "Parquet"}  # how such files begin
+
+def _bytes(path: Any) -> bytes:
+    "What is in a file, or in a member of a zip, unless that would unpack to a hundred times its size and more: no ratings do, but a few kilobytes made to fill the memory."
+    if not isinstance(path, zipfile.Path): return path.read_bytes()
+    info = path.root.getinfo(path.at)
+    if info.file_size > max(2**26, 100 * info.compress_size): raise InputError(f"{path}: its {info.compress_size:,} bytes say that they unpack to {info.file_size:,}, which no ratings do; it was not unpacked.")
+    with path.open("rb") as f: return f.read(info.file_size)  # and not one byte more, whatever is in it
+
 def _text(path: Any) -> str:
-    "The text of a file (a path or a member of a zip): UTF-8 where it is that, else latin-1; lines end in a line feed."
-    data = path.read_bytes()
-    try: text = data.decode("utf-8-sig")
+    "The text of a file (a path or a member of a zip): UTF-16 where it says so, UTF-8 where it is that, else latin-1; lines end in a line feed."
+    data = _bytes(path)
+    for begin, kind in PACKED.items():
+        if data.startswith(begin): raise InputError(f"{path}: it is no text but {kind}; " + (f"let its name end in .{kind.lower()}." if kind in ("zip", "Parquet") else "unpack it first."))
+    try: text = data.decode("utf-16" if data.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig")
     except UnicodeDecodeError: text = data.decode("latin-1")
     if not text.strip(): raise pd.errors.EmptyDataError
     return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
@@ -379,7 +390,7 @@ def _read_movies(
         rows.append((int(f[0]), f[1] if sep == "|" else sep.join(f[1:-1]), genres))
     return pd.DataFrame(rows, columns=["movie", "title", "genres"])
 
-# %% ../nbs/00_data.ipynb #cf2b2fda
+# %% ../nbs/00_data.ipynb #dc326a1a
 def _plain_table(
     path: Any,  # a Path or zipfile.Path to a text file
 ) -> pd.DataFrame | None:  # columns user, movie, rating[, timestamp]: int64, int64, float32, int64; None: not that plain
@@ -387,7 +398,7 @@ def _plain_table(
     import pyarrow as pa
     from pyarrow import csv as arrow_csv
     types = {"user": pa.int64(), "movie": pa.int64(), "rating": pa.float32(), "timestamp": pa.int64()}
-    unpacked = None if isinstance(path, Path) else path.read_bytes()
+    unpacked = None if isinstance(path, Path) else _bytes(path)
     with path.open("rb") if unpacked is None else BytesIO(unpacked) as f:
         try: names = next(csv.reader([f.readline(200).decode("utf-8-sig", "replace").strip()]), [])
         except csv.Error: return None
@@ -403,7 +414,7 @@ def _plain_table(
     del table  # so that each column is given back once it is copied out
     return pd.DataFrame({c: columns.pop(c).to_numpy() for c in ours}, copy=False)
 
-# %% ../nbs/00_data.ipynb #d874a989
+# %% ../nbs/00_data.ipynb #18a6cde8
 LAYOUTS = (("u.data", "u.item"), ("ratings.dat", "movies.dat"), ("ratings.csv", "movies.csv"), ("ratings.parquet", "movies.parquet"), ("ratings.parquet", "movies.dat"))
 
 def _find_folder(root: Any, depth: int = 2) -> tuple[Any, Any] | None:
@@ -417,6 +428,10 @@ def _find_folder(root: Any, depth: int = 2) -> tuple[Any, Any] | None:
             if found := _find_folder(d, depth - 1): return found
     return None
 
+def _parquet(path: Any) -> pd.DataFrame:
+    "A Parquet file, or a member of a zip. (Given a name in place of an open file, pandas would look for columns in the names of the folders.)"
+    with path.open("rb") if isinstance(path, Path) else BytesIO(_bytes(path)) as f: return pd.read_parquet(f)
+
 def read_ratings(
     source: pd.DataFrame | str | os.PathLike[str],  # frame, or path of a CSV, Parquet, MovieLens folder or MovieLens zip
     movies: pd.DataFrame | None = None,  # titles for a single file or frame: columns movie, title[, genres]
@@ -427,6 +442,7 @@ def read_ratings(
     path: Any = Path(source)
     where = str(path)
     with _plain_errors(where):
+        if path.exists() and not path.is_dir() and not path.is_file(): raise InputError(f"{where}: it is a pipe or a device, which can be read only once; write it to a file first.")
         if path.is_dir() or path.suffix.lower() == ".zip":
             if not path.is_dir() and not path.is_file(): raise FileNotFoundError
             found = _find_folder(path if path.is_dir() else zipfile.Path(path))
@@ -434,16 +450,16 @@ def read_ratings(
             path, m = found
             where = f"{where}/{path.name}"
             if m is not None and movies is None:
-                with _plain_errors(f"{source}/{m.name}"): movies = pd.read_parquet(m) if m.name.endswith(".parquet") else _read_movies(m, f"{source}/{m.name}")
+                with _plain_errors(f"{source}/{m.name}"): movies = _parquet(m) if m.name.endswith(".parquet") else _read_movies(m, f"{source}/{m.name}")
         with _plain_errors(where):
             if path.name.lower().endswith((".parquet", ".pq")):
-                with path.open("rb") as f: df, unit = pd.read_parquet(f), "row"
+                df, unit = _parquet(path), "row"
             elif (plain := _plain_table(path)) is not None and (r := _from_integers(plain, movies, where)) is not None: return r._with(name=name) if name else r
             else: df, unit = _read_table(path, where), "line"
         r = ratings_from_frame(df, movies, where, unit)
     return r._with(name=name) if name else r
 
-# %% ../nbs/00_data.ipynb #35d14562
+# %% ../nbs/00_data.ipynb #dac95807
 MOVIELENS = {  # edition: checksum of its zip as published beside it (md5), or of the newest edition seen (sha256)
     "ml-100k": "md5:0e33842e24a9c977be4e0107933c0723",
     "ml-1m": "md5:c4d9eecfca2ab87c1945afe126590906",
@@ -454,6 +470,7 @@ MOVIELENS = {  # edition: checksum of its zip as published beside it (md5), or o
     "ml-latest-small": "sha256:696d65a3dfceac7c45750ad32df2c259311949efec81f0f144fdfb91ebc9e436",
 }
 MOVIELENS_URL = "https://files.grouplens.org/datasets/movielens/"
+TRIES = 4  # of a download: with 1, 2 and 3 seconds between, after a lost connection, an answer that is no success, or a wrong checksum
 
 def download_movielens(
     name: str,  # an edition: a key of `registry`
@@ -466,15 +483,18 @@ def download_movielens(
     if name not in registry: raise InputError(f"There is no MovieLens edition {name!r}; there are: bundled, {', '.join(registry)}.")
     import pooch
     pooch.get_logger().setLevel("WARNING")
-    folder = Path(cache or os.environ.get("SAEREC_CACHE") or pooch.os_cache("saerec"))
+    folder, file, algorithm = Path(cache or os.environ.get("SAEREC_CACHE") or pooch.os_cache("saerec")), f"{name}.zip", registry[name].partition(":")[0]
     bar = sys.stderr.isatty() if progress is None else progress
-    get = pooch.HTTPDownloader(progressbar=bar, timeout=60)
-    address = url.rstrip("/") + f"/{name}.zip"
-    try: return Path(pooch.retrieve(address, registry[name], fname=f"{name}.zip", path=folder, downloader=get))
-    except ValueError as e:
-        raise InputError(f"{address}: the checksum differs from the published {registry[name]} ({str(e).splitlines()[0][:120]}); try again, or fetch the zip yourself and give its path.") from None
+    address = f"{url.rstrip('/')}/{file}"
+    by_hand = f"fetch it by other means, see that its {algorithm} is {registry[name].partition(':')[2]}, and put it at {folder / file}"
+    try:
+        known = pooch.create(folder, url.rstrip("/") + "/", registry={file: registry[name]}, retry_if_failed=TRIES - 1)
+        return Path(known.fetch(file, downloader=pooch.HTTPDownloader(progressbar=bar, timeout=60)))
+    except ValueError: raise InputError(f"{address}: in {TRIES} tries its checksum differs from the published one, and nothing was kept; try again later, or {by_hand}.") from None
     except OSError as e:
-        raise InputError(f"{address} could not be downloaded ({type(e).__name__}); check the network, or fetch the zip by other means and give its path.") from None
+        if not hasattr(e, "response"): raise InputError(f"{e.filename or folder}: {address} cannot be kept there ({e.strerror or type(e).__name__}); free the disk, or give another folder with --cache or $SAEREC_CACHE.") from None
+        answer = getattr(e.response, "status_code", None)  # it is one of requests, with which pooch downloads
+        raise InputError(f"{address} could not be downloaded in {TRIES} tries ({f'the server answers {answer}' if answer else type(e).__name__}); check the network, or {by_hand}.") from None
 
 def load_movielens(
     name: str = "bundled",  # "bundled" (offline) or an edition of `MOVIELENS` (downloaded, checked, cached)

@@ -1,23 +1,36 @@
-"""A training that is killed (SIGKILL) at any moment, also while it writes its checkpoint, goes on to the weights that it would have had.
+"""A training that is killed (SIGKILL) at any moment, also while it writes its checkpoint, goes on to the weights that it would have had; so does
+one that is stopped by Ctrl-C or by a full disk. Two trainings do not get into each other's way.
 
 Three kills in the default run, fifty with --slow."""
+import json
 import multiprocessing
 import os
 import random
+import shutil
 import signal
+import subprocess
+import sys
+import tempfile
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from saerec.data import load_movielens, split_users
+from saerec import cli as cli_module
+from saerec import train as train_module
+from saerec.cli import main
+from saerec.data import InputError, load_movielens, split_users
 from saerec.train import fit, make_model
 
 EPOCHS = 8
 START = multiprocessing.get_context("forkserver")
-START.set_forkserver_preload(["saerec.train"])
+START.set_forkserver_preload(["saerec.cli"])
 
 
 def work(folder: str, started, finished) -> None:
@@ -65,3 +78,210 @@ def test_killed_at_random_moments(kills: int, tmp_path: Path, note) -> None:
         assert all(torch.equal(wanted[k], found[k]) for k in wanted), f"round {rounds} ended with other weights"
         rounds += 1
     note(f"{done} kills in {rounds} trainings of {seconds:.1f} s, {half} of them while a checkpoint was written; all ended with the same weights")
+
+
+# --- `saerec train` where something goes wrong around it ---
+
+SMALL = ["--epochs", "4", "--held-out", "15", "--ranker", "network"]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    "100 people and the movies that are often rated: a training of two seconds."
+    r = load_movielens()
+    r = r.select(r.user < 100)
+    file = tmp_path_factory.mktemp("data") / "small.csv"
+    r.only_movies(np.flatnonzero(np.bincount(r.movie, minlength=r.n_movies) >= 10)).frame().drop(columns="time").to_csv(file, index=False)
+    return file
+
+
+@pytest.fixture(scope="module")
+def undisturbed(data: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    "The weights of a training that nothing happens to."
+    out = tmp_path_factory.mktemp("undisturbed") / "model"
+    assert main(["train", "--data", str(data), "--out", str(out), *SMALL, "--json"]) == 0
+    return (out / "weights.safetensors").read_bytes()
+
+
+def goes_on(data: Path, out: Path, undisturbed: bytes) -> None:
+    "With --resume a training ends with the weights of one that nothing happened to, and leaves nothing behind."
+    assert main(["train", "--data", str(data), "--out", str(out), *SMALL, "--json", "--resume"]) == 0
+    assert (out / "weights.safetensors").read_bytes() == undisturbed
+    assert [o.name for o in out.parent.iterdir()] == [out.name]
+
+
+def one_sentence(code: int | None, err: str, *parts: str) -> None:
+    told = [line for line in err.splitlines() if line.startswith("saerec: ") and not line.startswith("saerec: warning: ")]
+    assert code == 1 and "Traceback" not in err and len(told) == 1, err
+    assert all(p in told[0] for p in parts) and told[0].endswith("."), told[0]
+
+
+def shell(trick: Callable[[], None], out: str, err: str, argv: list[str]) -> None:
+    "What a shell does with `saerec`, in a process that has torch already, after something was tampered with."
+    torch.set_num_threads(1)
+    for fd, file in ((1, out), (2, err)): os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666), fd)
+    sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", buffering=1, closefd=False)
+    trick()
+    code = main(argv)
+    for stream in (sys.stdout, sys.stderr): stream.flush()
+    os._exit(code)
+
+
+class Train:
+    "`saerec train` in a process of its own."
+    def __init__(self, trick: Callable[[], None], data: Path, out: Path, notes: Path) -> None:
+        self.files = notes / "stdout", notes / "stderr"
+        self.process = START.Process(target=shell, args=(trick, *map(str, self.files), ["train", "--data", str(data), "--out", str(out), *SMALL, "--json"]))
+        self.process.start()
+        self.pid = self.process.pid or 0
+
+    def wait_for(self, text: str) -> None:
+        until = time.monotonic() + 60
+        while not self.files[1].exists() or text not in self.files[1].read_text():
+            assert self.process.is_alive() and time.monotonic() < until, f"it ended before {text!r}"
+            time.sleep(0.02)
+
+    def end(self) -> tuple[int | None, str, str]:
+        self.process.join(60)
+        return self.process.exitcode, self.files[0].read_text(), self.files[1].read_text()
+
+
+def count_checkpoints(then: Callable[[int, str], None], before: bool) -> None:
+    "Write a checkpoint after every epoch, whatever the clock says, and do something before or after those of the second network."
+    calls, real, clock = 0, train_module.save_checkpoint, iter(range(0, 10**9, 100))
+    def save(path: Any, *rest: Any) -> None:
+        nonlocal calls
+        calls += "ranking" in str(path)
+        if before: then(calls, str(path))
+        real(path, *rest)
+        if not before: then(calls, str(path))
+    train_module.save_checkpoint = save
+    train_module.time.perf_counter = lambda: float(next(clock))
+
+
+@pytest.fixture
+def full_disk(tmp_path: Path) -> Iterator[Path]:
+    "A file system of some megabytes."
+    if os.name == "nt" or os.getuid() or not shutil.which("mount"): pytest.skip("a small file system can be mounted by root only")
+    place = tmp_path / "disk"
+    place.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=128m", "tmpfs", str(place)], capture_output=True).returncode: pytest.skip("mounting is not permitted here")
+    yield place
+    subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+def fills_the_disk() -> None:
+    def fill(calls: int, path: str) -> None:
+        if calls == 3: Path(path).parent.with_name("ballast").write_bytes(bytes(shutil.disk_usage(Path(path).parent).free - 100_000))
+    count_checkpoints(fill, before=True)
+
+
+def test_full_disk(full_disk: Path, data: Path, tmp_path: Path, undisturbed: bytes) -> None:
+    "A disk that is full at the third epoch of the second network: one sentence; with room again the training goes on to the same weights."
+    code, out, err = Train(fills_the_disk, data, full_disk / "model", tmp_path).end()
+    one_sentence(code, err, "No space left on device", "ranking.safetensors", "what was there before is unchanged")
+    where = full_disk / ".model-training"
+    assert out == "" and sorted(o.name for o in where.iterdir()) == ["likes.safetensors", "ranking.safetensors"]
+    with safe_open(where / "ranking.safetensors", "pt") as f: assert json.loads(f.metadata()["saerec"])["epoch"] == 2
+    (full_disk / "ballast").unlink()
+    goes_on(data, full_disk / "model", undisturbed)
+
+
+def allows_no_large_file() -> None:
+    import resource
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="this system has no RLIMIT_FSIZE")
+def test_no_file_so_large(data: Path, tmp_path: Path) -> None:
+    "A limit on the size of files, met by the first checkpoint: one sentence, and nothing is left."
+    (tmp_path / "place").mkdir()
+    code, out, err = Train(allows_no_large_file, data, tmp_path / "place" / "model", tmp_path).end()
+    one_sentence(code, err, "likes.safetensors: it cannot be written", "File too large")
+    assert out == "" and list((tmp_path / "place").iterdir()) == []
+
+
+def becomes_nobody() -> None:
+    b"a".decode("utf-8-sig")  # Python itself may lie where only root can read
+    os.setuid(65534)
+
+
+@pytest.mark.skipif(os.name == "nt" or os.getuid() != 0, reason="only root can become somebody who may not write here")
+def test_read_only_folder(data: Path, tmp_path: Path) -> None:
+    "One sentence before anything is trained, and nothing is written."
+    with tempfile.TemporaryDirectory() as place:  # pytest's own folders are closed to others
+        os.chmod(place, 0o555)
+        (Path(place) / "small.csv").write_bytes(data.read_bytes())
+        code, out, err = Train(becomes_nobody, Path(place) / "small.csv", Path(place) / "model", tmp_path).end()
+        one_sentence(code, err, "Permission denied", "choose another place")
+        assert out == "" and "epoch" not in err and os.listdir(place) == ["small.csv"]
+
+
+def test_file_in_the_way(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("mine")
+    code = main(["train", "--data", str(data), "--out", str(tmp_path / "file" / "model"), *SMALL])
+    one_sentence(code, capsys.readouterr().err, "it cannot be written")
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def steps_slowly() -> None:
+    real = train_module.Training.run_step
+    def step(*args: Any) -> Any:
+        time.sleep(0.1)
+        return real(*args)
+    train_module.Training.run_step = step  # type: ignore[method-assign]
+
+
+def loads_for_a_minute() -> None:
+    def load(source: str) -> Any:
+        print("loading", file=sys.stderr, flush=True)
+        time.sleep(60)
+    cli_module.get_data = load
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Ctrl-C cannot be sent to one process on Windows")
+@pytest.mark.parametrize(("trick", "text"), [(steps_slowly, "likes epoch 1/4"), (loads_for_a_minute, "loading")])
+def test_ctrl_c(trick: Callable[[], None], text: str, data: Path, tmp_path: Path, undisturbed: bytes) -> None:
+    "SIGINT from outside, in an epoch and before training: one sentence, exit code 130, nothing lost."
+    (tmp_path / "place").mkdir()
+    p = Train(trick, data, tmp_path / "place" / "model", tmp_path)
+    p.wait_for(text)
+    time.sleep(0.15)
+    os.kill(p.pid, signal.SIGINT)
+    code, out, err = p.end()
+    assert (code, out) == (130, "") and "Traceback" not in err
+    if trick is loads_for_a_minute:
+        assert err.splitlines()[-1] == "saerec: stopped; nothing was written." and list((tmp_path / "place").iterdir()) == []
+        return
+    assert err.splitlines()[-1] == "saerec: stopped; the same command with --resume goes on."
+    with safe_open(tmp_path / "place" / ".model-training" / "likes.safetensors", "pt") as f:
+        assert json.loads(f.metadata()["saerec"])["epoch"] >= 1 and len(f.get_tensor("losses")) >= 1, "the epoch that was begun is lost"
+    goes_on(data, tmp_path / "place" / "model", undisturbed)
+
+
+def waits_at_the_second() -> None:
+    def wait(calls: int, path: str) -> None:
+        if calls == 2:
+            print("second checkpoint", file=sys.stderr, flush=True)
+            time.sleep(60)
+    count_checkpoints(wait, before=False)
+
+
+def test_two_trainings(data: Path, tmp_path: Path, undisturbed: bytes, capsys: pytest.CaptureFixture[str]) -> None:
+    "The second is refused with the number of the first and deletes nothing; once the first is killed there is room, and its half-written file goes."
+    (tmp_path / "place").mkdir()
+    model, where = tmp_path / "place" / "model", tmp_path / "place" / ".model-training"
+    p = Train(waits_at_the_second, data, model, tmp_path)
+    p.wait_for("second checkpoint")
+    before = sorted(where.iterdir())
+    for resume in ([], ["--resume"]):
+        code = main(["train", "--data", str(data), "--out", str(model), *SMALL, *resume])
+        one_sentence(code, capsys.readouterr().err, f"another training (process {p.pid}) is writing there")
+    split = split_users(load_movielens().likes(), seed=0)
+    with pytest.raises(InputError, match=rf"another training \(process {p.pid}\)"):
+        fit(make_model("ranking", split.train.n_movies, hidden=(8,)), split, checkpoint=where / "ranking.safetensors")
+    assert sorted(where.iterdir()) == before and len(before) == 4  # two checkpoints, two locks
+    p.process.kill()
+    p.process.join(60)
+    (where / f".ranking.safetensors.{p.pid}.new").write_bytes(b"half")
+    goes_on(data, model, undisturbed)

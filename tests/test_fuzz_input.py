@@ -1,0 +1,303 @@
+"""Wild files, titles and command lines: each is read rightly, or refused with one sentence; nothing else happens to the disk, and memory stays bounded.
+
+Some hundred inputs in the default run; ten thousand with --slow, and a minute of guided fuzzing where atheris is installed.
+SAEREC_FUZZ_SEED=7 pytest tests/test_fuzz_input.py --slow   tries others."""
+import bz2
+import contextlib
+import gzip
+import importlib.util
+import io
+import os
+import random
+import subprocess
+import sys
+import zipfile
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from test_properties import check_sentence, check_valid
+
+from saerec.cli import main
+from saerec.data import InputError, Ratings, load_movielens, read_ratings
+from saerec.recommend import Recommender, fit_recommender
+
+ROOT = Path(__file__).resolve().parents[1]
+SEED = int(os.environ.get("SAEREC_FUZZ_SEED", "0"))
+pytestmark = pytest.mark.filterwarnings("ignore")  # pandas warns about odd cells; only the outcome counts here
+Rows = list[list[str]]
+Table = set[tuple[int, int, float]]
+
+# --- files ---
+
+ODD = ["", " ", "nan", "NaN", "inf", "-inf", "1e400", "-1", "0", "9" * 400, "1e39", "4,5", "4.5.6", "0x1F", "\0", "1\0", "٣", "½", "2001-02-03", "2001-13-45", "None", "true", '"', '"4', "4\n5", "'", "#", "\ud800".encode("utf-8", "surrogatepass").decode("latin-1"),
+       "\u202e5", "😀", "é", "x" * 3000, "-9223372036854775809", "18446744073709551616", "1_000", "+4", "４"]
+
+
+def cells(rng: random.Random) -> Rows:
+    "Ratings without a fault, as text."
+    pairs = rng.sample([(u, m) for u in range(1, 6) for m in range(1, 6)], rng.randint(1, 12))
+    times = rng.random() < 0.5
+    return [[str(u), str(m), rng.choice(["1", "2.5", "4.0", "5"]), *([str(rng.randint(0, 2 * 10**9))] * times)] for u, m in pairs]
+
+
+def spoil_cells(rng: random.Random, rows: Rows) -> None:
+    "One fault of the table."
+    row = rng.choice(rows)
+    match rng.randrange(6):
+        case 0 if row: row[rng.randrange(len(row))] = rng.choice(ODD)
+        case 1: row.append(rng.choice(["7", "", rng.choice(ODD)]))
+        case 2 if row: row.pop()
+        case 3: rows.append(list(row))
+        case 4:
+            k = rng.randrange(4)
+            for r in rows:
+                if k < len(r): r[k] = ""
+        case _: rows.insert(rng.randrange(len(rows) + 1), [rng.choice(ODD) for _ in range(rng.randrange(6))])
+
+
+def spoil_bytes(rng: random.Random, data: bytes) -> bytes:
+    "One fault of the file."
+    i, j = sorted(rng.randrange(len(data) + 1) for _ in range(2))
+    match rng.randrange(5):
+        case 0: return data[:i]
+        case 1: return data[:i] + data[j:]
+        case 2: return data[:i] + rng.choice([b"\0", b"\xff\xfe", b"\r", b'"', b"\x1a", b";", b"\t", b"\xef\xbb\xbf", rng.randbytes(8)]) + data[i:]
+        case 3: return bytes(b ^ (1 << rng.randrange(8)) if k == i else b for k, b in enumerate(data))
+        case _: return data[:i] + data[i:j] * rng.randint(2, 50) + data[j:]
+
+
+def text_of(rng: random.Random, rows: Rows, header: bool, sep: str) -> bytes:
+    end, encoding = rng.choice(["\n", "\n", "\r\n", "\r", "\n\n"]), rng.choice(["utf-8", "utf-8", "utf-8-sig", "utf-16", "latin-1"])
+    names = rng.choice([["user", "movie", "rating", "timestamp"], ["userId", "movieId", "rating", "timestamp"], [" User_ID", "item", "STARS ", "time"]])
+    lines = ([sep.join(names[:len(rows[0]) if rows else 3])] if header else []) + [sep.join(r) for r in rows]
+    return (end.join(lines) + rng.choice(["", end])).encode(encoding, "replace")
+
+
+def write_wild(rng: random.Random, folder: Path) -> tuple[Path, Table | None]:  # what to read; what has to be found, if that is known
+    "A file, folder, archive or worse."
+    rows = cells(rng)
+    wanted: Table | None = {(int(r[0]), int(r[1]), float(r[2])) for r in rows}
+    for _ in range(rng.choice([0, 0, 1, 1, 2])):
+        spoil_cells(rng, rows)
+        wanted = None
+    sep, header = rng.choice([",", ",", ";", "\t", "::", "|"]), rng.random() < 0.7
+    data = text_of(rng, rows, header, sep)
+    for _ in range(rng.choice([0, 0, 0, 1, 3])):
+        data, wanted = spoil_bytes(rng, data), None
+    kind = rng.choice(["csv"] * 6 + ["folder", "u.data", "zip", "zip", "deep zip", "outside", "torn zip", "gz", "bz2", "parquet", "text as parquet", "text as zip", "link", "loop", "folder.csv", "pipe", "locked", "empty", "random"])
+    path = folder / "r.csv"
+    if kind in ("zip", "deep zip", "outside", "torn zip", "locked"):
+        name = {"deep zip": "a/b/ratings.csv", "outside": rng.choice(["../ratings.csv", "/ratings.csv", "../../../../ratings.csv", "C:\\ratings.csv"])}.get(kind, "ml/ratings.csv")
+        with zipfile.ZipFile(path := folder / "r.zip", "w", rng.choice([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])) as z: z.writestr(name, data)
+        packed = path.read_bytes()
+        if kind == "torn zip": path.write_bytes(spoil_bytes(rng, packed))
+        if kind == "locked": path.write_bytes(packed.replace(b"PK\1\2\x14\x03\x14\0\0\0", b"PK\1\2\x14\x03\x14\0\1\0").replace(b"PK\3\4\x14\0\0\0", b"PK\3\4\x14\0\1\0"))
+        return path, wanted if kind in ("zip", "deep zip") else None
+    if kind in ("folder", "u.data"):
+        (path := folder / "ml").mkdir()
+        (path / ("u.data" if kind == "u.data" else "ratings.csv")).write_bytes(data)
+        if rng.random() < 0.5: (path / ("u.item" if kind == "u.data" else "movies.csv")).write_bytes(spoil_bytes(rng, rng.choice([b"1|Heat (1995)|||\n2|Ran\n", b"movieId,title,genres\n1,Heat (1995),Crime\n", data])))
+        return path, None
+    if kind == "pipe" and hasattr(os, "mkfifo"): os.mkfifo(path)
+    elif kind == "loop": path.symlink_to(path)
+    elif kind == "folder.csv": path.mkdir()
+    elif kind == "link":
+        (folder / "target").write_bytes(data)
+        path.symlink_to(folder / "target")
+        return path, wanted
+    elif kind == "parquet":
+        try: pd.DataFrame(rows).set_axis(["user", "movie", "rating", "timestamp", *map(str, range(9))][:max(map(len, rows), default=0)], axis=1).to_parquet(path := folder / "r.parquet")
+        except (ValueError, OSError): path.write_bytes(data)
+        if rng.random() < 0.3: path.write_bytes(spoil_bytes(rng, path.read_bytes()))
+    elif kind in ("gz", "bz2"): (path := folder / f"r.csv.{kind}").write_bytes((gzip if kind == "gz" else bz2).compress(data))
+    elif kind.startswith("text as"): (path := folder / f"r.{kind[8:]}").write_bytes(data)
+    else:
+        path.write_bytes(b"" if kind == "empty" else rng.randbytes(rng.randrange(300)) if kind == "random" else data)
+        if kind == "csv": return path, wanted
+    return path, None
+
+
+def look(folder: Path) -> dict[str, object]:
+    "What is in a folder, byte for byte."
+    return {str(f.relative_to(folder)): f.read_bytes() if f.is_file() else f.is_symlink() for f in sorted(folder.rglob("*"))}
+
+
+def read_wild(n: int, folder: Path) -> Counter[str]:
+    outcome: Counter[str] = Counter()
+    for k in range(n):
+        rng = random.Random(f"{SEED} {k}")
+        (place := folder / str(k)).mkdir()
+        path, wanted = write_wild(rng, place)
+        before = look(place)
+        try: r = read_ratings(path)
+        except InputError as e:
+            check_sentence(e, path.name)
+            assert wanted is None, f"input {k} has no fault, and is refused: {e}"
+            outcome["refused"] += 1
+        except Exception as e: raise AssertionError(f"input {k}, {path}: {type(e).__name__}: {e}") from e
+        else:
+            check_valid(r)
+            if wanted is not None: assert found(r) == wanted, f"input {k}, {path}: read as other ratings"
+            outcome["read" if wanted is None else "read, and known to be right"] += 1
+        assert look(place) == before, f"input {k}: reading changed the disk"
+        if k % 100 == 99:
+            for old in sorted(folder.rglob("*"), reverse=True): old.rmdir() if old.is_dir() and not old.is_symlink() else old.unlink()
+    return outcome
+
+
+def found(r: Ratings) -> Table:
+    f = r.frame()
+    return set(zip(f.user_id.astype(int), f.movie_id.astype(int), f.rating.astype(float), strict=True))
+
+
+@pytest.mark.parametrize("n", [300, pytest.param(10_000, marks=pytest.mark.slow)])
+def test_wild_files(n: int, tmp_path: Path, note: Callable[[str], None]) -> None:
+    outcome = read_wild(n, tmp_path)
+    assert all(outcome[k] > n / 20 for k in ("refused", "read", "read, and known to be right")), "the inputs are too tame or too wild to mean anything"
+    note(f"{n:,} wild files: " + ", ".join(f"{v:,} {k}" for k, v in outcome.items()))
+
+
+BOMB = """
+import resource, sys
+from saerec.data import InputError, read_ratings
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + 2**27, -1))
+for path in sys.argv[1:]:
+    try: read_ratings(path)
+    except InputError as e: print(e)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the limit of memory is set the way of Linux")
+def test_zip_bomb(tmp_path: Path) -> None:
+    "A zip of some kilobytes that would unpack to half a gigabyte, and one that tells a smaller size: refused within 128 MB."
+    with zipfile.ZipFile(bomb := tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as z, z.open("ml/ratings.csv", "w") as f:
+        f.write(b"userId,movieId,rating\n1,1,4\n")
+        for _ in range(512): f.write(b"\n" * 2**20)
+    with zipfile.ZipFile(bomb) as z: size = z.infolist()[0].file_size
+    (lie := tmp_path / "lie.zip").write_bytes(bomb.read_bytes().replace(size.to_bytes(4, "little"), (1000).to_bytes(4, "little")))
+    p = subprocess.run([sys.executable, "-c", BOMB, str(bomb), str(lie)], capture_output=True, text=True, timeout=120, env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]), "OMP_NUM_THREADS": "1"})
+    assert (p.returncode, p.stderr) == (0, ""), p.stderr
+    told = p.stdout.splitlines()
+    assert len(told) == 2 and "which no ratings do" in told[0] and "lie.zip" in told[1] and "no readable zip" in told[1], told
+
+
+# --- titles and command lines ---
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    "A small recommender, saved."
+    r = load_movielens()
+    r = r.select(r.user < 60)
+    r = r.only_movies(np.flatnonzero(np.bincount(r.movie, minlength=r.n_movies) >= 5))
+    few = {"epochs": 1}
+    return fit_recommender(r, n_held=8, say=None, likes_changes=few, ranking_changes=few, ranker="network").save(tmp_path_factory.mktemp("model") / "model")
+
+
+ALPHABET = ["a", "The ", "Heat", "Toy Story", "(1995)", " (", ")", ",", "=", "\0", "\n", "\t", "\ud800", "\udcff", "\u202e", "\u200f", "\ufeff", "😀", "👩\u200d👩\u200d👧", "é", "e\u0301", "ﬁ", "İ", "ß", "日本", "٣", "1", "9" * 30, "-1", "1e400", "nan", "*", "[", "\\", "'", '"', "{0}", "%s", "x" * 20_000]
+
+
+def wild_title(rng: random.Random) -> str:
+    return "".join(rng.choice(ALPHABET) for _ in range(rng.choice([0, 1, 1, 2, 3, 8])))
+
+
+@pytest.mark.parametrize("n", [150, pytest.param(3000, marks=pytest.mark.slow)])
+def test_wild_titles(n: int, model: Path) -> None:
+    rec, rng = Recommender.load(model), random.Random(SEED)
+    titles = set(rec.movies.title)
+    outcome: Counter[bool] = Counter()
+    asks: list[Callable[[object], pd.DataFrame]] = [lambda t: rec.recommend({t: 4.0}, n=3), lambda t: rec.similar(t, n=3), lambda t: rec.explain({"Fargo (1996)": 4.0}, t), lambda t: rec.recommend({"Fargo (1996)": 4.0}, exclude=[t], n=3),  # type: ignore[list-item]
+            lambda t: rec.recommend({"Fargo (1996)": t}, n=3), lambda t: rec.recommend(t, n=3), lambda t: rec.recommend({"Fargo (1996)": 4.0}, genres=[str(t)], n=3)]  # type: ignore[dict-item, arg-type]
+    for _ in range(n):
+        title: object = rng.choice([wild_title(rng), wild_title(rng), rng.choice(sorted(titles)), rng.choice([0, -1, 10**30, 1.5, float("nan"), float("inf"), np.int64(1), True])])
+        try: table = rng.choice(asks)(title)
+        except InputError as e:
+            assert str(e).isprintable() and len(str(e)) <= 500 and str(e).endswith((".", "?")), f"{title!r}: {e}"
+            outcome[False] += 1
+        else:
+            assert set(table.title) <= titles and np.isfinite(table.select_dtypes("number").to_numpy()).all()
+            outcome[True] += 1
+    assert min(outcome.values()) > n / 20
+
+
+def command(rng: random.Random, model: Path, place: Path) -> list[str]:
+    "A command line that is nearly one."
+    odd = [*ALPHABET, "0", "-5", "5", "", ".", "..", "/", "/dev/null", str(place / "file"), str(place / "none" / "x"), str(model), str(place), "a\0b", "--", "-", "-n"]
+    verb = rng.choice(["recommend", "recommend", "similar", "explain", "train", "evaluate", "export", "download", "serve", "oops"])
+    options = {"recommend": ["--user", "-n", "--genre", "--years", "--exclude", "--diversity"], "similar": ["-n"], "explain": ["--user"], "train": ["--seed", "--threshold", "--held-out", "--epochs", "--lr", "--ranker"],
+               "evaluate": ["--data", "--protocol", "--seeds"], "export": ["--onnx"], "download": ["--cache"], "serve": ["--host"]}.get(verb, [])
+    said = [verb]
+    if verb in ("recommend", "similar", "explain", "export"): said += ["--model", rng.choice([str(model)] * 4 + odd)]
+    if verb in ("evaluate", "serve"): said += ["--model", rng.choice(odd[-13:-6])]
+    if verb == "train": said += ["--data", str(place / "file"), "--out", rng.choice(odd)]  # no ratings: refused before anything is trained
+    for _ in range(rng.randrange(4)): said += [rng.choice([wild_title(rng), f"Fargo (1996)={rng.choice(ODD)}", "Toy Story (1995)=5", rng.choice(odd)])]
+    for o in rng.sample(options, min(len(options), rng.randrange(3))): said += [o, rng.choice(odd)]
+    return said + ["--json"] * (rng.random() < 0.3)
+
+
+@contextlib.contextmanager
+def captured() -> Iterator[tuple[io.StringIO, io.StringIO]]:
+    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err: yield out, err
+
+
+@pytest.mark.parametrize("n", [100, pytest.param(2000, marks=pytest.mark.slow)])
+def test_wild_command_lines(n: int, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    "Exit code 0, 1 with one sentence, or 2 with the usage; nothing on the disk but what was asked for."
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    before, saved, codes = look(tmp_path), look(model), Counter[object]()
+    for k in range(n):
+        argv = command(random.Random(f"{SEED} {k}"), model, tmp_path)
+        with captured() as (out, err):
+            try: code: object = main(argv)
+            except SystemExit as e: code = e.code
+            except Exception as e: raise AssertionError(f"command {k}: {argv!r:.600}: {type(e).__name__}: {e}") from e
+        codes[code] += 1
+        if code == 1: assert out.getvalue() == "" and err.getvalue().count("\n") == 1 and err.getvalue().strip().isprintable(), f"command {k}: {argv!r:.300}: {err.getvalue():.600}"
+        assert code in (0, 1, 2), f"command {k}: {argv!r}"
+        if argv[0] == "export" and code == 0: before = look(tmp_path)
+        assert look(tmp_path) == before, f"command {k}: {argv!r} changed the disk"
+    assert look(model) == saved and codes[1] > n / 10, codes
+
+
+# --- guided by coverage ---
+
+GUIDED = """
+import sys, tempfile, warnings
+from pathlib import Path
+import atheris
+import pandas, torch, pyarrow.csv  # not instrumented
+with atheris.instrument_imports(include=["saerec.data"]): from saerec.data import InputError, read_ratings
+warnings.simplefilter("ignore")
+place = Path(tempfile.mkdtemp())
+NAMES = ["r.csv", "r.zip", "r.parquet", "u.data", "ratings.dat"]
+def one(data):
+    path = place / NAMES[data[0] % len(NAMES)] if data else place / "r.csv"
+    path.write_bytes(data[1:])
+    try: read_ratings(path)
+    except InputError as e: assert str(e).isprintable() and len(str(e)) <= 500
+atheris.Setup([sys.argv[0], *sys.argv[1:]], one)
+atheris.Fuzz()
+"""
+
+
+@pytest.mark.slow
+def test_guided_fuzzing(tmp_path: Path, note: Callable[[str], None]) -> None:
+    "A minute of inputs that are bred for reaching new lines of saerec.data."
+    if not importlib.util.find_spec("atheris"): pytest.skip("atheris is not installed: pip install atheris (Linux and macOS)")
+    (seeds := tmp_path / "seeds").mkdir()
+    rng = random.Random(SEED)
+    for k in range(60):
+        (place := tmp_path / str(k)).mkdir()
+        path, _ = write_wild(rng, place)
+        if path.is_file(): (seeds / str(k)).write_bytes(bytes([{".zip": 1, ".parquet": 2}.get(path.suffix, 0)]) + path.read_bytes())
+    p = subprocess.run([sys.executable, "-c", GUIDED, "-max_total_time=60", "-timeout=20", "-rss_limit_mb=4096", str(seeds)], cwd=tmp_path, capture_output=True, text=True, timeout=300, env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]), "OMP_NUM_THREADS": "1"})
+    done = [line for line in p.stderr.splitlines() if line.startswith("Done ")]
+    assert p.returncode == 0 and done, (p.stdout + p.stderr)[-3000:]
+    note(f"guided fuzzing of saerec.data: {done[0]}")
