@@ -196,17 +196,17 @@ def training_room(
     finally:
         with suppress(OSError): where.rmdir()  # empty: there is nothing to go on with
 
-# %% ../nbs/06_cli.ipynb #6cf969ce
+# %% ../nbs/06_cli.ipynb #86510bb1
 def run_train(args: argparse.Namespace) -> tuple[dict[str, Any], str]:  # for --json; for people
     "Train, test once, save, and recommend to an example person."
     start = time.perf_counter()
-    r = get_data(args.data)
     out = Path(args.out)
     if out.name in ("", "..") or "\0" in args.out: raise InputError(f"{args.out!r}: the folder needs a name of its own; give one with --out, such as model.")
     if out.is_file() or (out.is_dir() and any(out.iterdir()) and not (out / "recommender.json").is_file()): raise InputError(f"{out}: there is something else there already; give another folder with --out.")
     if args.epochs is not None and args.epochs < 1: raise InputError(f"--epochs {args.epochs}: one epoch or more is needed.")
     if args.lr is not None and not 0 < args.lr < math.inf: raise InputError(f"--lr {args.lr:g}: it has to be above 0.")
     changes = {k: v for k in ("epochs", "lr") if (v := getattr(args, k)) is not None}
+    r = get_data(args.data)
     make_splits(r.likes(args.threshold), args.seed, args.held_out)  # data too small are refused before anything is printed
     with training_room(out, args.resume) as where:
         print(show(summary(r, threshold=args.threshold).T.rename_axis(None)), file=sys.stderr, flush=True)

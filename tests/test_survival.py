@@ -26,6 +26,7 @@ from saerec import cli as cli_module
 from saerec import train as train_module
 from saerec.cli import main
 from saerec.data import InputError, load_movielens, split_users
+from saerec.distributed import main as program
 from saerec.train import fit, make_model
 
 EPOCHS = 8
@@ -283,5 +284,17 @@ def test_two_trainings(data: Path, tmp_path: Path, undisturbed: bytes, capsys: p
     assert sorted(where.iterdir()) == before and len(before) == 4  # two checkpoints, two locks
     p.process.kill()
     p.process.join(60)
-    (where / f".ranking.safetensors.{p.pid}.new").write_bytes(b"half")
+    (half := where / f".ranking.safetensors.{p.pid}.new").write_bytes(b"half")
+    with train_module.alone(where / "ranking.safetensors"): assert not half.exists()
     goes_on(data, model, undisturbed)
+
+
+def test_a_rival_of_the_program(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    "`python -m saerec.train` into a folder where another is at work: refused, and nothing there is touched."
+    (tmp_path / "training.json").write_text("of the other")
+    with train_module.alone(tmp_path / "checkpoint.safetensors"):
+        (tmp_path / ".checkpoint.safetensors.7.new").write_bytes(b"half of the other")
+        before = sorted(o.name for o in tmp_path.iterdir())
+        assert program(["--out", str(tmp_path), "--epochs", "1", "--hidden", "8"]) == 1
+        assert f"another training (process {os.getpid()}) is writing there" in capsys.readouterr().err
+        assert sorted(o.name for o in tmp_path.iterdir()) == before and (tmp_path / "training.json").read_text() == "of the other"
