@@ -66,7 +66,7 @@ def other_titles(
     inside = re.findall(r"\(([^()]*)\)", title)
     return [t for o in inside if (t := re.sub(r"^\s*a\.?k\.?a\.?:?\s+", "", o, flags=re.I).strip()) and not re.fullmatch(r"[0-9–-]+", t)]
 
-# %% ../nbs/04_recommend.ipynb #6d047f54
+# %% ../nbs/04_recommend.ipynb #1a1e8330
 class Titles:
     "Finds movie codes by title or id."
     def __init__(self,
@@ -91,6 +91,7 @@ class Titles:
         if not isinstance(movie, str):
             if str(movie) not in self.ids: raise InputError(f"There is no movie with the id {movie}.")
             return self.ids[str(movie)]
+        if len(self.exact.get(movie, ())) == 1: return self.exact[movie][0]
         name, year = plain_title(movie)
         found = self.exact.get(movie) or self.plain.get((name, year)) or self.other.get((name, year), [])
         if len(found) == 1: return found[0]
@@ -249,7 +250,7 @@ def for_one(
         ranker.decoder.data = ranker.decoder.data.T.contiguous().T
     return ranker
 
-# %% ../nbs/04_recommend.ipynb #d513af86
+# %% ../nbs/04_recommend.ipynb #816527b7
 FEW_ENOUGH = 512  # likes that are left out one by one
 FORMATS = (1, 2)  # of saved folders that can be read: 2 where a stack ranks, which old versions cannot read
 
@@ -426,7 +427,7 @@ class Recommender:
         common = common[:len(top) + len(row.movies)]
         same = int(torch.isin(top, common[~torch.isin(common, row.movies)][:len(top)]).sum())
         told = f"{len(row.movies)} rating{'s' * (len(row.movies) != 1)}, of which {likes} {'are likes' if likes != 1 else 'is a like'} that the model can use; {same} of the {len(top)} films would also be listed for somebody of whom nothing is known."
-        if len(top) and 2 * same >= len(top): told += " It leans on what is popular."
+        if len(top) and 2 * same >= len(top): told += " It is hardly this person's own yet."
         return told + (" The model was never measured on people with so few likes." if likes < FEW_LIKES else "")
 
     @cached_property
