@@ -212,7 +212,7 @@ def model_scores(
     parts = [{k.split(".", 1)[1]: t for k, t in w.items() if k.startswith(f"{i}.")} for i in range(len(about["members"]))]
     return sum(about["weights"][name] * _standardized(model_scores(m, part, movies, values)) for (name, m), part in zip(about["members"].items(), parts, strict=True))
 
-# %% ../nbs/04_portable.ipynb #4e7128f8
+# %% ../nbs/04_portable.ipynb #7c57ffb4
 OPTIONS: dict[str, dict[str, Callable[[Any], bool]]] = {  # of each kind of model
     "StackedAutoencoder": {"n_movies": _count, "hidden": _hidden, "activation": lambda v: v in [*ACTIVATIONS], "residual": _flag, "tied": _flag, "dislikes": _flag, "centred": _flag, "dropout": lambda v: _number(v, 0, 1), "damping": lambda v: _number(v, 0)},
     "EDLAE": {"regularization": _number, "dropout": _number, "dislikes": _number, "balance": _number},
@@ -220,7 +220,8 @@ OPTIONS: dict[str, dict[str, Callable[[Any], bool]]] = {  # of each kind of mode
 
 def _stack_options(about: Mapping[str, Any]) -> bool:
     "Whether a stack has members, and of each a weight, 0 or more, one above 0."
-    members, weights = about.get("members"), about.get("weights")
+    members: Any = about.get("members")
+    weights: Any = about.get("weights")
     return _dict(members) and _dict(weights) and set(about) == {"kind", "members", "weights"} and 1 <= len(members) <= 64 and set(members) == set(weights) and all(
         _dict(m) and m.get("kind") in [*OPTIONS] for m in members.values()) and all(_number(w, 0) for w in weights.values()) and max(weights.values()) > 0
 
