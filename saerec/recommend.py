@@ -245,9 +245,9 @@ def left_out(
     offsets = torch.cat([torch.zeros(1, dtype=torch.int64), keep.sum(1).cumsum(0)])
     return Batch(offsets, rest[keep], row.values[None].expand(len(movies) + 1, -1)[keep], row.n_movies, torch.arange(len(movies) + 1))
 
-# %% ../nbs/04_recommend.ipynb #be29e263
+# %% ../nbs/04_recommend.ipynb #e752b29c
 def for_one(
-    ranker: StackedAutoencoder | RankStack,
+    ranker: StackedAutoencoder | RankStack,  # a stack, and a network with a tied decoder, are left as they are
 ) -> StackedAutoencoder | RankStack:  # the same object
     "Lay out the decoder of a single network for products with single codes: same shape, same numbers, columns together."
     if isinstance(ranker, StackedAutoencoder) and ranker.decoder is not None:
@@ -744,7 +744,7 @@ def model_card(
     ]
     return "\n\n".join(o for o in parts if o) + "\n"
 
-# %% ../nbs/04_recommend.ipynb #e2e90206
+# %% ../nbs/04_recommend.ipynb #40216cf2
 def _write(rec: Recommender, folder: Path, ratings: bool) -> None:
     "The files of a saved recommender, readable for everybody."
     from safetensors.torch import save_file
@@ -763,7 +763,7 @@ def _write(rec: Recommender, folder: Path, ratings: bool) -> None:
 
 def _sign(folder: Path, info: dict[str, Any]) -> None:
     "Write the manifest, with size and hash of every file, and see to it that all is on the disk."
-    files = {}
+    files: dict[str, dict[str, Any]] = {}
     for f in sorted(folder.iterdir()):
         with open(f, "rb") as file: files[f.name] = {"size": f.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
     if large := next((k for k, o in files.items() if o["size"] > LIMITS[k]), None): raise InputError(f"{large} would have {files[large]['size']:,} bytes, and more than {LIMITS[large]:,} are never read; train on fewer movies or people.")
@@ -774,11 +774,11 @@ def _sign(folder: Path, info: dict[str, Any]) -> None:
         f.chmod(0o644)
     folder.chmod(0o755)
 
-# %% ../nbs/04_recommend.ipynb #6cfe7d77
+# %% ../nbs/04_recommend.ipynb #bb48a6de
 def _replace(path: Path, new: Path) -> None:
     "Put a new folder where an old one may be; if that fails the old one stays."
     if not path.exists() and (aside := set_aside(path)): aside.rename(path)  # of a process that was killed here
-    moved = []
+    moved: list[Path] = []
     try:
         while True:
             try:
