@@ -52,8 +52,8 @@ def open_file(
         if isinstance(e, ValueError) and not isinstance(e, UnicodeError): raise
         raise ValueError(f"{path}: it cannot be read ({getattr(e, 'strerror', None) or e}); {AGAIN}.") from None
 
-# %% ../nbs/04_portable.ipynb #da12fce9
-def _number(v: Any, low: float = -1e300, high: float = 1e300) -> bool: return type(v) in (int, float) and low <= v <= high
+# %% ../nbs/04_portable.ipynb #4c8b8fb1
+def _number(v: Any, low: float = -1e300, high: float = 1e300) -> bool: return low <= v <= high and (type(v) is float or abs(v) < 2**53) if type(v) in (int, float) else False
 def _count(v: Any, least: int = 1) -> bool: return type(v) is int and least <= v < 2**31
 def _hidden(v: Any) -> bool: return isinstance(v, list) and 1 <= len(v) <= 64 and all(map(_count, v))
 def _flag(v: Any) -> bool: return type(v) is bool

@@ -834,7 +834,7 @@ def save(
     except (OSError, SafetensorError) as e: raise InputError(f"{path}: the model cannot be written ({getattr(e, 'strerror', None) or e}); free the disk or give another folder.") from None
     return path
 
-# %% ../nbs/04_recommend.ipynb #323b89ec
+# %% ../nbs/04_recommend.ipynb #cdb24237
 MOST_TEXT = 2**30  # characters of a table, when unpacked
 
 def _check_table(file: Any, rows: int) -> list[str]:  # names of the columns
@@ -848,6 +848,7 @@ def _check_table(file: Any, rows: int) -> list[str]:  # names of the columns
     if other := [f.name for f in schema if f.name not in texts and not (pa.types.is_integer(f.type) or pa.types.is_floating(f.type) or pa.types.is_boolean(f.type) or pa.types.is_null(f.type))]:
         raise ValueError(f"its column {other[0][:60]!r} holds neither numbers nor text")
     packed = pq.read_table(file, columns=texts, read_dictionary=texts)
+    packed.validate(full=True)  # texts are UTF-8
     for name in texts:
         size = sum(pc.sum(pc.take(pc.binary_length(c.dictionary), c.indices)).as_py() or 0 for c in packed[name].chunks)
         if size > MOST_TEXT: raise ValueError(f"its column {name[:60]!r} has {size:,} characters when unpacked, and more than {MOST_TEXT:,} are never read")
