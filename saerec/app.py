@@ -387,7 +387,7 @@ def list_part(
     said = f"{len(visit.stars)} rated. {len(top['movies'])} films for you, first {top['movies'][0]['title']}."
     return part("list", P(top["about"], cls="soft"), Ol(*[film_card(cat, visit, o) for o in top["movies"]])), said
 
-# %% ../nbs/05_app.ipynb #d30fa9e9
+# %% ../nbs/05_app.ipynb #5d979adb
 def controls(
     cat: Catalogue,
     visit: Visit,
@@ -399,12 +399,13 @@ def controls(
 
 def head(
     title: str,  # of the page
+    *script: Any,  # elements that load a script; none: a page without one
 ) -> Any:
     "What every page loads: its own files only."
     return Head(Meta(charset="utf-8"), Meta(name="viewport", content="width=device-width, initial-scale=1"), Meta(name="color-scheme", content="light dark"), Title(title),
-                Link(rel="icon", href="/static/icon.svg", type="image/svg+xml"), Link(rel="stylesheet", href="/static/app.css"), Script("", src="/static/app.js", defer=True))
+                Link(rel="icon", href="/static/icon.svg", type="image/svg+xml"), Link(rel="stylesheet", href="/static/app.css"), *script)
 
-# %% ../nbs/05_app.ipynb #2ddc7238
+# %% ../nbs/05_app.ipynb #57c0dbba
 def page(
     cat: Catalogue,
     visit: Visit,
@@ -418,7 +419,7 @@ def page(
                 Section(taste_part(cat, visit), aria_labelledby="h-taste"), id="visit", action="/", method="get")
     body = Body(A("Skip to the recommendations", href="#h-list", cls="skip"), Header(H1("saerec"), P("Rate a few films; the list renews at once. Everything you say is in the address of this page and nowhere else.", cls="soft")),
                 P(said, id="said", role="status", cls="unseen"), Main(form), Footer(P(f"{cat.rec.info['data']['name']}. Also for programs: ", A("/openapi.json", href="/openapi.json"), cls="soft")))
-    return str(to_xml(Html(head("saerec: films for you"), body, lang="en"), indent=False))
+    return str(to_xml(Html(head("saerec: films for you", Script("", src="/static/app.js", defer=True)), body, lang="en"), indent=False))
 
 def parts(
     cat: Catalogue,

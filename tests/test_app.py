@@ -229,7 +229,7 @@ def axe(tmp_path_factory):
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("size", [WIDE, PHONE], ids=["1280", "390"])
 def test_axe_finds_nothing(tabs, axe, address, size, scheme, note):
-    "The start, a visit with everything open, and a fault, in both widths and colours. bypass_csp lets axe in, nothing else."
+    "The start and a visit with everything open, in both widths and colours. bypass_csp lets axe in, nothing else."
     page = tabs(size, color_scheme=scheme, bypass_csp=True)
     urls = ["", "?r=1-5_6-2_50-4.5_260-4_296-3&d=0.7&q=star+wars&why=%s"]
     why = json.load(urllib.request.urlopen(address[0] + "api/recommend?r=1-5_6-2_50-4.5_260-4_296-3&diversity=0.7&n=1"))["movies"][0]["movie"]
@@ -242,6 +242,25 @@ def test_axe_finds_nothing(tabs, axe, address, size, scheme, note):
         found = page.evaluate("axe.run().then(r => r.violations.map(v => [v.impact, v.id, v.nodes[0].html.slice(0, 150)]))")
         assert not found, found
     if size == WIDE and scheme == "light": note(f"{AXE}: no finding on the page of saerec serve, at 1280 and 390 pixels, light and dark")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("size", [WIDE, PHONE], ids=["1280", "390"])
+def test_fault_page(chromium, axe, address, size, scheme):
+    "What cannot be understood, and an address that is not there: the sentence, a way back, no script that fails, nothing for axe."
+    context = chromium.new_context(viewport=size, color_scheme=scheme, bypass_csp=True)
+    page, faults = context.new_page(), []
+    page.on("pageerror", lambda e: faults.append(str(e)))
+    for path, status in (("?r=nonsense", 400), ("nowhere", 404)):
+        assert page.goto(address[0] + path).status == status
+        assert page.title() == "saerec: not understood" and page.locator("main p").first.inner_text() and wide_enough(page)
+        page.evaluate(axe)
+        found = page.evaluate("axe.run().then(r => r.violations.map(v => [v.impact, v.id, v.nodes[0].html.slice(0, 150)]))")
+        assert not found, found
+        assert not faults, faults
+    page.get_by_role("link", name="Start anew").click()
+    assert page.title() == "saerec: films for you" and not faults
+    context.close()
 
 
 # --- many at once ---
