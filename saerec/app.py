@@ -41,11 +41,11 @@ __all__ = ['MAX_RATINGS', 'MAX_TEXT', 'VARIETY', 'PARAMETERS', 'ROUTES', 'ANSWER
            'write_id', 'read_id', 'write_ratings', 'read_ratings', 'MovieId', 'person', 'Visit', 'read_visit',
            'address', 'Wish', 'recommended', 'films', 'explained', 'similar_to', 'row_of', 'stacked', 'together',
            'lists', 'taste', 'star_steps', 'template', 'filled', 'stars_template', 'stars_row', 'bar', 'part',
-           'film_template', 'soft', 'found_part', 'mine_part', 'taste_template', 'taste_part', 'why_part',
-           'card_template', 'because_template', 'film_card', 'starters', 'wish_of', 'list_part', 'controls', 'head',
-           'page_template', 'page', 'parts', 'fault_page', 'read_parameters', 'asked', 'api_wish', 'answer',
-           'ratings_text', 'schema_of', 'openapi', 'Guard', 'counted', 'refuse', 'gathering', 'remembering', 'routes',
-           'make_app', 'url_of', 'bind', 'patient', 'serve']
+           'film_template', 'soft', 'found_part', 'mine_template', 'mine_part', 'taste_template', 'chart_template',
+           'taste_part', 'why_part', 'card_template', 'because_template', 'film_card', 'starters', 'wish_of',
+           'list_part', 'controls', 'head', 'page_template', 'page', 'parts', 'fault_page', 'read_parameters', 'asked',
+           'api_wish', 'answer', 'ratings_text', 'schema_of', 'openapi', 'Guard', 'counted', 'refuse', 'gathering',
+           'remembering', 'routes', 'make_app', 'url_of', 'bind', 'patient', 'serve']
 
 # %% ../nbs/05_app.ipynb #fb11e1ff
 def plain_words(
@@ -60,7 +60,7 @@ def trigrams(
     "Three letters in a row, the edges included."
     return {f" {plain} "[i:i + 3] for i in range(len(plain))}
 
-# %% ../nbs/05_app.ipynb #8cde0a31
+# %% ../nbs/05_app.ipynb #724f3130
 def genres_of(
     text: Any,  # as in the data: "Action|Crime"; may be missing
 ) -> list[str]:
@@ -103,6 +103,11 @@ class Catalogue:
     def quick(self) -> bool:
         "Whether a list takes a few thousandths of a second: it comes from one network, and there are not too many movies."
         return isinstance(self.rec.ranker, StackedAutoencoder) and len(self.ids) <= 20_000
+
+    @cached_property
+    def escaped(self) -> list[tuple[Safe, Safe]]:
+        "For each movie its id as `write_id` has it, and its title as markup."
+        return [(Safe(write_id(i)), Safe(escape(t))) for i, t in zip(self.ids, self.titles, strict=True)]
 
     @cached_property
     def steps(self) -> list[float]:
@@ -159,7 +164,7 @@ def spelt_alike(
     best = np.argsort(-alike, kind="stable")[:n]
     return best[alike[best] >= 0.3].tolist()
 
-# %% ../nbs/05_app.ipynb #e4d305ee
+# %% ../nbs/05_app.ipynb #c2ee7566
 MAX_RATINGS = 500  # in one visit; the slowest answer for so many takes a fraction of a second
 MAX_TEXT = 100  # characters of a search
 
@@ -180,7 +185,7 @@ def write_ratings(
     stars: Mapping[int, float],  # code -> stars
 ) -> str:  # "1-5_6-4.5"
     "Ratings as they stand in an address."
-    return "_".join(f"{write_id(cat.ids[c])}-{v:g}" for c, v in stars.items())
+    return "_".join(f"{cat.escaped[c][0]}-{v:g}" for c, v in stars.items())
 
 def read_ratings(
     cat: Catalogue,
@@ -391,7 +396,7 @@ def star_steps(
     whole = [v for v in whole if v > 0]
     return whole if len(whole) > 1 and high <= 10 else np.linspace(low, high, 5).round(2).tolist()
 
-# %% ../nbs/05_app.ipynb #9ee4103e
+# %% ../nbs/05_app.ipynb #912144d4
 def template(
     *elements: Any,  # with names in braces where something goes in, in texts and attributes
 ) -> str:
@@ -403,9 +408,9 @@ def filled(
     **values: Any,  # what goes in: text, which is escaped, or markup that was made here (`Safe`)
 ) -> Safe:
     "A template with its values."
-    return Safe(template.format(**{k: v if isinstance(v, Safe) else escape(str(v)) for k, v in values.items()}))
+    return Safe(template.format(**{k: v if type(v) in (Safe, int) else escape(str(v)) for k, v in values.items()}))
 
-# %% ../nbs/05_app.ipynb #bfc6e8d5
+# %% ../nbs/05_app.ipynb #36b8cc38
 @cache
 def stars_template(
     steps: tuple[float, ...],  # from `star_steps`
@@ -427,7 +432,8 @@ def stars_row(
 ) -> Safe:
     "Buttons to rate with one press; pressing the same one again takes the rating back."
     on, pressed = (0, -1) if given is None else (bisect_right(cat.steps, given), cat.steps.index(given) if given in cat.steps else -1)
-    return filled(stars_template(tuple(cat.steps), cat.high, on, pressed), id=write_id(cat.ids[code]), code=code, part=part, title=cat.titles[code])
+    written, title = cat.escaped[code]
+    return filled(stars_template(tuple(cat.steps), cat.high, on, pressed), id=written, code=code, part=part, title=title)
 
 # %% ../nbs/05_app.ipynb #b41278e2
 def bar(
@@ -448,7 +454,7 @@ def part(
     "A part of the page that the script swaps."
     return Div(*children, id=name, data_part="1", **attributes)
 
-# %% ../nbs/05_app.ipynb #dc6ce91e
+# %% ../nbs/05_app.ipynb #31ef25c3
 @cache
 def film_template() -> str:
     "A film and its row of stars."
@@ -468,10 +474,21 @@ def found_part(
     "What was searched and found."
     hits, none = search(cat, visit.typed), f"No title like “{visit.typed}”." if visit.typed.strip() else ""
     if not hits: return part("found", P(none, cls="soft") if none else ""), none
-    films = [filled(film_template(), title=cat.titles[c], told=filled(soft(), text=", ".join(cat.genres[c])), stars=stars_row(cat, c, visit.stars.get(c), "f")) for c in hits]
+    films = [filled(film_template(), title=cat.escaped[c][1], told=filled(soft(), text=", ".join(cat.genres[c])), stars=stars_row(cat, c, visit.stars.get(c), "f")) for c in hits]
     return part("found", Ul(*films)), f"{len(hits)} film{'s' * (len(hits) != 1)} found."
 
-# %% ../nbs/05_app.ipynb #54e13c45
+# %% ../nbs/05_app.ipynb #5ef7de5d
+@cache
+def mine_template(
+    rated: bool,  # something is rated
+    more: bool,  # some of it is folded
+) -> str:
+    "What is rated."
+    tools = Div(Button("Copy the link", type="button", id="copy", hidden=True), A("Start anew", href="/", cls="button"), cls="tools") if rated else ""
+    told = P("Nothing rated yet. Press stars beside films that you know; pressing the same star again takes it back.", cls="soft")
+    return template(part("mine", Div(H2("Your films ({n})", id="h-mine"), tools, cls="head"), Input(type="hidden", name="r", value="{ratings}"), Ul("{last}") if rated else told,
+                         Details(Summary("and {folded} more"), Ul("{others}"), "{left}") if more else "", data_url="{url}"))
+
 def mine_part(
     cat: Catalogue,
     visit: Visit,
@@ -479,16 +496,19 @@ def mine_part(
     most: int = 60,  # at most so many in all
 ) -> Any:
     "What is rated, the last first, and the hidden field that carries it."
-    rows = [filled(film_template(), title=cat.titles[c], told="" if v in cat.steps else filled(soft(), text=f"{v:g} stars"), stars=stars_row(cat, c, v, "m")) for c, v in [*reversed(visit.stars.items())][:most]]
-    more = Details(Summary(f"and {len(visit.stars) - shown} more"), Ul(*rows[shown:]), P(f"Only the last {most} are listed; a search finds the others.", cls="soft") if len(visit.stars) > most else "") if len(rows) > shown else ""
-    head = Div(H2(f"Your films ({len(visit.stars)})", id="h-mine"), Div(Button("Copy the link", type="button", id="copy", hidden=True), A("Start anew", href="/", cls="button"), cls="tools") if rows else "", cls="head")
-    told = P("Nothing rated yet. Press stars beside films that you know; pressing the same star again takes it back.", cls="soft")
-    return part("mine", head, Input(type="hidden", name="r", value=write_ratings(cat, visit.stars)), Ul(*rows[:shown]) if rows else told, more, data_url=address(cat, visit))
+    rows = [filled(film_template(), title=cat.escaped[c][1], told="" if v in cat.steps else filled(soft(), text=f"{v:g} stars"), stars=stars_row(cat, c, v, "m")) for c, v in [*reversed(visit.stars.items())][:most]]
+    left = filled(soft(), text=f"Only the last {most} are listed; a search finds the others.") if len(visit.stars) > most else ""
+    return filled(mine_template(bool(rows), len(rows) > shown), n=len(visit.stars), ratings=write_ratings(cat, visit.stars), url=address(cat, visit), last=Safe("".join(rows[:shown])), folded=len(visit.stars) - shown, others=Safe("".join(rows[shown:])), left=left)
 
 @cache
 def taste_template() -> str:
     "A line of the chart."
     return template(Tr(Th("{genre}", scope="row"), Td("{bar}", cls="bars"), Td("{likes} of {films}")))
+
+@cache
+def chart_template() -> str:
+    "The chart."
+    return template(part("taste", H2("Your taste", id="h-taste"), Table(Caption("Liked ({threshold} stars or more) of rated films, by genre"), Thead(Tr(Th("Genre", scope="col"), Th(Span("Bar", cls="unseen"), scope="col"), Th("Liked", scope="col"))), Tbody("{lines}"))))
 
 def taste_part(
     cat: Catalogue,
@@ -501,7 +521,7 @@ def taste_part(
     rows = rows[:shown] if len(rows) <= shown else rows[:shown - 3] + rows[-3:]
     most = max(o["films"] for o in rows)
     lines = [filled(taste_template(), bar=bar(0, o["likes"] / most, rest=(o["films"] - o["likes"]) / most), **o) for o in rows]
-    return part("taste", H2("Your taste", id="h-taste"), Table(Caption(f"Liked ({cat.threshold:g} stars or more) of rated films, by genre"), Thead(Tr(Th("Genre", scope="col"), Th(Span("Bar", cls="unseen"), scope="col"), Th("Liked", scope="col"))), Tbody(*lines)))
+    return filled(chart_template(), threshold=f"{cat.threshold:g}", lines=Safe("".join(lines)))
 
 # %% ../nbs/05_app.ipynb #aed38bf7
 def why_part(
@@ -520,7 +540,7 @@ def why_part(
     table = Table(Caption("Percentage points of probability that each rating of yours adds (bar to the right) or takes away"), Thead(Tr(Th("Your rating", scope="col"), Th(Span("Bar", cls="unseen"), scope="col"), Th("Points", scope="col"))), Tbody(*map(line, reasons)))
     return Div(table if reasons else P("Nothing is rated yet, so no rating can be a reason.", cls="soft"), P("Goes together with: " + "; ".join(o["title"] for o in near) + ".", cls="soft") if near else "", cls="why more")
 
-# %% ../nbs/05_app.ipynb #5b5b698f
+# %% ../nbs/05_app.ipynb #8bbb5f13
 @cache
 def card_template(
     asked: bool,  # its reasons are open
@@ -543,7 +563,7 @@ def film_card(
     "A recommendation, filled in."
     code = cat.code(o["movie"])
     asked = code == visit.why
-    return filled(card_template(asked, bool(visit.stars)), title=o["title"], id=o["movie"], code=code, genres=", ".join(o["genres"]), stars=stars_row(cat, code, None, "l"), bar=bar(0, o["p_like"]), percent=f"{100 * o['p_like']:.0f}",
+    return filled(card_template(asked, bool(visit.stars)), title=cat.escaped[code][1], id=o["movie"], code=code, genres=", ".join(o["genres"]), stars=stars_row(cat, code, None, "l"), bar=bar(0, o["p_like"]), percent=f"{100 * o['p_like']:.0f}",
                   because=filled(because_template(), title=o["because"]) if o["because"] else "", reasons=Safe(template(why_part(cat, visit))) if asked else "")
 
 # %% ../nbs/05_app.ipynb #9eb58ba1
