@@ -595,7 +595,7 @@ def list_part(
     said = f"{len(visit.stars)} rated. {len(top['movies'])} films for you, first {top['movies'][0]['title']}."
     return part("list", P(top["about"], cls="soft"), Ol(*[film_card(cat, visit, o) for o in top["movies"]])), said
 
-# %% ../nbs/05_app.ipynb #d30fa9e9
+# %% ../nbs/05_app.ipynb #3aea4942
 def controls(
     cat: Catalogue,
     visit: Visit,
@@ -607,12 +607,13 @@ def controls(
 
 def head(
     title: str,  # of the page
+    script: bool = True,  # load app.js, which needs the form
 ) -> Any:
     "What every page loads: its own files only."
     return Head(Meta(charset="utf-8"), Meta(name="viewport", content="width=device-width, initial-scale=1"), Meta(name="color-scheme", content="light dark"), Title(title),
-                Link(rel="icon", href="/static/icon.svg", type="image/svg+xml"), Link(rel="stylesheet", href="/static/app.css"), Script("", src="/static/app.js", defer=True))
+                Link(rel="icon", href="/static/icon.svg", type="image/svg+xml"), Link(rel="stylesheet", href="/static/app.css"), Script("", src="/static/app.js", defer=True) if script else "")
 
-# %% ../nbs/05_app.ipynb #cf6f979f
+# %% ../nbs/05_app.ipynb #6d404ead
 @cache
 def page_template() -> str:
     "The whole page, its parts left open."
@@ -651,7 +652,7 @@ def fault_page(
     sentence: str,  # what is wrong
 ) -> str:
     "A page that says what is wrong, and leads back."
-    return str(to_xml(Html(head("saerec: not understood"), Body(Header(H1("saerec")), Main(Section(H2("That did not work"), P(sentence), P(A("Start anew", href="/"))))), lang="en"), indent=False))
+    return str(to_xml(Html(head("saerec: not understood", script=False), Body(Header(H1("saerec")), Main(Section(H2("That did not work"), P(sentence), P(A("Start anew", href="/"))))), lang="en"), indent=False))
 
 # %% ../nbs/05_app.ipynb #2f24125f
 PARAMETERS: dict[str, dict[str, Any]] = {  # name -> schema
@@ -778,7 +779,7 @@ HEADERS = {
 }
 STATIC = {"app.css": "text/css", "app.js": "text/javascript", "icon.svg": "image/svg+xml"}  # files of saerec/static
 
-# %% ../nbs/05_app.ipynb #ad229a81
+# %% ../nbs/05_app.ipynb #9ef571d9
 class Guard:
     "An ASGI application around another one: limits, and headers on every answer."
     def __init__(self,
@@ -801,6 +802,8 @@ class Guard:
         given = dict(scope["headers"])
         length, name = given.get(b"content-length", b"0"), re.sub(r":\d+$", "", given.get(b"host", b"").decode("latin-1")).lower()
         if self.hosts and name not in self.hosts: return await refuse(421, f"This page is served as {' or '.join(sorted(self.hosts))} only, not as {name[:80]!r}.")(scope, receive, guarded)
+        origin = given.get(b"origin", b"").decode("latin-1")
+        if scope["method"] == "POST" and origin and origin.partition("://")[2].lower() != given.get(b"host", b"").decode("latin-1").lower(): return await refuse(403, "Pages of other sites may not send anything here.")(scope, receive, guarded)
         if len(scope.get("raw_path") or b"") + len(scope["query_string"]) > MAX_ADDRESS: return await refuse(414, f"The address is longer than {MAX_ADDRESS:,} bytes.")(scope, receive, guarded)
         if not length.isdigit() or int(length[:12]) > MAX_BODY: return await refuse(413, f"The body is longer than {MAX_BODY:,} bytes.")(scope, receive, guarded)
         await self.app(scope, counted(receive, self.patience), guarded)
@@ -981,19 +984,21 @@ def bind(
         raise InputError(f"{url_of(host, port)} cannot be served: {reason}.") from None
     return sock
 
-# %% ../nbs/05_app.ipynb #721db769
+# %% ../nbs/05_app.ipynb #6bacbbf2
 LOCAL = ("127.0.0.1", "localhost", "[::1]", "::1")  # names of this computer for itself
 
 def patient(
-    seconds: float,  # in which the head of a request has to be whole
+    seconds: float,  # in which the head of a request has to be whole, and an answer taken
 ) -> Any:  # a protocol class for uvicorn
-    "uvicorn's own HTTP protocol, that hangs up on heads that do not end."
+    "uvicorn's own HTTP protocol, that hangs up on heads that do not end and on answers that nobody takes."
     from uvicorn.protocols.http.h11_impl import H11Protocol
     class Patient(H11Protocol):
-        late: asyncio.TimerHandle | None = None
+        late: asyncio.TimerHandle | None = None  # for heads
+        stuck: asyncio.TimerHandle | None = None  # for answers
         def asked(self) -> bool: return self.cycle is not None and not self.cycle.response_complete
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
+            transport.set_write_buffer_limits(0)  # `pause_writing` is called as soon as anything waits to be sent
             self.late = self.loop.call_later(seconds, transport.close)
         def data_received(self, data: bytes) -> None:
             if self.late is None and not self.asked(): self.late = self.loop.call_later(seconds, self.transport.close)
@@ -1002,19 +1007,27 @@ def patient(
         def on_time(self) -> None:
             if self.late is not None: self.late.cancel()
             self.late = None
+        def pause_writing(self) -> None:
+            super().pause_writing()
+            self.stuck = self.loop.call_later(seconds, self.transport.abort)
+        def resume_writing(self) -> None:
+            super().resume_writing()
+            if self.stuck is not None: self.stuck.cancel()
+            self.stuck = None
         def connection_lost(self, exc: Exception | None) -> None:
             self.on_time()
+            self.resume_writing()
             super().connection_lost(exc)
     return Patient
 
-# %% ../nbs/05_app.ipynb #e22e5fa2
+# %% ../nbs/05_app.ipynb #07675575
 def serve(
     rec: Recommender,
     host: str = "127.0.0.1",  # "0.0.0.0" lets other computers in
     port: int = 8000,  # 0: any free one
     say: Callable[[str], None] | None = print,  # told the address
     ready: Callable[[Any], None] | None = None,  # given the server, whose `should_exit` ends it
-    patience: float = 15.0,  # seconds in which a request has to come, its head and its body each
+    patience: float = 15.0,  # seconds in which the head of a request has to come, its body, and in which an answer has to be taken
 ) -> None:
     "Serve until interrupted; to this computer alone unless told otherwise. Raises `InputError` if the port is taken or the extra is not installed."
     app = make_app(rec, hosts={*LOCAL, host} if host in LOCAL else (), patience=patience)
