@@ -33,7 +33,7 @@ WIDE, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 def model(tmp_path_factory, request):
     "A folder with a model of few epochs, one of whose titles is markup; of the films rated often, with --slow of all."
     r = load_movielens()
-    if not request.config.getoption("--slow"): r = r.only_movies(np.flatnonzero(np.bincount(r.movie) >= 20))
+    if not request.config.getoption("--slow"): r = r.only_movies(np.flatnonzero(np.bincount(r.movie) >= 40))
     rec = Recommender.fit(r, seed=0, n_held=50, ranker="network", say=None, likes_changes={"epochs": 1}, ranking_changes={"epochs": 3})
     odd = rec.movies.assign(title=[EVIL if t == "Matrix, The (1999)" else t for t in rec.movies.title])
     rec = Recommender(rec.ranker, rec.liker, odd, rec.rank_codes, rec.info, rec.known)
