@@ -836,11 +836,11 @@ def refuse(
     from starlette.responses import HTMLResponse, JSONResponse
     return HTMLResponse(fault_page(sentence), status) if html else JSONResponse({"error": sentence}, status)
 
-# %% ../nbs/05_app.ipynb #c63b1d97
+# %% ../nbs/05_app.ipynb #eea0d7ea
 def gathering(
     cat: Catalogue,
     run: Callable[..., Awaitable[Any]],  # `run(f)` calls f in the thread for lists
-    most: int = 32,  # lists in one batch
+    most: int = 16,  # lists in one batch
     ratings: int = 600,  # in one batch, unless a single wish has more
 ) -> Callable[[Wish], Awaitable[dict[str, Any]]]:
     "A function that gives a list; those that wait at the same time are made together."
@@ -1020,7 +1020,7 @@ def patient(
             super().connection_lost(exc)
     return Patient
 
-# %% ../nbs/05_app.ipynb #07675575
+# %% ../nbs/05_app.ipynb #303837e7
 def serve(
     rec: Recommender,
     host: str = "127.0.0.1",  # "0.0.0.0" lets other computers in
@@ -1038,7 +1038,7 @@ def serve(
     torch.set_num_threads(1)  # requests run side by side instead
     gc.freeze()  # what is loaded stays: looking through it for garbage would take a tenth of a second now and then
     sys.setswitchinterval(0.001)  # whoever types waits a millisecond for the threads of the model, not five
-    config = uvicorn.Config(app, http=patient(patience), ws="none", log_level="warning", access_log=False, server_header=False, lifespan="off", limit_concurrency=400, h11_max_incomplete_event_size=32_768, timeout_keep_alive=15)
+    config = uvicorn.Config(app, loop="asyncio", http=patient(patience), ws="none", log_level="warning", access_log=False, server_header=False, lifespan="off", limit_concurrency=400, h11_max_incomplete_event_size=32_768, timeout_keep_alive=15)
     server = uvicorn.Server(config)
     if say is not None: say(f"saerec: {url_of(host, sock.getsockname()[1])} (stop with Ctrl-C)" + ("" if host in LOCAL else "; other computers can reach it, and it has no passwords and no encryption"))
     if ready is not None: ready(server)
