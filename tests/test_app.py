@@ -34,7 +34,7 @@ def model(tmp_path_factory, request):
     "A folder with a model of few epochs, one of whose titles is markup; of the films rated often, with --slow of all."
     r = load_movielens()
     if not request.config.getoption("--slow"): r = r.only_movies(np.flatnonzero(np.bincount(r.movie) >= 40))
-    rec = Recommender.fit(r, seed=0, n_held=50, ranker="network", say=None, likes_changes={"epochs": 1}, ranking_changes={"epochs": 3})
+    rec = Recommender.fit(r, seed=0, n_held=50, ranker="network", say=None, likes_changes={"epochs": 1}, ranking_changes={"epochs": 2})
     odd = rec.movies.assign(title=[EVIL if t == "Matrix, The (1999)" else t for t in rec.movies.title])
     rec = Recommender(rec.ranker, rec.liker, odd, rec.rank_codes, rec.info, rec.known)
     return rec.save(tmp_path_factory.mktemp("app") / "model")
@@ -71,11 +71,18 @@ def raw(host, port, request):
 
 
 @pytest.fixture(scope="module")
-def address(model):
-    "The page, served by a process of its own as a person starts it."
+def started(model):
+    "A server as a person starts it, in a process of its own; the browser can start meanwhile."
     env = os.environ | {"PYTHONUNBUFFERED": "1"}
     p = subprocess.Popen([sys.executable, "-c", "import sys; from saerec.cli import main; sys.exit(main())", "serve", "--model", str(model), "--port", "0"], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env)
-    assert p.stderr
+    yield p
+    if p.poll() is None: p.kill()
+
+
+@pytest.fixture(scope="module")
+def address(started):
+    "Where the page is, and the number of the process."
+    p = started
     line = p.stderr.readline()
     found = re.search(r"http://127\.0\.0\.1:\d+/", line)
     assert found, line + p.stderr.read()
@@ -91,7 +98,7 @@ def address(model):
 
 
 @pytest.fixture
-def tabs(chromium, address):
+def tabs(started, chromium, address):
     "A function that opens a tab; the test fails on any error in the console, failed or foreign request, cookie, or anything kept in the browser."
     faults, contexts = [], []
     def tab(size, expect="nothing", **kw):
@@ -466,11 +473,11 @@ def test_slow_clients_block_nobody(loaded):
 
 
 def test_who_does_not_read_is_cut_off(loaded):
-    "20 who ask again and again and take no answer: others are answered, and the 20 are gone after a while."
-    with served(loaded, patience=0.5) as (host, port, said, server):
+    "10 who ask again and again and take no answer: others are answered, and the 10 are gone after a while."
+    with served(loaded, patience=0.3) as (host, port, said, server):
         deaf = []
         try:
-            for k in range(20):
+            for k in range(10):
                 deaf.append(socket.socket())
                 deaf[-1].setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
                 deaf[-1].connect((host, port))
@@ -528,7 +535,7 @@ def test_openapi_holds(loaded, request):
     api.config.generation.update(modes=[GenerationMode.POSITIVE, GenerationMode.NEGATIVE])
     checks.load_all_checks()
     wanted = [checks.CHECKS.get_one(n) for n in ("not_a_server_error", "status_code_conformance", "content_type_conformance", "response_schema_conformance")]
-    seen, examples = [], 300 if request.config.getoption("--slow") else 12
+    seen, examples = [], 300 if request.config.getoption("--slow") else 8
     with TestClient(app, raise_server_exceptions=False) as client:
         for found in api.get_all_operations():
             operation = found.ok()
