@@ -154,7 +154,7 @@ def found(r: Ratings) -> Table:
     return set(zip(f.user_id.astype(int), f.movie_id.astype(int), f.rating.astype(float), strict=True))
 
 
-@pytest.mark.parametrize("n", [300, pytest.param(10_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("n", [200, pytest.param(10_000, marks=pytest.mark.slow)])
 def test_wild_files(n: int, tmp_path: Path, note: Callable[[str], None]) -> None:
     outcome = read_wild(n, tmp_path)
     assert all(outcome[k] > n / 20 for k in ("refused", "read", "read, and known to be right")), "the inputs are too tame or too wild to mean anything"

@@ -193,6 +193,7 @@ def allows_no_large_file() -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="this system has no RLIMIT_FSIZE")
 def test_no_file_so_large(data: Path, tmp_path: Path) -> None:
     "A limit on the size of files, met by the first checkpoint: one sentence, and nothing is left."
