@@ -16,6 +16,7 @@ import torch
 
 from .data import Held, Ratings, Split, to_batch
 from .evaluate import Scorer, rank_metrics, top_k
+from .plots import figure
 
 # %% auto #0
 __all__ = ['GROUPS', 'top_lists', 'coverage', 'self_information', 'novelty', 'genre_matrix', 'diversity', 'by_activity',
@@ -131,16 +132,14 @@ def plot_beyond(
     table: pd.DataFrame,  # from `beyond_accuracy`
 ) -> Any:  # a matplotlib figure
     "Novelty against coverage, with accuracy as size; popularity lift by activity group."
-    import matplotlib.pyplot as plt
-    fig, (a, b) = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
-    colors = [f"C{i}" for i in range(len(table))]
-    a.scatter(table.coverage, table.novelty, s=40 + 1200 * table["NDCG@100"], c=colors, alpha=0.6)
-    a.set(xlabel="coverage: share of the catalogue in any list", ylabel="novelty, bits", title="Area: NDCG@100 (colours as beside)")
-    a.margins(0.25)
-    for color, (name, row) in zip(colors, table.iterrows(), strict=True):
-        b.plot(GROUPS, [row[f"lift, {g}"] for g in GROUPS], marker="o", color=color, label=str(name))
-    b.axhline(0, color="gray", linewidth=0.8)
-    b.set(xlabel="films known of a person", ylabel="popularity lift", title="How much more popular than their own taste")
-    b.legend(fontsize="x-small")
-    plt.close(fig)
+    with figure(1, 2, size=(10, 3.8)) as (fig, (a, b)):
+        colors = [f"C{i}" for i in range(len(table))]
+        a.scatter(table.coverage, table.novelty, s=40 + 1200 * table["NDCG@100"], c=colors, alpha=0.6)
+        a.set(xlabel="coverage: share of the catalogue in any list", ylabel="novelty, bits", title="Area: NDCG@100 (colours as beside)")
+        a.margins(0.25)
+        for color, (name, row) in zip(colors, table.iterrows(), strict=True):
+            b.plot(GROUPS, [row[f"lift, {g}"] for g in GROUPS], marker="o", color=color, label=str(name))
+        b.axhline(0, color="gray", linewidth=0.8)
+        b.set(xlabel="films known of a person", ylabel="popularity lift", title="How much more popular than their own taste")
+        b.legend(fontsize="x-small")
     return fig

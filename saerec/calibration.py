@@ -18,6 +18,7 @@ from torch import Tensor
 
 from .data import Batch, InputError, Split
 from .evaluate import Scorer, predict_cells
+from .plots import figure
 
 # %% auto #0
 __all__ = ['reliability', 'brier_parts', 'Calibration', 'choose_calibration', 'Calibrated', 'calibrate', 'plot_reliability']
@@ -126,15 +127,13 @@ def plot_reliability(
     bins: int = 10,  # of equal numbers of cells
 ) -> Any:  # a matplotlib figure
     "Predicted against liked; the diagonal is a promise kept. Below it, how often each probability is given."
-    import matplotlib.pyplot as plt
-    fig, (top, below) = plt.subplots(2, 1, figsize=(4.6, 5.2), height_ratios=[3, 1], layout="constrained", sharex=True)
-    top.plot([0, 1], [0, 1], color="gray", linewidth=0.8)
-    for name, (p, y) in cells.items():
-        d = reliability(p, y, bins)
-        top.plot(d.predicted, d.liked, marker="o", markersize=4, label=name)
-        below.hist(p, bins=np.linspace(0, 1, 41).tolist(), histtype="step")
-    top.set(ylabel="share that was liked", xlim=(0, 1), ylim=(0, 1))
-    top.legend(fontsize="small")
-    below.set(xlabel="predicted probability of liking", ylabel="cells")
-    plt.close(fig)
+    with figure(2, 1, size=(4.6, 5.2), height_ratios=[3, 1], sharex=True) as (fig, (top, below)):
+        top.plot([0, 1], [0, 1], color="gray", linewidth=0.8)
+        for name, (p, y) in cells.items():
+            d = reliability(p, y, bins)
+            top.plot(d.predicted, d.liked, marker="o", markersize=4, label=name)
+            below.hist(p, bins=np.linspace(0, 1, 41).tolist(), histtype="step")
+        top.set(ylabel="share that was liked", xlim=(0, 1), ylim=(0, 1))
+        top.legend()
+        below.set(xlabel="predicted probability of liking", ylabel="cells")
     return fig

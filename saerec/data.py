@@ -27,6 +27,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from .plots import figure
+
 # %% auto #0
 __all__ = ['ALIASES', 'GENRES_100K', 'PACKED', 'LAYOUTS', 'MOVIELENS', 'MOVIELENS_URL', 'TRIES', 'SHAPES', 'GROUPS',
            'LIKED_GROUPS', 'BOOST', 'InputError', 'Ratings', 'title_year', 'ratings_from_frame', 'read_ratings',
@@ -533,13 +535,11 @@ def activity(r: Ratings) -> pd.Series:  # values sorted downwards
 
 def plot_ratings(r: Ratings) -> Any:  # a matplotlib figure
     "Rating histogram, long tail and activity side by side."
-    import matplotlib.pyplot as plt
-    fig, (a, b, c) = plt.subplots(1, 3, figsize=(11, 2.8), layout="constrained")
-    h, t, n = rating_histogram(r), long_tail(r), activity(r)
-    a.bar(h.index, h, width=0.4); a.set(title="How many stars are given", xlabel="stars", ylabel="ratings")
-    b.plot(t.index / len(t), t); b.set(title="The long tail", xlabel="share of movies, most rated first", ylabel="share of ratings")
-    c.plot(n.index, n); c.set(title="Activity", xlabel="users, busiest first", ylabel="ratings", yscale="log")
-    plt.close(fig)
+    with figure(1, 3, size=(11, 2.8)) as (fig, (a, b, c)):
+        h, t, n = rating_histogram(r), long_tail(r), activity(r)
+        a.bar(h.index, h, width=0.4); a.set(title="How many stars are given", xlabel="stars", ylabel="ratings")
+        b.plot(t.index / len(t), t); b.set(title="The long tail", xlabel="share of movies, most rated first", ylabel="share of ratings")
+        c.plot(n.index, n); c.set(title="Activity", xlabel="users, busiest first", ylabel="ratings", yscale="log")
     return fig
 
 # %% ../nbs/00_data.ipynb #e9ea6a3a

@@ -24,6 +24,7 @@ from torch import Tensor
 from . import __version__
 from .baselines import EASE, EDLAE, BiasModel, ItemKNN, KernelRidge, Popularity
 from .data import Batch, Held, HonestyWarning, InputError, Ratings, Split, to_batch
+from .plots import figure
 from .protocols import find_protocol
 
 _all_ = ["Popularity", "BiasModel", "ItemKNN", "EASE", "EDLAE", "KernelRidge"]
@@ -44,7 +45,7 @@ class Scorer(Protocol):
         "One score a movie and row."
         ...
 
-# %% ../nbs/03_evaluate.ipynb #30d8627c
+# %% ../nbs/03_evaluate.ipynb #d814a03e
 def top_k(
     scores: Tensor,  # float [B, n_movies]; -inf: never ranked
     k: int,  # length of the list
@@ -52,6 +53,7 @@ def top_k(
     "The k best movies of each row; equal scores in the order of their codes."
     k = min(k, scores.shape[1])
     values, codes = scores.topk(min(k + 1, scores.shape[1]))  # NaN comes first
+    if bool((values[:, :-1] > values[:, 1:]).all()) and values.shape[1] > k: return codes[:, :k]  # no two are equal, none is missing
     if values.isnan().any(): raise ValueError("a score is NaN: the model has diverged or read a bad input")
     codes = codes[:, :k].sort(1).values
     unsure = ((values[:, k - 1] == values[:, -1]) & (values[:, -1] > -torch.inf) & (values.shape[1] > k)).nonzero()[:, 0]
@@ -94,7 +96,7 @@ def ranking_value(
     ideal = torch.cat([discount.new_zeros(1), discount.cumsum(0)])
     return (h * discount[:h.shape[1]]).sum(1) / ideal[n.clamp(max=k)]
 
-# %% ../nbs/03_evaluate.ipynb #bc41002e
+# %% ../nbs/03_evaluate.ipynb #7417a516
 def rows_at_once(
     n_movies: int,  # width of a row of scores
     most: int = 512,  # rows
@@ -116,7 +118,8 @@ def rank_metrics(
     k = max(int(m.partition("@")[2] or 0) for m in metrics)
     rows = []
     for part in torch.arange(len(users)).split(rows_at_once(shown.n_movies, batch_size)):
-        scores = model.scores(shown.take(part)).clone()
+        scores = model.scores(shown.take(part))
+        if not getattr(model, "fresh_scores", False): scores = scores.clone()  # a model may give what it keeps
         known, wanted = seen.take(part), target.take(part)
         scores[known.rows, known.movies] = -torch.inf
         hit = hits(top_k(scores, k), wanted)
@@ -408,21 +411,17 @@ def plot_forest(
     d: pd.DataFrame,  # from `differences`
 ) -> Any:  # a matplotlib figure
     "A panel a metric, a line a baseline: the difference with its interval, and 0."
-    import matplotlib.pyplot as plt
     metrics, others = list(d.metric.unique()), list(d.baseline.unique())
-    fig, axes = plt.subplots(1, len(metrics), figsize=(1.2 + 2.6 * len(metrics), 0.9 + 0.4 * len(others)), layout="constrained", sharey=True, squeeze=False)
-    for ax, metric in zip(axes[0], metrics, strict=True):
-        rows = d[d.metric == metric].set_index("baseline").reindex(others[::-1])
-        color = rows.result.map({"better": "C2", "worse": "C3"}).fillna("gray")
-        ax.hlines(range(len(rows)), rows.low, rows.high, color=color, linewidth=2)
-        ax.scatter(rows.difference, range(len(rows)), color=color, zorder=3)
-        ax.axvline(0, color="black", linewidth=0.8)
-        ax.set(yticks=range(len(rows)), yticklabels=[f"to {o}" for o in rows.index], title=metric + (" (lower is better)" if metric in LOWER_IS_BETTER else ""))
-        ax.title.set_fontsize("medium")
-        ax.spines[["top", "right"]].set_visible(False)
-        ax.tick_params(axis="x", labelsize="small")
-    fig.suptitle(f"Difference of {d.model.iloc[0]}, 95% interval over users", fontsize="medium")
-    plt.close(fig)
+    with figure(1, len(metrics), size=(1.2 + 2.6 * len(metrics), 0.9 + 0.4 * len(others)), sharey=True, squeeze=False) as (fig, axes):
+        for ax, metric in zip(axes[0], metrics, strict=True):
+            rows = d[d.metric == metric].set_index("baseline").reindex(others[::-1])
+            color = rows.result.map({"better": "C2", "worse": "C3"}).fillna("gray")
+            ax.hlines(range(len(rows)), rows.low, rows.high, color=color, linewidth=2)
+            ax.scatter(rows.difference, range(len(rows)), color=color, zorder=3)
+            ax.axvline(0, color="gray", linewidth=0.8)
+            ax.set(yticks=range(len(rows)), yticklabels=[f"to {o}" for o in rows.index], title=metric + (" (lower is better)" if metric in LOWER_IS_BETTER else ""))
+            ax.tick_params(axis="x", labelsize="small")
+        fig.suptitle(f"Difference of {d.model.iloc[0]}, 95% interval over users")
     return fig
 
 # %% ../nbs/03_evaluate.ipynb #cfa6e56b
@@ -511,12 +510,9 @@ def plot_table(
     metric: str = "NDCG@100",  # a column
 ) -> Any:  # a matplotlib figure
     "One bar a model, the best on top."
-    import matplotlib.pyplot as plt
     s = table[metric].dropna().sort_values()
-    fig, ax = plt.subplots(figsize=(7, 0.45 * len(s) + 0.9), layout="constrained")
-    bars = ax.barh(s.index, s)
-    ax.bar_label(bars, fmt="%.3f", padding=3)
-    ax.set(xlabel=metric, xlim=(0, s.max() * 1.15), title=str(table.attrs.get("data", "")))
-    ax.spines[["top", "right"]].set_visible(False)
-    plt.close(fig)
+    with figure(size=(7, 0.45 * len(s) + 0.9)) as (fig, ax):
+        bars = ax.barh(s.index, s)
+        ax.bar_label(bars, fmt="%.3f", padding=3)
+        ax.set(xlabel=metric, xlim=(0, s.max() * 1.15), title=str(table.attrs.get("data", "")))
     return fig

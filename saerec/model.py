@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from .data import Batch, InputError, Ratings, damped_means, row_offset
+from .plots import figure
 
 # %% auto #0
 __all__ = ['ACTIVATIONS', 'DENSE_CELL', 'GRAM_TABLE', 'GRAM_CELL', 'GRAM_STEP', 'bag', 'row_scale', 'PlainLayer', 'ResidualLayer',
@@ -81,12 +82,13 @@ class Factored:
         "Written out."
         return self.code @ self.table.T + self.bias
 
-# %% ../nbs/01_model.ipynb #1942b5f6
+# %% ../nbs/01_model.ipynb #b2ea8d02
 class StackedAutoencoder(nn.Module):
     "Rows of ratings in, one score a movie out."
     movie_offset: Tensor
     mean: Tensor
     predicts_likes = False  # whether scores are probabilities of liking; training on likes sets it
+    fresh_scores = True  # `scores` gives a new tensor each time, which the caller may change
     def __init__(self,
         n_movies: int,  # width of the input and output layer
         hidden: Sequence[int] = (800, 200),  # first code, then one hidden layer each; (800,) is a single hidden layer
@@ -152,9 +154,24 @@ class StackedAutoencoder(nn.Module):
         else:
             batch = batch.where(batch.values > 0)
             h = bag(self.table, batch, row_scale(batch))
+        return self._pass(h)
+
+    def _pass(self, h: Tensor) -> Tensor:
+        "What comes after the sums of the first layer."
         h = self.f(h + self.bias)
         for layer in self.stack: h = layer(h)
         return self.dropout(h)
+
+    def without_each(self,
+        likes: Tensor,  # int64 [k]: the liked movies of one row, each once
+    ) -> Tensor:  # float [k + 1, width]: the code of the row, then that of the row without each
+        "The codes of a person and of the same person with one like less: one product with the vectors of the likes. Raises `InputError` for a network that reads more than likes."
+        if self.second is not None: raise InputError("A network with a second input reads more than likes; encode the rows one by one.")
+        k = len(likes)
+        parts = self.table.new_full((k + 1, k), max(1, k - 1) ** -0.5)
+        parts[0] = max(1, k) ** -0.5
+        parts[1:].fill_diagonal_(0.0)
+        return self._pass(parts @ self.table[likes])
 
     @property
     def decoder_table(self) -> Tensor:  # float [n_movies, width]
@@ -167,8 +184,8 @@ class StackedAutoencoder(nn.Module):
     ) -> Tensor:  # float [B, n_movies] or [B, K]
         "A score for every movie, or for those asked for."
         table, bias, offset = (t if movies is None else t[movies] for t in (self.decoder_table, self.decoder_bias, self.movie_offset))
-        z = self.encode(batch) @ table.T + bias
-        return z + self.base(batch)[:, None] + offset if self.centred else z
+        if not self.centred: return torch.addmm(bias, self.encode(batch), table.T)  # the bias goes in with the product: no second array of this size
+        return torch.addmm(bias + offset, self.encode(batch), table.T).add_(self.base(batch)[:, None])
 
     def factored(self,
         batch: Batch,  # rows of users
@@ -207,20 +224,18 @@ def layers(model: StackedAutoencoder) -> list[tuple[str, int]]:  # (name, neuron
 
 def draw(model: StackedAutoencoder) -> Any:  # a matplotlib figure
     "The network as bars, as high as the logarithm of their layer is wide; arcs are residual connections."
-    import matplotlib.pyplot as plt
     from matplotlib.patches import FancyArrowPatch
     parts = layers(model)
-    fig, ax = plt.subplots(figsize=(1.5 * len(parts), 3), layout="constrained")
-    high = [math.log10(n + 1) for _, n in parts]
-    ax.bar(range(len(parts)), high, bottom=[-h / 2 for h in high], width=0.3, color=["C0" if "movies" in name else "C1" if name == "hidden" else "C2" for name, _ in parts])
-    for i, (name, n) in enumerate(parts):
-        ax.text(i, -high[i] / 2 - 0.15, f"{n:,}\n{name}", ha="center", va="top", fontsize=9)
-        if i: ax.annotate("", (i - 0.18, 0), (i - 0.82, 0), arrowprops={"arrowstyle": "->", "color": "gray"})
-        if name == "+ code": ax.add_patch(FancyArrowPatch((i - 2, high[i - 2] / 2), (i, high[i] / 2), connectionstyle="arc3,rad=-0.3", arrowstyle="->", mutation_scale=12, color="C2"))
-    weights = sum(p.numel() for p in model.parameters())
-    ax.set(title=f"{weights:,} weights", xlim=(-0.6, len(parts) - 0.4), ylim=(-max(high) / 2 - 1, max(high) / 2 + 0.9))
-    ax.axis("off")
-    plt.close(fig)
+    with figure(size=(1.5 * len(parts), 3)) as (fig, ax):
+        high = [math.log10(n + 1) for _, n in parts]
+        ax.bar(range(len(parts)), high, bottom=[-h / 2 for h in high], width=0.3, color=["C0" if "movies" in name else "C1" if name == "hidden" else "C2" for name, _ in parts])
+        for i, (name, n) in enumerate(parts):
+            ax.text(i, -high[i] / 2 - 0.15, f"{n:,}\n{name}", ha="center", va="top", fontsize=9)
+            if i: ax.annotate("", (i - 0.18, 0), (i - 0.82, 0), arrowprops={"arrowstyle": "->", "color": "gray"})
+            if name == "+ code": ax.add_patch(FancyArrowPatch((i - 2, high[i - 2] / 2), (i, high[i] / 2), connectionstyle="arc3,rad=-0.3", arrowstyle="->", mutation_scale=12, color="C2"))
+        weights = sum(p.numel() for p in model.parameters())
+        ax.set(title=f"{weights:,} weights", xlim=(-0.6, len(parts) - 0.4), ylim=(-max(high) / 2 - 1, max(high) / 2 + 0.9))
+        ax.axis("off")
     return fig
 
 # %% ../nbs/01_model.ipynb #1ff1ee75

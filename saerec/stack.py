@@ -37,10 +37,11 @@ def standardize(
     spread = z.std(1, keepdim=True, correction=0)
     return torch.where(spread > 1e-6 * scores.abs().amax(1, keepdim=True), z / spread.clamp(min=torch.finfo(z.dtype).tiny), 0.0)
 
-# %% ../nbs/03_stack.ipynb #a691f456
+# %% ../nbs/03_stack.ipynb #71144dc4
 class RankStack:
     "Standardized scores of members, added. Has `scores`, like every model that ranks."
     predicts_likes = False
+    fresh_scores = True  # a sum is a new tensor
     def __init__(self,
         members: Mapping[str, Scorer],  # name -> a fitted model
         weights: Mapping[str, float] | None = None,  # name -> $w_k$, 0 or more; None: all 1

@@ -34,6 +34,7 @@ from .baselines import BiasModel, Popularity
 from .data import Batch, Held, HonestyWarning, InputError, Ratings, Split, to_batch
 from .evaluate import Scorer, predict_cells, rank_metrics, rows_at_once
 from .model import StackedAutoencoder, catalogue_mse, observed_mse
+from .plots import figure
 
 # %% auto #0
 __all__ = ['OBJECTIVES', 'hide', 'Settings', 'make_model', 'batch_size_for', 'multinomial_loss', 'shown_loss', 'batch_loss',
@@ -191,16 +192,14 @@ class Recorder:
 
     def plot(self) -> Any:  # a matplotlib figure
         "Training and validation loss; the metric beside them if it is not the loss; a line at the best epoch."
-        import matplotlib.pyplot as plt
         f, extra = self.frame, self.metric != "valid_loss"
-        fig, axes = plt.subplots(1, 1 + extra, figsize=(4.5 * (1 + extra), 3), layout="constrained", squeeze=False)
-        axes[0, 0].plot(f.index, f.train_loss, label="training (input hidden)")
-        axes[0, 0].plot(f.index, f.valid_loss, label="validation")
-        axes[0, 0].set(title=f"{self.settings.objective}: loss", xlabel="epoch")
-        axes[0, 0].legend()
-        if extra: axes[0, 1].plot(f.index, f[self.metric], color="C2"); axes[0, 1].set(title=f"validation {self.metric}", xlabel="epoch")
-        for ax in axes.flat: ax.axvline(self.best_epoch, color="gray", linestyle=":")
-        plt.close(fig)
+        with figure(1, 1 + extra, size=(4.5 * (1 + extra), 3), squeeze=False) as (fig, axes):
+            axes[0, 0].plot(f.index, f.train_loss, label="training (input hidden)")
+            axes[0, 0].plot(f.index, f.valid_loss, label="validation")
+            axes[0, 0].set(title=f"{self.settings.objective}: loss", xlabel="epoch")
+            axes[0, 0].legend()
+            if extra: axes[0, 1].plot(f.index, f[self.metric], color="C2"); axes[0, 1].set(title=f"validation {self.metric}", xlabel="epoch")
+            for ax in axes.flat: ax.axvline(self.best_epoch, color="gray", linestyle=":")
         return fig
 
 # %% ../nbs/02_train.ipynb #faf5f9e2

@@ -229,7 +229,7 @@ def axe(tmp_path_factory):
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("size", [WIDE, PHONE], ids=["1280", "390"])
 def test_axe_finds_nothing(tabs, axe, address, size, scheme, note):
-    "The start, a visit with everything open, and a fault, in both widths and colours. bypass_csp lets axe in, nothing else."
+    "The start and a visit with everything open, in both widths and colours. bypass_csp lets axe in, nothing else."
     page = tabs(size, color_scheme=scheme, bypass_csp=True)
     urls = ["", "?r=1-5_6-2_50-4.5_260-4_296-3&d=0.7&q=star+wars&why=%s"]
     why = json.load(urllib.request.urlopen(address[0] + "api/recommend?r=1-5_6-2_50-4.5_260-4_296-3&diversity=0.7&n=1"))["movies"][0]["movie"]
@@ -242,6 +242,25 @@ def test_axe_finds_nothing(tabs, axe, address, size, scheme, note):
         found = page.evaluate("axe.run().then(r => r.violations.map(v => [v.impact, v.id, v.nodes[0].html.slice(0, 150)]))")
         assert not found, found
     if size == WIDE and scheme == "light": note(f"{AXE}: no finding on the page of saerec serve, at 1280 and 390 pixels, light and dark")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("size", [WIDE, PHONE], ids=["1280", "390"])
+def test_fault_page(chromium, axe, address, size, scheme):
+    "What cannot be understood, and an address that is not there: the sentence, a way back, no script that fails, nothing for axe."
+    context = chromium.new_context(viewport=size, color_scheme=scheme, bypass_csp=True)
+    page, faults = context.new_page(), []
+    page.on("pageerror", lambda e: faults.append(str(e)))
+    for path, status in (("?r=nonsense", 400), ("nowhere", 404)):
+        assert page.goto(address[0] + path).status == status
+        assert page.title() == "saerec: not understood" and page.locator("main p").first.inner_text() and wide_enough(page)
+        page.evaluate(axe)
+        found = page.evaluate("axe.run().then(r => r.violations.map(v => [v.impact, v.id, v.nodes[0].html.slice(0, 150)]))")
+        assert not found, found
+        assert not faults, faults
+    page.get_by_role("link", name="Start anew").click()
+    assert page.title() == "saerec: films for you" and not faults
+    context.close()
 
 
 # --- many at once ---
@@ -352,6 +371,64 @@ def test_an_endless_address_is_cut_off(address):
         except OSError: pass
     assert sent < 5_000_000
     assert urllib.request.urlopen(address[0]).status == 200
+
+
+def test_slow_clients_block_nobody(model):
+    "50 who do not finish their request: everybody else is answered, and the 50 are hung up on; a body that does not come is refused."
+    servers: list = []
+    said: list[str] = []
+    thread = threading.Thread(target=serve, args=(Recommender.load(model),), kwargs=dict(port=0, say=said.append, ready=servers.append, patience=0.5))
+    thread.start()
+    while not (servers and servers[0].started): time.sleep(0.01)
+    host, port = re.search(r"//([\d.]+):(\d+)/", said[0]).groups()
+    slow = [socket.create_connection((host, int(port)), timeout=10) for _ in range(50)]
+    try:
+        head = b"POST /api/recommend HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 40\r\n\r\n{"
+        begun = time.monotonic()
+        for k, s in enumerate(slow): s.sendall((b"", b"GET / HTT", head)[k % 3])
+        assert urllib.request.urlopen(f"{said[0].split()[1]}api/search?q=heat", timeout=10).status == 200
+        answers = []
+        for s in slow:
+            s.settimeout(20)
+            answers.append(s.recv(65536))
+        assert [a[:12] for a in answers] == [(b"", b"", b"HTTP/1.1 408")[k % 3] for k in range(50)]
+        assert time.monotonic() - begun > 0.4
+        kept = HTTPConnection(host, int(port), timeout=10)  # a second request on the same connection has its own clock
+        assert _body(kept, "/api/search?q=heat")
+        time.sleep(0.7)
+        assert _body(kept, "/api/search?q=fargo")
+        kept.close()
+    finally:
+        for s in slow: s.close()
+        servers[0].should_exit = True
+        thread.join()
+
+
+def test_openapi_holds(model, request):
+    "Requests made from the API's own description, right and wrong ones: never a fault of the server, and answers are as described."
+    import schemathesis
+    from hypothesis import HealthCheck, Phase, given, settings
+    from schemathesis import GenerationMode, checks
+    from starlette.testclient import TestClient
+
+    from saerec.app import make_app
+    app = make_app(Recommender.load(model))
+    api = schemathesis.openapi.from_asgi("/openapi.json", app)
+    api.config.generation.update(modes=[GenerationMode.POSITIVE, GenerationMode.NEGATIVE])
+    checks.load_all_checks()
+    wanted = [checks.CHECKS.get_one(n) for n in ("not_a_server_error", "status_code_conformance", "content_type_conformance", "response_schema_conformance")]
+    seen, examples = [], 300 if request.config.getoption("--slow") else 12
+    with TestClient(app, raise_server_exceptions=False) as client:
+        for found in api.get_all_operations():
+            operation = found.ok()
+            @given(case=operation.as_strategy())
+            @settings(max_examples=examples, deadline=None, derandomize=True, database=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
+            def ask(case):
+                answer = case.call(session=client)
+                seen.append(answer.status_code)
+                case.validate_response(answer, checks=wanted)
+            ask()
+    assert {200, 400} <= set(seen) and max(seen) < 500 and len(seen) >= 8 * examples
 
 
 def test_static_files():

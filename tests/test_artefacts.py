@@ -1,14 +1,27 @@
-"""Folders saved by earlier versions stay readable, and say what they said.
+"""Folders saved by earlier versions stay readable, and say what they said; damaged and forged ones are refused; a reader never sees a mix.
 
 fixtures/model-1 is of format 1: tiny networks on the 150 most rated movies of the bundled ratings, whose licence lies beside it."""
+import hashlib
 import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
+from safetensors.numpy import load_file, save_file
 
 from saerec.data import InputError
-from saerec.portable import Portable
+from saerec.portable import Portable, checksum
 from saerec.recommend import Recommender
 
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -32,3 +45,216 @@ def test_format_1_is_saved_as_today(tmp_path: Path) -> None:
     assert plain.movie_ids is not None and plain.movie_ids[plain.top(stars, 5)].tolist() == rec.recommend(PERSON, n=5).movie.tolist()
     assert "150 movies" in (tmp_path / "model" / "model_card.md").read_text()
     with pytest.raises(InputError, match="saved without its users' ratings"): rec.recommend(1)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    "The fixture, saved in today's format."
+    rec = Recommender.load(FIXTURES / "model-1")
+    return rec.save(tmp_path_factory.mktemp("saved") / "model")
+
+
+def sign(folder: Path, **changes: Any) -> None:
+    "A manifest that fits the files again, as a forger would write it; a change to None takes the key away."
+    info = {k: v for k, v in (json.loads((folder / "recommender.json").read_text()) | changes).items() if v is not None}
+    for name in info["files"]:
+        data = (folder / name).read_bytes()
+        info["files"][name] = {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    (folder / "recommender.json").write_text(json.dumps(info | {"checksum": checksum(info)}))
+
+
+def tensors(folder: Path, change: Callable[[dict[str, np.ndarray]], Any]) -> None:
+    "Other weights, properly signed."
+    t = {k: v.copy() for k, v in load_file(folder / "weights.safetensors").items()}
+    change(t)
+    save_file(t, folder / "weights.safetensors")
+    sign(folder)
+
+
+def bytes_of(folder: Path, name: str, change: Callable[[bytes], bytes], signed: bool = False) -> None:
+    (folder / name).write_bytes(change((folder / name).read_bytes()))
+    if signed: sign(folder)
+
+
+def header(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
+    "Another head of the weights, properly signed."
+    data = (folder / "weights.safetensors").read_bytes()
+    n = int.from_bytes(data[:8], "little")
+    head = json.loads(data[8:8 + n])
+    change(head)
+    text = json.dumps(head).encode()
+    (folder / "weights.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + data[8 + n:])
+    sign(folder)
+
+
+def movies(folder: Path, change: Callable[[pd.DataFrame], pd.DataFrame]) -> None:
+    change(pd.read_parquet(folder / "movies.parquet")).to_parquet(folder / "movies.parquet", index=False)
+    sign(folder)
+
+
+def link_out(folder: Path) -> None:
+    (folder / "movies.parquet").rename(folder.parent / "elsewhere.parquet")
+    (folder / "movies.parquet").symlink_to(folder.parent / "elsewhere.parquet")
+
+
+def ranker_option(folder: Path, **changes: Any) -> None:
+    sign(folder, ranker=json.loads((folder / "recommender.json").read_text())["ranker"] | changes)
+
+
+NAN = float("nan")
+DAMAGE: dict[str, tuple[Callable[[Path], Any], str, bool]] = {  # how, what is said, whether the scorer without torch reads that file too
+    "weights cut": (lambda d: bytes_of(d, "weights.safetensors", lambda b: b[:-7]), "weights.safetensors: it has", True),
+    "weights altered": (lambda d: bytes_of(d, "weights.safetensors", lambda b: b[:-9] + bytes([b[-9] ^ 1]) + b[-8:]), "weights.safetensors: it was altered", True),
+    "weights gone": (lambda d: (d / "weights.safetensors").unlink(), "weights.safetensors: there is no such file", True),
+    "weights of another length, signed": (lambda d: bytes_of(d, "weights.safetensors", lambda b: b[:-8], signed=True), "weights.safetensors: the tensor", True),
+    "a head of terabytes": (lambda d: bytes_of(d, "weights.safetensors", lambda b: (2**40).to_bytes(8, "little") + b[8:], signed=True), "no whole safetensors file", True),
+    "absurd shape": (lambda d: header(d, lambda h: h["ranker.table"].update(shape=[10**12, 10**6])), "weights.safetensors: the tensor 'ranker.table'", True),
+    "overlapping tensors": (lambda d: header(d, lambda h: h["ranker.bias"].update(data_offsets=h["ranker.table"]["data_offsets"])), "weights.safetensors: the tensor", True),
+    "NaN": (lambda d: tensors(d, lambda t: t["ranker.table"].__setitem__((0, 0), NAN)), "'ranker.table' holds NaN or infinity", True),
+    "double precision": (lambda d: tensors(d, lambda t: t.update({"ranker.bias": t["ranker.bias"].astype(np.float64)})), "'ranker.bias' is float64", True),
+    "a tensor too few": (lambda d: tensors(d, lambda t: t.pop("liker.bias")), "'liker.bias' is missing", True),
+    "a tensor too many": (lambda d: tensors(d, lambda t: t.update(extra=np.zeros(3, np.float32))), "'extra' is not one of this model", True),
+    "codes out of range": (lambda d: tensors(d, lambda t: t["rank_codes"].__setitem__(-1, 10**6)), "'rank_codes' has codes", True),
+    "another width": (lambda d: ranker_option(d, hidden=[10**6, 4]), "recommender.json asks for", True),
+    "unknown option": (lambda d: ranker_option(d, __class__="os.system"), "the option '__class__'", True),
+    "unknown kind": (lambda d: ranker_option(d, kind="builtins.eval"), "no model of the kind 'builtins.eval'", True),
+    "unknown format": (lambda d: sign(d, format=99), "format '99'", True),
+    "no threshold": (lambda d: sign(d, threshold=None), "`threshold` is missing", True),
+    "a wrong scale": (lambda d: sign(d, scale=[5, 1]), "`scale` is not what it can be", True),
+    "manifest altered": (lambda d: bytes_of(d, "recommender.json", lambda b: b.replace(b'"threshold": 4', b'"threshold": 2')), "recommender.json: it was altered", True),
+    "manifest cut": (lambda d: bytes_of(d, "recommender.json", lambda b: b[:len(b) // 2]), "no whole JSON text", True),
+    "manifest too large": (lambda d: os.truncate(d / "recommender.json", 2**24 + 1), "more than 16,777,216 are never read", True),
+    "movies cut": (lambda d: bytes_of(d, "movies.parquet", lambda b: b[:-3]), "movies.parquet: it has", False),
+    "movies no Parquet, signed": (lambda d: bytes_of(d, "movies.parquet", lambda b: b"PAR1" + b[4:-4] + b"XXXX", signed=True), "movies.parquet: it is no whole Parquet table", False),
+    "a movie too few": (lambda d: movies(d, lambda m: m.iloc[:-1]), "movies.parquet: it has 149 rows", False),
+    "no titles": (lambda d: movies(d, lambda m: m.drop(columns="title")), "its column 'title' is missing", False),
+    "a link out of the folder": (link_out, "a link out of the folder", False),
+}
+
+
+def one_sentence(error: BaseException, folder: Path) -> str:
+    said = str(error)
+    assert "\n" not in said and said.endswith(".") and str(folder) in said and error.__cause__ is None, said
+    return said
+
+
+@pytest.mark.parametrize("how", DAMAGE)
+def test_damage_is_refused(how: str, saved: Path, tmp_path: Path) -> None:
+    "Cut, altered, forged with right hashes: one sentence with file and reason."
+    folder = Path(shutil.copytree(saved, tmp_path / "model"))
+    sign(folder)
+    Recommender.load(folder)  # the forger's signature alone is no fault
+    damage, told, portable_too = DAMAGE[how]
+    damage(folder)
+    with pytest.raises(InputError) as e: Recommender.load(folder)
+    assert told in one_sentence(e.value, folder)
+    if not portable_too: return
+    with pytest.raises(ValueError) as v: Portable(folder)
+    assert told in one_sentence(v.value, folder)
+
+
+def mutated(rng: random.Random, folder: Path) -> None:
+    "Some bytes, or some values of the manifest, changed at random; half of the time signed anew."
+    name = rng.choice(["recommender.json", "weights.safetensors", "movies.parquet"])
+    if name == "recommender.json" and rng.random() < 0.8:
+        info = json.loads((folder / name).read_text())
+        at: Any = info
+        while isinstance(at, dict | list) and len(at):
+            key = rng.choice(list(at)) if isinstance(at, dict) else rng.randrange(len(at))
+            if not isinstance(at[key], dict | list) or not at[key] or rng.random() < 0.3: break
+            at = at[key]
+        at[key] = rng.choice([None, -1, 0, 1, 2**70, 1e308, NAN, "", "x" * 1000, [], {}, [1, 2], {"kind": "EDLAE"}, True, "../../etc/passwd"])
+        text = json.dumps(info)
+        (folder / name).write_text(text)
+    else:
+        data = bytearray((folder / name).read_bytes())
+        kind = rng.randrange(4)
+        if kind == 0: data = data[:rng.randrange(len(data))]
+        elif kind == 1: data[rng.randrange(len(data)):rng.randrange(len(data))] = rng.randbytes(rng.randrange(64))
+        else:
+            for _ in range(rng.choice([1, 1, 4, 64])): data[rng.randrange(min(len(data), rng.choice([200, 4000, len(data)])))] = rng.randrange(256)
+        (folder / name).write_bytes(bytes(data))
+    if rng.random() < 0.5:
+        try: sign(folder)
+        except (ValueError, TypeError, KeyError, AttributeError, OSError): pass  # a manifest that nobody can sign
+
+
+@pytest.mark.parametrize("n", [120, pytest.param(10_000, marks=pytest.mark.slow)])
+def test_random_damage(n: int, saved: Path, tmp_path: Path, note: Callable[[str], None]) -> None:
+    "Each is refused with one sentence, or read; what is read answers."
+    rng, refused = random.Random(n), 0
+    for k in range(n):
+        folder = Path(shutil.copytree(saved, tmp_path / "model"))
+        mutated(rng, folder)
+        for read in (Recommender.load, Portable):
+            try: rec = read(folder)
+            except ValueError as e:
+                assert isinstance(e, InputError) or read is Portable, k
+                one_sentence(e, folder)
+                refused += 1
+                continue
+            if isinstance(rec, Portable): assert len(rec.top({0: 5.0, 3: 4.0}, 5)) <= 5
+            else:
+                try: assert len(rec.recommend({rec.movies.title[0]: 5}, n=5)) <= 5
+                except InputError: pass  # a scale without 5, two films of one title
+        shutil.rmtree(folder)
+    note(f"damaged models: {refused} of {2 * n} readings refused, the rest read")
+    assert refused > n
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from saerec.recommend import Recommender
+a, b, where = map(Path, sys.argv[1:4])
+models = [Recommender.load(a), Recommender.load(b)]
+print("ready", flush=True)
+for k in range(int(sys.argv[4])): models[k % 2].save(where)
+"""
+
+
+def writer(*arguments: object) -> subprocess.Popen[str]:
+    "Another process that saves two models in turn."
+    env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(Path(__file__).resolve().parents[1]), os.environ.get("PYTHONPATH", "")])}
+    return subprocess.Popen([sys.executable, "-c", WRITER, *map(str, arguments)], stdout=subprocess.PIPE, text=True, env=env)
+
+
+@pytest.fixture(scope="module")
+def other(saved: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    "Another model for the same films: other weights, other titles."
+    rec = Recommender.load(saved)
+    with torch.no_grad():
+        for p in (*rec.ranker.parameters(), *rec.liker.parameters()): p.mul_(-1)  # type: ignore[union-attr]
+    rec.movies["title"] = rec.movies.title + " II"
+    return rec.save(tmp_path_factory.mktemp("other") / "model")
+
+
+def looks(rec: Recommender) -> tuple[str, float, float]:
+    "What tells which model it is: a title, and sums of both networks."
+    return rec.movies.title[0][-3:], *(round(float(m.table.detach().double().sum()), 6) for m in (rec.ranker, rec.liker))  # type: ignore[union-attr]
+
+
+def test_a_reader_sees_the_old_model_or_the_new(saved: Path, other: Path, tmp_path: Path) -> None:
+    "One process saves two models in turn, this one reads: never a mix, never nothing."
+    where = Path(shutil.copytree(saved, tmp_path / "model"))
+    wanted, seen = {looks(Recommender.load(p)) for p in (saved, other)}, []
+    p = writer(saved, other, where, 60)
+    assert p.stdout and p.stdout.readline() == "ready\n"
+    while p.poll() is None or len(seen) < 20: seen.append(looks(Recommender.load(where)))
+    assert p.returncode == 0 and set(seen) == wanted == set(seen[:-1]) and len(wanted) == 2
+
+
+@pytest.mark.parametrize("kills", [2, pytest.param(50, marks=pytest.mark.slow)])
+def test_killed_while_saving(kills: int, saved: Path, other: Path, tmp_path: Path) -> None:
+    "A model that is there stays whole, the old one or the new one, and can be saved over."
+    where, rng = Path(shutil.copytree(saved, tmp_path / "model")), random.Random(0)
+    wanted = {looks(Recommender.load(p)) for p in (saved, other)}
+    for _ in range(kills):
+        p = writer(saved, other, where, 10**6)
+        assert p.stdout and p.stdout.readline() == "ready\n"
+        time.sleep(rng.uniform(0, 0.2))
+        p.send_signal(signal.SIGKILL)
+        p.communicate()
+        assert looks(Recommender.load(where)) in wanted
+    Recommender.load(other).save(where)
+    assert looks(Recommender.load(where)) == looks(Recommender.load(other))

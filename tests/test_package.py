@@ -240,3 +240,31 @@ def test_no_machine_paths_or_registry_hosts() -> None:
         if p.suffix == ".ipynb": text = re.sub(r'"image/png": "[^"]*"', '""', text)  # base64 holds any letters
         for rx in (MACHINE, HOSTS): found += [f"{p.relative_to(ROOT).as_posix()}: {text[max(0, m.start() - 30):m.end() + 30]!r}" for m in rx.finditer(text)]
     assert not found, "\n".join(found[:20])
+
+
+PICKLES = {"pickle", "cPickle", "dill", "cloudpickle", "shelve", "marshal"}  # modules that write and read objects that can run code
+UNSAFE = {"read_pickle", "to_pickle", "joblib.load", "joblib.dump", "torch.load", "torch.save", "yaml.load", "eval", "exec"}
+
+
+def unsafe(code: str) -> list[str]:
+    "What of a Python text reads or writes pickles, or runs text: module or call, with its line."
+    found = []
+    for o in ast.walk(ast.parse(code)):
+        if isinstance(o, ast.Import): found += [f"line {o.lineno}: import {a.name}" for a in o.names if a.name.split(".")[0] in PICKLES]
+        if isinstance(o, ast.ImportFrom) and (o.module or "").split(".")[0] in PICKLES: found.append(f"line {o.lineno}: from {o.module}")
+        if isinstance(o, ast.Call):
+            name = ast.unparse(o.func)
+            if name in UNSAFE or (isinstance(o.func, ast.Attribute) and o.func.attr in ("read_pickle", "to_pickle")): found.append(f"line {o.lineno}: {name}()")
+            if any(k.arg == "allow_pickle" and not (isinstance(k.value, ast.Constant) and k.value.value is False) for k in o.keywords): found.append(f"line {o.lineno}: {name}(allow_pickle)")
+    return found
+
+
+def test_no_pickle() -> None:
+    "No module, notebook, test or tool. The exception is the program that runs other libraries to measure them; it is not in the package."
+    assert [len(unsafe(t)) for t in ("import pickle", "from dill import x", "torch.load('x')", "pd.read_pickle('x')", "np.load(f, allow_pickle=True)", "eval('1')", "model.eval()", "np.load(f, allow_pickle=False)")] == [1] * 6 + [0, 0]
+    found = {}
+    for p in [p for p in tracked() if p.suffix in (".py", ".ipynb") and p.name != "peer_runner.py"]:
+        text = p.read_text(encoding="utf-8")
+        if p.suffix == ".ipynb": text = "\n".join("\n".join(line for line in "".join(c["source"]).splitlines() if not line.lstrip().startswith(("!", "%"))) for c in json.loads(text)["cells"] if c["cell_type"] == "code")
+        if bad := unsafe(text): found[p.relative_to(ROOT).as_posix()] = bad
+    assert not found, found

@@ -27,7 +27,7 @@ class Page(HTMLParser):
     "A page: title, anchors with the text that follows each, links (address, text, is it code), loaded addresses, prose outside code."
     def __init__(self, path):
         super().__init__()
-        self.title, self.ids, self.links, self.loads, self.prose, self.inside, self.near = "", {}, [], [], "", [], set()
+        self.title, self.ids, self.links, self.loads, self.prose, self.inside, self.near, self.alts = "", {}, [], [], "", [], set(), []
         self.feed(path.read_text(encoding="utf-8"))
 
     def handle_starttag(self, tag, attrs):
@@ -36,6 +36,7 @@ class Page(HTMLParser):
             self.ids.setdefault(a["id"], "")
             self.near.add(a["id"])
         if tag == "a" and a.get("href"): self.links.append([a["href"], "", False])
+        if tag == "img": self.alts.append(a.get("alt") or "")
         if tag != "a": self.loads += [v for k, v in attrs if k in ("src", "srcset", "href", "poster", "data") and v]
         self.loads += re.findall(r"url\(([^)]+)\)", a.get("style") or "")
         if tag in ("title", "pre", "code", "math", "script", "style", "a"): self.inside.append(tag)
@@ -123,8 +124,16 @@ def test_figures_have_their_size(site):
     for notebook in NOTEBOOKS:
         cells = [c for c in json.loads(notebook.read_text(encoding="utf-8"))["cells"] if not re.match(r"#\| *(hide|output: *false)", "".join(c["source"]))]
         sizes = [o["metadata"]["image/png"]["width"] for c in cells for o in c.get("outputs", []) if "image/png" in o.get("metadata", {})]
-        shown = re.findall(r'<img src="data:image/png;base64,[^"]*" width="(\d+)"', (site / page_of(notebook)).read_text(encoding="utf-8"))
+        shown = re.findall(r'<img\b[^>]*?\bsrc="data:image/png;base64,[^"]*" width="(\d+)"', (site / page_of(notebook)).read_text(encoding="utf-8"))
         assert shown == [str(s) for s in sizes], notebook.name
+
+
+def test_figures_have_alt_text(pages):
+    "Each picture says in words what is to be seen, by `#| fig-alt` of its cell; so do those of the README."
+    alts = [(name, alt) for name, page in pages.items() for alt in page.alts]
+    alts += [("README.md", alt) for alt in Page(ROOT / "README.md").alts]
+    assert len(alts) > 20 and "index.html" in dict(alts)
+    assert not [name for name, alt in alts if len(alt.split()) < 5]
 
 
 def test_sidebar_and_notebooks_agree():

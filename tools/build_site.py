@@ -100,8 +100,8 @@ def tidy(text: str, sizes: dict[str, str]) -> str:
     text = re.sub(r'<link\b[^>]*href="https?:[^>]*>|<script\b[^>]*src="https?:[^>]*></script>', "", text)
     text = re.sub(r'<span class="math (inline|display)">\\[(\[](.*?)\\[)\]]</span>', mathml, text, flags=re.S)
     text = re.sub(r'<table\b[^>]*class="dataframe".*?</table>', align, text, flags=re.S)
-    # Pictures of double resolution (retina) must not be shown at double size
-    return re.sub(r'<img src="data:image/png;base64,([^"]*)"', lambda m: m[0] + sizes.get(m[1], "") + ("" if "alt=" in m[0] else ' alt="Figure"'), text)
+    # Pictures of double resolution (retina) must not be shown at double size; smalldocs puts the alt text of `#| fig-alt` before src
+    return re.sub(r'(<img\b[^>]*?\bsrc="data:image/png;base64,([^"]*)")', lambda m: m[1] + sizes.get(m[2], ""), text)
 
 
 def code_anchors(text: str, symbols: set[str]) -> str:
@@ -154,21 +154,23 @@ class Links(HTMLParser):
     "What a page links to, what it loads, and its anchors."
     def __init__(self, text: str):
         super().__init__()
-        self.ids, self.links, self.loads = set(), set(), set()
+        self.ids, self.links, self.loads, self.mute = set(), set(), set(), 0
         self.feed(text)
 
     def handle_starttag(self, tag: str, attrs: list) -> None:
         a = dict(attrs)
         self.ids.add(a.get("id"))
+        self.mute += tag == "img" and not (a.get("alt") or "").strip()
         if tag == "a" and a.get("href"): self.links.add(a["href"])
         elif tag != "a": self.loads |= {a[k] for k in ("src", "href", "poster", "data") if a.get(k)}
 
 
 def problems(out: Path) -> list[str]:
-    "A line for every link inside the site that leads nowhere and for everything loaded from another host."
+    "A line for every link inside the site that leads nowhere, everything loaded from another host, and pages with pictures without alt text."
     pages = {p.relative_to(out).as_posix(): Links(p.read_text(encoding="utf-8")) for p in sorted(out.rglob("*.html"))}
     found = []
     for name, page in pages.items():
+        if page.mute: found.append(f"{name}: {page.mute} picture{'s' * (page.mute > 1)} without alt text; write it into the cell, as #| fig-alt: \"what is to be seen\"")
         for url in sorted(page.links | page.loads):
             parts = urlsplit(url)
             if parts.scheme or parts.netloc:
