@@ -9,6 +9,7 @@ import importlib.util
 import io
 import os
 import random
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -18,7 +19,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from test_artefacts import sign
 from test_properties import check_sentence, check_valid
 
 from saerec.cli import main
@@ -163,17 +167,34 @@ def test_wild_files(n: int, tmp_path: Path, note: Callable[[str], None]) -> None
 
 BOMB = """
 import resource, sys
+import pyarrow.parquet
 from saerec.data import InputError, read_ratings
+from saerec.recommend import Recommender
+pyarrow.set_cpu_count(1), pyarrow.set_io_thread_count(1)
+try: read_ratings(sys.argv[2])  # whatever is loaded once is loaded now
+except InputError as e: print(e)
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
-resource.setrlimit(resource.RLIMIT_AS, (used + 2**27, -1))
-for path in sys.argv[1:]:
-    try: read_ratings(path)
+resource.setrlimit(resource.RLIMIT_AS, (used + int(sys.argv[1]), -1))
+for path in sys.argv[2:]:
+    try: (Recommender.load if path.endswith("model") else read_ratings)(path)
     except InputError as e: print(e)
 """
 
 
+def defuse(memory: int, *bombs: Path) -> list[str]:
+    "What is said of each file by a process that gets so many bytes more than it has."
+    p = subprocess.run([sys.executable, "-c", BOMB, str(memory), *map(str, bombs)], capture_output=True, text=True, timeout=240, env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]), "OMP_NUM_THREADS": "1"})
+    assert (p.returncode, p.stderr) == (0, ""), p.stderr
+    told = p.stdout.splitlines()[1:]
+    assert len(told) == len(bombs) and all(b.name in line for b, line in zip(bombs, told, strict=True)), told
+    return told
+
+
+linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the limit of memory is set the way of Linux")
+
+
 @pytest.mark.slow
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the limit of memory is set the way of Linux")
+@linux
 def test_zip_bomb(tmp_path: Path) -> None:
     "A zip of some kilobytes that would unpack to half a gigabyte, and one that tells a smaller size: refused within 128 MB."
     with zipfile.ZipFile(bomb := tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as z, z.open("ml/ratings.csv", "w") as f:
@@ -181,10 +202,42 @@ def test_zip_bomb(tmp_path: Path) -> None:
         for _ in range(512): f.write(b"\n" * 2**20)
     with zipfile.ZipFile(bomb) as z: size = z.infolist()[0].file_size
     (lie := tmp_path / "lie.zip").write_bytes(bomb.read_bytes().replace(size.to_bytes(4, "little"), (1000).to_bytes(4, "little")))
-    p = subprocess.run([sys.executable, "-c", BOMB, str(bomb), str(lie)], capture_output=True, text=True, timeout=120, env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]), "OMP_NUM_THREADS": "1"})
-    assert (p.returncode, p.stderr) == (0, ""), p.stderr
-    told = p.stdout.splitlines()
-    assert len(told) == 2 and "which no ratings do" in told[0] and "lie.zip" in told[1] and "no readable zip" in told[1], told
+    told = defuse(2**27, bomb, lie)
+    assert "which no ratings do" in told[0] and "no readable zip" in told[1], told
+
+
+def swapped(data: bytes, old: int, new: int) -> bytes:
+    "Another number in the footer of a Parquet file, where numbers stand in zigzag, seven bits a byte, and have to keep their length."
+    def thrift(n: int) -> bytes: return bytes((n << 1 >> s & 127) | 128 * (n << 1 >> s + 7 > 0) for s in range(0, (n << 1).bit_length(), 7))
+    footer = len(data) - 8 - int.from_bytes(data[-8:-4], "little")
+    assert len(thrift(old)) == len(thrift(new)) and thrift(old) in data[footer:]
+    return data[:footer] + data[footer:].replace(thrift(old), thrift(new))
+
+
+@pytest.mark.slow
+@linux
+def test_parquet_bomb(model: Path, tmp_path: Path) -> None:
+    "Kilobytes that would become a gigabyte, and others that say less, or more, than they hold: one sentence each, within 512 MB."
+    def write(name: str, **table: object) -> Path:
+        pq.write_table(pa.table(table), path := tmp_path / f"{name}.parquet", compression="zstd", data_page_size=2**30, row_group_size=2**30, write_statistics=False)
+        return path
+    def lie(name: str, true: Path, old: int, new: int) -> Path:
+        (path := tmp_path / f"{name}.parquet").write_bytes(swapped(true.read_bytes(), old, new))
+        return path
+    def equal(n: int) -> dict[str, np.ndarray]: return {"user": np.ones(n, np.int64), "movie": np.ones(n, np.int64), "rating": np.full(n, 2.5)}
+    def long(n: int, length: int) -> pa.Array: return pa.DictionaryArray.from_arrays(np.zeros(n, np.int32), ["x" * length])
+    many, some = 2**25 + 1, 2**20 + 1
+    rows, million = write("rows", **equal(many)), write("million", **equal(some))
+    text = write("text", user=np.arange(20_000), movie=np.arange(20_000), rating=np.ones(20_000), title=long(20_000, 60_000))
+    title = write("title", user=[1], movie=[1], rating=[5.0], title=["x" * (2**27 - 1000)])
+    forged = Path(shutil.copytree(model, tmp_path / "model"))
+    movies = pd.read_parquet(forged / "movies.parquet")
+    pq.write_table(pa.table({c: pa.array(movies[c]) for c in movies} | {"title": long(len(movies), 2**31 // len(movies))}), forged / "movies.parquet", compression="zstd")
+    sign(forged)
+    told = defuse(2**29, rows, text, lie("more", million, some, 2**27 - 1), lie("fewer", rows, many, some), lie("page", title, pq.read_metadata(title).row_group(0).column(3).total_uncompressed_size, 2**20 + 7), forged)
+    assert all("which no ratings do" in told[k] for k in (0, 1, 2, 5)), told
+    assert "rated movie 1 twice" in told[3] and "has a page of 134," in told[4] and "movies.parquet" in told[5], told
+    assert max((tmp_path / f"{k}.parquet").stat().st_size for k in ("rows", "text", "more", "fewer", "page")) < 300_000
 
 
 # --- titles and command lines ---
