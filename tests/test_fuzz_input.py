@@ -1,6 +1,6 @@
 """Wild files, titles and command lines: each is read rightly, or refused with one sentence; nothing else happens to the disk, and memory stays bounded.
 
-Some hundred inputs in the default run; ten thousand with --slow, and a minute of guided fuzzing where atheris is installed.
+Some hundred inputs in the default run; ten thousand with --slow, and as many that atheris breeds, where it is installed.
 SAEREC_FUZZ_SEED=7 pytest tests/test_fuzz_input.py --slow   tries others."""
 import bz2
 import contextlib
@@ -12,18 +12,23 @@ import random
 import shutil
 import subprocess
 import sys
+import tempfile
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from test_artefacts import sign
-from test_properties import check_sentence, check_valid
+from test_properties import check_sentence, check_valid, fewer
 
 from saerec.cli import main
 from saerec.data import InputError, Ratings, load_movielens, read_ratings
@@ -232,7 +237,7 @@ def test_parquet_bomb(model: Path, tmp_path: Path) -> None:
     title = write("title", user=[1], movie=[1], rating=[5.0], title=["x" * (2**27 - 1000)])
     forged = Path(shutil.copytree(model, tmp_path / "model"))
     movies = pd.read_parquet(forged / "movies.parquet")
-    pq.write_table(pa.table({c: pa.array(movies[c]) for c in movies} | {"title": long(len(movies), 2**31 // len(movies))}), forged / "movies.parquet", compression="zstd")
+    pq.write_table(pa.table({c: pa.array(movies[c]) for c in movies} | {"title": long(len(movies), 2**31 // len(movies))}), forged / "movies.parquet", compression="zstd", store_schema=False)
     sign(forged)
     told = defuse(2**29, rows, text, lie("more", million, some, 2**27 - 1), lie("fewer", rows, many, some), lie("page", title, pq.read_metadata(title).row_group(0).column(3).total_uncompressed_size, 2**20 + 7), forged)
     assert all("which no ratings do" in told[k] for k in (0, 1, 2, 5)), told
@@ -259,23 +264,39 @@ def wild_title(rng: random.Random) -> str:
     return "".join(rng.choice(ALPHABET) for _ in range(rng.choice([0, 1, 1, 2, 3, 8])))
 
 
+Ask = Callable[[Recommender, Any], pd.DataFrame]
+ASKS: list[Ask] = [lambda rec, t: rec.recommend({t: 4.0}, n=3), lambda rec, t: rec.similar(t, n=3), lambda rec, t: rec.explain({"Fargo (1996)": 4.0}, t), lambda rec, t: rec.recommend({"Fargo (1996)": 4.0}, exclude=[t], n=3),
+                   lambda rec, t: rec.recommend({"Fargo (1996)": t}, n=3), lambda rec, t: rec.recommend(t, n=3), lambda rec, t: rec.recommend({"Fargo (1996)": 4.0}, genres=[str(t)], n=3)]
+MODELS: dict[Path, Recommender] = {}
+
+
+def answered(rec: Recommender, ask: Ask, title: object) -> bool:
+    "Whether something sane is answered; if not, one sentence says why."
+    try: table = ask(rec, title)
+    except InputError as e:
+        assert str(e).isprintable() and len(str(e)) <= 500 and str(e).endswith((".", "?")), f"{title!r}: {e}"
+        return False
+    assert set(table.title) <= set(rec.titles.titles) and np.isfinite(table.select_dtypes("number").to_numpy()).all()
+    return True
+
+
 @pytest.mark.parametrize("n", [150, pytest.param(3000, marks=pytest.mark.slow)])
 def test_wild_titles(n: int, model: Path) -> None:
     rec, rng = Recommender.load(model), random.Random(SEED)
-    titles = set(rec.movies.title)
     outcome: Counter[bool] = Counter()
-    asks: list[Callable[[object], pd.DataFrame]] = [lambda t: rec.recommend({t: 4.0}, n=3), lambda t: rec.similar(t, n=3), lambda t: rec.explain({"Fargo (1996)": 4.0}, t), lambda t: rec.recommend({"Fargo (1996)": 4.0}, exclude=[t], n=3),  # type: ignore[list-item]
-            lambda t: rec.recommend({"Fargo (1996)": t}, n=3), lambda t: rec.recommend(t, n=3), lambda t: rec.recommend({"Fargo (1996)": 4.0}, genres=[str(t)], n=3)]  # type: ignore[dict-item, arg-type]
     for _ in range(n):
-        title: object = rng.choice([wild_title(rng), wild_title(rng), rng.choice(sorted(titles)), rng.choice([0, -1, 10**30, 1.5, float("nan"), float("inf"), np.int64(1), True])])
-        try: table = rng.choice(asks)(title)
-        except InputError as e:
-            assert str(e).isprintable() and len(str(e)) <= 500 and str(e).endswith((".", "?")), f"{title!r}: {e}"
-            outcome[False] += 1
-        else:
-            assert set(table.title) <= titles and np.isfinite(table.select_dtypes("number").to_numpy()).all()
-            outcome[True] += 1
+        title: object = rng.choice([wild_title(rng), wild_title(rng), rng.choice(rec.titles.titles), rng.choice([0, -1, 10**30, 1.5, float("nan"), float("inf"), np.int64(1), True])])
+        outcome[answered(rec, rng.choice(ASKS), title)] += 1
     assert min(outcome.values()) > n / 20
+
+
+@given(how=st.sampled_from(ASKS), data=st.data())
+@fewer
+def test_titles_of_all_kinds(how: Ask, data: st.DataObject, model: Path) -> None:
+    "Any text and any number; and titles with a letter too many, too few, or another."
+    rec = MODELS.setdefault(model, Recommender.load(model))
+    title = data.draw(st.text() | st.text("ab ,()'19", max_size=12) | st.sampled_from(rec.titles.titles) | st.integers() | st.floats() | st.tuples(st.sampled_from(rec.titles.titles), st.integers(0, 40), st.text(max_size=3), st.integers(0, 3)).map(lambda o: o[0][:o[1]] + o[2] + o[0][o[1] + o[3]:]))
+    answered(rec, how, title)
 
 
 def command(rng: random.Random, model: Path, place: Path) -> list[str]:
@@ -298,6 +319,47 @@ def captured() -> Iterator[tuple[io.StringIO, io.StringIO]]:
     with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err: yield out, err
 
 
+def called(argv: list[str]) -> object:  # the exit code
+    "Exit code 0, 1 with one sentence and no result, or 2 with the usage."
+    with captured() as (out, err):
+        try: code: object = main(argv)
+        except SystemExit as e: code = e.code
+        except Exception as e: raise AssertionError(f"{argv!r:.600}: {type(e).__name__}: {e}") from e
+    if code == 1: assert out.getvalue() == "" and err.getvalue().count("\n") == 1 and err.getvalue().strip().isprintable(), f"{argv!r:.300}: {err.getvalue():.600}"
+    elif code == 2: assert out.getvalue() == "" and err.getvalue().startswith("usage: saerec"), f"{argv!r:.300}: {err.getvalue():.600}"
+    else: assert code == 0, f"{argv!r:.300}: {code}"
+    return code
+
+
+class Away:
+    "Nothing is trained, fetched or served, whatever a wild command line asks for."
+    def __enter__(self) -> None:
+        def refuse(*_: object, **__: object) -> Any: raise InputError("Not here.")
+        self.patches = [patch(f"saerec.{k}", refuse) for k in ("cli.get_data", "cli.evaluate", "cli.download_movielens", "app.serve")]
+        for p in self.patches: p.start()
+    def __exit__(self, *_: object) -> None:
+        for p in self.patches: p.stop()
+
+
+WORDS = ["train", "evaluate", "recommend", "similar", "explain", "serve", "export", "download", "--json", "--model", "--data", "--out", "--onnx", "--protocol", "strong-small", "--seeds", "--seed", "--epochs", "--lr", "--held-out", "--threshold", "--ranker", "stack", "--resume", "--refit", "--user",
+         "--ratings", "-n", "--genre", "Comedy", "--years", "1990-1999", "--exclude", "--diversity", "--host", "--port", "--cache", "ml-1m", "--single", "--moments", "--only-baselines", "--help", "--version", "--", "-", "Fargo (1996)", "Toy Story (1995)=5", "fargo=4", "0", "-1", "1e400", "nan", "file", "here", ".", "x" * 5000]
+
+
+def cleaned(argv: list[str]) -> list[str]:
+    "What is written stays in this folder."
+    return [a.replace("/", "_").replace("..", "_") for a in argv]
+
+
+@given(verb=st.sampled_from(["recommend", "similar", "explain", "train", "evaluate", "export", "download", "serve", ""]), rest=st.lists(st.sampled_from(WORDS) | st.text(max_size=12), max_size=7), known=st.booleans())
+@fewer
+def test_command_lines_of_all_kinds(verb: str, rest: list[str], known: bool, model: Path) -> None:
+    "Words that the command knows, and any others, in any order; a file that was there is still what it was."
+    with tempfile.TemporaryDirectory() as place, contextlib.chdir(place), Away():
+        Path("file").write_text("mine")
+        called([*([verb] if verb else []), *cleaned(rest), *(["--model", str(model)] if known else [])])
+        if "--onnx" not in rest: assert look(Path()) == {"file": b"mine"}
+
+
 @pytest.mark.parametrize("n", [100, pytest.param(2000, marks=pytest.mark.slow)])
 def test_wild_command_lines(n: int, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     "Exit code 0, 1 with one sentence, or 2 with the usage; nothing on the disk but what was asked for."
@@ -307,13 +369,8 @@ def test_wild_command_lines(n: int, model: Path, tmp_path: Path, monkeypatch: py
     before, saved, codes = look(tmp_path), look(model), Counter[object]()
     for k in range(n):
         argv = command(random.Random(f"{SEED} {k}"), model, tmp_path)
-        with captured() as (out, err):
-            try: code: object = main(argv)
-            except SystemExit as e: code = e.code
-            except Exception as e: raise AssertionError(f"command {k}: {argv!r:.600}: {type(e).__name__}: {e}") from e
+        code = called(argv)
         codes[code] += 1
-        if code == 1: assert out.getvalue() == "" and err.getvalue().count("\n") == 1 and err.getvalue().strip().isprintable(), f"command {k}: {argv!r:.300}: {err.getvalue():.600}"
-        assert code in (0, 1, 2), f"command {k}: {argv!r}"
         if argv[0] == "export" and code == 0: before = look(tmp_path)
         assert look(tmp_path) == before, f"command {k}: {argv!r} changed the disk"
     assert look(model) == saved and codes[1] > n / 10, codes
@@ -321,36 +378,26 @@ def test_wild_command_lines(n: int, model: Path, tmp_path: Path, monkeypatch: py
 
 # --- guided by coverage ---
 
-GUIDED = """
-import sys, tempfile, warnings
-from pathlib import Path
-import atheris
-import pandas, torch, pyarrow.csv  # not instrumented
-with atheris.instrument_imports(include=["saerec.data"]): from saerec.data import InputError, read_ratings
-warnings.simplefilter("ignore")
-place = Path(tempfile.mkdtemp())
-NAMES = ["r.csv", "r.zip", "r.parquet", "u.data", "ratings.dat"]
-def one(data):
-    path = place / NAMES[data[0] % len(NAMES)] if data else place / "r.csv"
-    path.write_bytes(data[1:])
-    try: read_ratings(path)
-    except InputError as e: assert str(e).isprintable() and len(str(e)) <= 500
-atheris.Setup([sys.argv[0], *sys.argv[1:]], one)
-atheris.Fuzz()
-"""
-
-
 @pytest.mark.slow
-def test_guided_fuzzing(tmp_path: Path, note: Callable[[str], None]) -> None:
-    "A minute of inputs that are bred for reaching new lines of saerec.data."
-    if not importlib.util.find_spec("atheris"): pytest.skip("atheris is not installed: pip install atheris (Linux and macOS)")
+@pytest.mark.parametrize("target", ["files", "titles", "models", "commands"])
+def test_guided_fuzzing(target: str, model: Path, tmp_path: Path, note: Callable[[str], None]) -> None:
+    "Inputs that are bred for reaching new lines. SAEREC_FUZZ_RUNS=10000 tries more of them."
+    if not importlib.util.find_spec("atheris"): pytest.skip("atheris is not installed: its wheels are for Linux on x86-64")
     (seeds := tmp_path / "seeds").mkdir()
     rng = random.Random(SEED)
     for k in range(60):
-        (place := tmp_path / str(k)).mkdir()
-        path, _ = write_wild(rng, place)
-        if path.is_file(): (seeds / str(k)).write_bytes(bytes([{".zip": 1, ".parquet": 2}.get(path.suffix, 0)]) + path.read_bytes())
-    p = subprocess.run([sys.executable, "-c", GUIDED, "-max_total_time=60", "-timeout=20", "-rss_limit_mb=4096", str(seeds)], cwd=tmp_path, capture_output=True, text=True, timeout=300, env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]), "OMP_NUM_THREADS": "1"})
+        data = b""
+        if target == "files":
+            (place := tmp_path / str(k)).mkdir()
+            path, _ = write_wild(rng, place)
+            if path.is_file(): data = bytes([{".zip": 1, ".parquet": 2}.get(path.suffix, 0)]) + path.read_bytes()
+        elif target == "titles": data = rng.randbytes(2) + rng.choice([wild_title(rng)[:300], "Toy Story (1995)", "heat", "matrix, the", "5"]).encode("utf-8", "surrogatepass")
+        elif target == "models": data = bytes([k % 6]) + (model / ["recommender.json", "weights.safetensors", "movies.parquet"][k % 3]).read_bytes()[:2**16]
+        else: data = "\n".join(a for a in command(rng, Path("MODEL"), Path("here")) if len(a) < 100).encode("utf-8", "surrogatepass")
+        (seeds / str(k)).write_bytes(data)
+    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")]), "OMP_NUM_THREADS": "1"}
+    (tmp_path / "here").mkdir()
+    p = subprocess.run([sys.executable, str(ROOT / "tests" / "guided.py"), target, str(model), f"-runs={os.environ.get('SAEREC_FUZZ_RUNS', '2500')}", "-timeout=20", "-rss_limit_mb=4096", f"-seed={SEED + 1}", str(seeds)], cwd=tmp_path / "here", capture_output=True, text=True, errors="replace", timeout=3000, env=env)
     done = [line for line in p.stderr.splitlines() if line.startswith("Done ")]
     assert p.returncode == 0 and done, (p.stdout + p.stderr)[-3000:]
-    note(f"guided fuzzing of saerec.data: {done[0]}")
+    note(f"guided fuzzing of {target}: {done[0]}")
