@@ -808,7 +808,7 @@ def _leftovers(path: Path) -> list[Path]:
     "Folders beside it of processes that were killed while they saved, an hour ago or earlier."
     return [p for p in path.parent.glob(f".{glob.escape(path.name)}.saving-*") if p.lstat().st_ctime < time.time() - 3600]
 
-# %% ../nbs/04_recommend.ipynb #72ff2f55
+# %% ../nbs/04_recommend.ipynb #2666e52b
 @torch.no_grad()
 def save(
     rec: Recommender,
@@ -821,7 +821,8 @@ def save(
     if not ratings and isinstance(rec.ranker, RankStack) and any(isinstance(m, KernelRidge) for m in rec.ranker.members.values()):
         raise InputError(f"{path}: this model cannot be saved without its users' ratings, because kernel ridge in its stack holds their likes; train with ranker=\"network\" (--ranker network).")
     try:
-        if path.exists() and not (path / "recommender.json").is_file() and (path.is_file() or any(path.iterdir())):
+        if path.is_symlink() and not path.exists(): raise InputError(f"{path}: it is a link that leads nowhere; mend it, or give another folder.")
+        if path.exists() and not (path / "recommender.json").is_file() and (not path.is_dir() or any(path.iterdir())):
             raise InputError(f"{path}: there is something else there already; give another folder.")
         real = Path(os.path.realpath(path))  # where a link leads to
         real.parent.mkdir(parents=True, exist_ok=True)

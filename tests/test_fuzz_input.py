@@ -397,7 +397,7 @@ def test_guided_fuzzing(target: str, model: Path, tmp_path: Path, note: Callable
         (seeds / str(k)).write_bytes(data)
     env = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")]), "OMP_NUM_THREADS": "1"}
     (tmp_path / "here").mkdir()
-    p = subprocess.run([sys.executable, str(ROOT / "tests" / "guided.py"), target, str(model), f"-runs={os.environ.get('SAEREC_FUZZ_RUNS', '2500')}", "-timeout=20", "-rss_limit_mb=4096", f"-seed={SEED + 1}", str(seeds)], cwd=tmp_path / "here", capture_output=True, text=True, errors="replace", timeout=3000, env=env)
+    p = subprocess.run([sys.executable, str(ROOT / "tests" / "guided.py"), target, str(model), f"-runs={os.environ.get('SAEREC_FUZZ_RUNS', '2500')}", "-len_control=0", "-timeout=20", "-rss_limit_mb=4096", f"-seed={SEED + 1}", str(seeds)], cwd=tmp_path / "here", capture_output=True, text=True, errors="replace", timeout=3000, env=env)
     done = [line for line in p.stderr.splitlines() if line.startswith("Done ")]
     assert p.returncode == 0 and done, (p.stdout + p.stderr)[-3000:]
     note(f"guided fuzzing of {target}: {done[0]}")

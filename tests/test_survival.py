@@ -28,6 +28,7 @@ from saerec import train as train_module
 from saerec.cli import main
 from saerec.data import InputError, load_movielens, split_users
 from saerec.distributed import main as program
+from saerec.recommend import Recommender
 from saerec.train import fit, make_model
 
 EPOCHS = 8
@@ -222,11 +223,42 @@ def test_read_only_folder(data: Path, tmp_path: Path) -> None:
         assert out == "" and "epoch" not in err and os.listdir(place) == ["small.csv"]
 
 
-def test_file_in_the_way(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "file").write_text("mine")
-    code = main(["train", "--data", str(data), "--out", str(tmp_path / "file" / "model"), *SMALL])
-    one_sentence(code, capsys.readouterr().err, "it cannot be written")
-    assert (tmp_path / "file").read_text() == "mine"
+def in_the_way(place: Path) -> dict[str, tuple[str, str]]:  # what it is -> where the model should be; what is said
+    "Things that no model may replace, in a folder of their own."
+    (place / "file").write_text("mine")
+    (place / "folder").mkdir()
+    (place / "folder" / "mine.txt").write_text("mine")
+    for link, target in (("dangling", "nowhere"), ("loop", "loop"), ("to a file", "file"), ("to a folder", "folder")): (place / link).symlink_to(target)
+    if hasattr(os, "mkfifo"): os.mkfifo(place / "pipe")
+    taken = "there is something else there already"
+    found = {"below a file": ("file/model", "it cannot be written"), "dangling link": ("dangling", "a link that leads nowhere"), "circle": ("loop", "a link that leads nowhere"), "root": ("/", "needs a name of its own"), "nothing": ("", "needs a name of its own"),
+             "NUL": ("a\0b", "needs a name of its own"), "long name": ("x" * 5000, "name too long"), "no text": ("\udcff", "the name is no text"), "device": (os.devnull, taken)}
+    return found | {k: (k, taken) for k in ("file", "folder", "to a file", "to a folder", "pipe") if (place / k).exists()}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need a right of their own on Windows")
+def test_something_in_the_way(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    "What is no place for a model is said before anything is trained, and stays what it is."
+    def look() -> dict[str, object]: return {str(f.relative_to(tmp_path)): f.read_bytes() if f.is_file() and not f.is_symlink() else os.readlink(f) if f.is_symlink() else f.stat().st_ino for f in tmp_path.rglob("*")}
+    cases = in_the_way(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cli_module, "fit_recommender", lambda *_, **__: pytest.fail("it was trained"))
+    before = look()
+    for what, (out, said) in cases.items():
+        code = main(["train", "--data", str(data), "--out", out, *SMALL])
+        err = capsys.readouterr().err
+        one_sentence(code, err)
+        assert said in err.lower().replace("file name", "name") and look() == before, (what, err)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need a right of their own on Windows")
+def test_no_model_is_saved_over_something_else(tmp_path: Path) -> None:
+    rec = Recommender.load(Path(__file__).parent / "fixtures" / "model-1")
+    cases = in_the_way(tmp_path)
+    before = sorted(p.name for p in tmp_path.iterdir())
+    for what in ("file", "folder", "dangling link", "circle", "pipe", "to a file", "to a folder", "below a file"):
+        with pytest.raises(InputError): rec.save(tmp_path / cases[what][0])
+        assert sorted(p.name for p in tmp_path.iterdir()) == before and (tmp_path / "file").read_text() == "mine" and len(list((tmp_path / "folder").iterdir())) == 1, what
 
 
 def steps_slowly() -> None:
