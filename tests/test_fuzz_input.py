@@ -170,6 +170,16 @@ def test_wild_files(n: int, tmp_path: Path, note: Callable[[str], None]) -> None
     note(f"{n:,} wild files: " + ", ".join(f"{v:,} {k}" for k, v in outcome.items()))
 
 
+@pytest.mark.parametrize("name", ["../ratings.csv", "../../ratings.csv", "a/../../ratings.csv", "{}/absolute/ratings.csv", "..\\ratings.csv"])
+def test_names_that_lead_outside(name: str, tmp_path: Path) -> None:
+    "A zip is read where it lies, and no name in it leads anywhere."
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    with zipfile.ZipFile(path := tmp_path / "a" / "b" / "r.zip", "w") as z: z.writestr(name.format(tmp_path), "userId,movieId,rating\n1,1,4\n")
+    before = look(tmp_path)
+    with contextlib.suppress(InputError): assert found(read_ratings(path)) == {(1, 1, 4.0)}
+    assert look(tmp_path) == before
+
+
 BOMB = """
 import resource, sys
 import pyarrow.parquet
@@ -350,14 +360,37 @@ def cleaned(argv: list[str]) -> list[str]:
     return [a.replace("/", "_").replace("..", "_") for a in argv]
 
 
-@given(verb=st.sampled_from(["recommend", "similar", "explain", "train", "evaluate", "export", "download", "serve", ""]), rest=st.lists(st.sampled_from(WORDS) | st.text(max_size=12), max_size=7), known=st.booleans())
+WHOLE = [["recommend", "fargo=4", "--model", "MODEL", "--years", "1990-1999", "-n", "3"], ["recommend", "--user", "1", "--model", "MODEL", "--genre", "Comedy", "--diversity", "0.5"], ["recommend", "--ratings", "file", "--model", "MODEL", "--json"],
+         ["recommend", "Fargo (1996)=5", "--exclude", "Heat (1995)", "--model", "MODEL"], ["similar", "Fargo (1996)", "-n", "2", "--model", "MODEL"], ["explain", "Fargo (1996)", "Toy Story (1995)=5", "--model", "MODEL"], ["explain", "Fargo (1996)", "--user", "2", "--model", "MODEL"],
+         ["train", "--data", "file", "--out", "here", "--seed", "1", "--lr", "1", "--held-out", "5"], ["evaluate", "--protocol", "strong-small", "--seeds", "0", "--epochs", "1", "--single"], ["export", "--onnx", "x.onnx", "--model", "MODEL"], ["download", "ml-1m", "--cache", "here"], ["serve", "--model", "MODEL", "--port", "0"]]
+
+
+@st.composite
+def command_lines(draw: st.DrawFn) -> list[str]:
+    "A whole command line with one value changed, or some words changed, added or gone; or words alone."
+    word = st.sampled_from(WORDS) | st.text(max_size=12) | st.integers().map(str) | st.floats().map(str)
+    how, argv = draw(st.integers(0, 5)), list(draw(st.sampled_from(WHOLE)))
+    if how == 0: return draw(st.lists(word, max_size=7))
+    if how < 5:
+        argv[draw(st.sampled_from([i for i, w in enumerate(argv) if i and w != "MODEL" and not w.startswith("-")]))] = draw(word)
+        return argv
+    for at in draw(st.lists(st.integers(1, 12), min_size=1, max_size=2)):
+        match draw(st.integers(0, 4)):
+            case 0: argv.insert(min(at, len(argv)), draw(word))
+            case 1: argv.pop(at % len(argv))
+            case _: argv[1 + at % (len(argv) - 1) if len(argv) > 1 else 0] = draw(word)
+        if not argv: break
+    return argv
+
+
+@given(argv=command_lines())
 @fewer
-def test_command_lines_of_all_kinds(verb: str, rest: list[str], known: bool, model: Path) -> None:
+def test_command_lines_of_all_kinds(argv: list[str], model: Path) -> None:
     "Words that the command knows, and any others, in any order; a file that was there is still what it was."
     with tempfile.TemporaryDirectory() as place, contextlib.chdir(place), Away():
         Path("file").write_text("mine")
-        called([*([verb] if verb else []), *cleaned(rest), *(["--model", str(model)] if known else [])])
-        if "--onnx" not in rest: assert look(Path()) == {"file": b"mine"}
+        called([str(model) if a == "MODEL" else a for a in cleaned(argv)])
+        if not any(a.startswith("--o") for a in argv): assert look(Path()) == {"file": b"mine"}
 
 
 @pytest.mark.parametrize("n", [100, pytest.param(2000, marks=pytest.mark.slow)])
@@ -393,7 +426,7 @@ def test_guided_fuzzing(target: str, model: Path, tmp_path: Path, note: Callable
             if path.is_file(): data = bytes([{".zip": 1, ".parquet": 2}.get(path.suffix, 0)]) + path.read_bytes()
         elif target == "titles": data = rng.randbytes(2) + rng.choice([wild_title(rng)[:300], "Toy Story (1995)", "heat", "matrix, the", "5"]).encode("utf-8", "surrogatepass")
         elif target == "models": data = bytes([k % 6]) + (model / ["recommender.json", "weights.safetensors", "movies.parquet"][k % 3]).read_bytes()[:2**16]
-        else: data = "\n".join(a for a in command(rng, Path("MODEL"), Path("here")) if len(a) < 100).encode("utf-8", "surrogatepass")
+        else: data = "\n".join(WHOLE[k] if k < len(WHOLE) else [a for a in command(rng, Path("MODEL"), Path("here")) if len(a) < 100]).encode("utf-8", "surrogatepass")
         (seeds / str(k)).write_bytes(data)
     env = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")]), "OMP_NUM_THREADS": "1"}
     (tmp_path / "here").mkdir()
