@@ -318,9 +318,10 @@ def run_serve(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     except KeyboardInterrupt: pass
     return {"model": args.model, "stopped": True}, "Stopped."
 
-# %% ../nbs/06_cli.ipynb #0e026fc9
+# %% ../nbs/06_cli.ipynb #650834a6
 def run_export(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     "Write a model as one ONNX file."
+    if "\0" in args.onnx: raise InputError(f"{args.onnx}: no file can have such a name; give another one with --onnx.")
     path = Recommender.load(args.model).to_onnx(args.onnx)
     return {"model": args.model, "onnx": str(path), "bytes": path.stat().st_size}, f"{path}: {path.stat().st_size / 1e6:.1f} MB; inputs liked and rated, outputs scores and p_like, one column a movie in the order of movies.parquet"
 

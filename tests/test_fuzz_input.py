@@ -25,7 +25,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from test_artefacts import sign
 from test_properties import check_sentence, check_valid, fewer
@@ -384,6 +384,7 @@ def command_lines(draw: st.DrawFn) -> list[str]:
 
 
 @given(argv=command_lines())
+@example(argv=["export", "--onnx", "x\0.onnx", "--model", "MODEL"])
 @fewer
 def test_command_lines_of_all_kinds(argv: list[str], model: Path) -> None:
     "Words that the command knows, and any others, in any order; a file that was there is still what it was."
