@@ -34,9 +34,9 @@ from .train import alone, trainer
 
 # %% auto #0
 __all__ = ['EXAMPLE', 'LEFT', 'RIGHT', 'VERBS', 'parser', 'get_data', 'parse_rating', 'show', 'to_json', 'to_stderr', 'opened',
-           'example_person', 'training_folder', 'training_room', 'run_train', 'run_protocol', 'run_evaluate',
-           'person_of', 'parse_years', 'run_recommend', 'run_similar', 'run_explain', 'run_serve', 'run_export',
-           'run_download', 'main']
+           'example_person', 'training_folder', 'training_room', 'check_place', 'run_train', 'run_protocol',
+           'run_evaluate', 'person_of', 'parse_years', 'run_recommend', 'run_similar', 'run_explain', 'run_serve',
+           'run_export', 'run_download', 'main']
 
 # %% ../nbs/06_cli.ipynb #a652cc6f
 def parser() -> argparse.ArgumentParser:
@@ -196,13 +196,23 @@ def training_room(
     finally:
         with suppress(OSError): where.rmdir()  # empty: there is nothing to go on with
 
-# %% ../nbs/06_cli.ipynb #86510bb1
+# %% ../nbs/06_cli.ipynb #03febf6b
+def check_place(
+    out: str,  # as typed: where the model will be
+) -> None:
+    "Raises `InputError` if no model can be there, or something else is."
+    path = Path(out)
+    if path.name in ("", "..") or "\0" in out: raise InputError(f"{out!r}: the folder needs a name of its own; give one with --out, such as model.")
+    try: out.encode()
+    except UnicodeEncodeError: raise InputError(f"{out}: the name is no text; give another one with --out.") from None
+    if path.is_symlink() and not path.exists(): raise InputError(f"{path}: it is a link that leads nowhere; mend it, or give another folder with --out.")
+    if path.exists() and not (path.is_dir() and (not any(path.iterdir()) or (path / "recommender.json").is_file())): raise InputError(f"{path}: there is something else there already; give another folder with --out.")
+
 def run_train(args: argparse.Namespace) -> tuple[dict[str, Any], str]:  # for --json; for people
     "Train, test once, save, and recommend to an example person."
     start = time.perf_counter()
     out = Path(args.out)
-    if out.name in ("", "..") or "\0" in args.out: raise InputError(f"{args.out!r}: the folder needs a name of its own; give one with --out, such as model.")
-    if out.is_file() or (out.is_dir() and any(out.iterdir()) and not (out / "recommender.json").is_file()): raise InputError(f"{out}: there is something else there already; give another folder with --out.")
+    check_place(args.out)
     if args.epochs is not None and args.epochs < 1: raise InputError(f"--epochs {args.epochs}: one epoch or more is needed.")
     if args.lr is not None and not 0 < args.lr < math.inf: raise InputError(f"--lr {args.lr:g}: it has to be above 0.")
     changes = {k: v for k in ("epochs", "lr") if (v := getattr(args, k)) is not None}
@@ -311,9 +321,10 @@ def run_serve(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     except KeyboardInterrupt: pass
     return {"model": args.model, "stopped": True}, "Stopped."
 
-# %% ../nbs/06_cli.ipynb #0e026fc9
+# %% ../nbs/06_cli.ipynb #650834a6
 def run_export(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     "Write a model as one ONNX file."
+    if "\0" in args.onnx: raise InputError(f"{args.onnx}: no file can have such a name; give another one with --onnx.")
     path = Recommender.load(args.model).to_onnx(args.onnx)
     return {"model": args.model, "onnx": str(path), "bytes": path.stat().st_size}, f"{path}: {path.stat().st_size / 1e6:.1f} MB; inputs liked and rated, outputs scores and p_like, one column a movie in the order of movies.parquet"
 

@@ -39,7 +39,7 @@ from .train import Recorder, Rows, alone, batch_size_for, fit, make_model, write
 # %% auto #0
 __all__ = ['fresh_store', 'Group', 'processes', 'Refused', 'gathered', 'agreed', 'Likes', 'Source', 'open_data', 'hold_out',
            'save_network', 'load_network', 'my_blocks', 'best_unseen', 'write_scores', 'read_scores', 'parser',
-           'prepare_folder', 'to_stderr', 'train_network', 'check_numbers', 'run', 'main', 'leave']
+           'prepare_folder', 'to_stderr', 'train_network', 'check_numbers', 'say_once', 'run', 'main', 'leave']
 
 # %% ../nbs/02_distributed.ipynb #69fc4c9b
 def fresh_store(
@@ -385,19 +385,28 @@ def train_network(
         print(f"{args.objective}: validation {recorder.metric} {recorder.best:.4f} in epoch {recorder.best_epoch} of {len(recorder.rows)}; {out / 'weights.safetensors'}", flush=True)
     return model, recorder
 
-# %% ../nbs/02_distributed.ipynb #efb114fa
+# %% ../nbs/02_distributed.ipynb #a2e5ba48
 def check_numbers(args: argparse.Namespace) -> None:
     "Refuse what cannot be, before data are read."
     for k, v in (("epochs", args.epochs), ("batch-size", args.batch_size), ("n", args.n), ("hidden", min(args.hidden or [1]))):
         if v is not None and v < 1: raise Refused(f"{'-' if k == 'n' else '--'}{k} {v}: it has to be 1 or more.")
     for k, x in (("lr", args.lr), ("timeout", args.timeout)):
-        if x is not None and not 0 < x < float("inf"): raise Refused(f"--{k} {x:g}: it has to be above 0.")
+        if x is not None and not 0 < x < 1e9: raise Refused(f"--{k} {x:g}: it has to be above 0 and below a thousand million.")
+
+def say_once(
+    group: Group,
+    sentence: str,  # that every process has
+) -> None:
+    "The first process says it, and the others wait until it is said."
+    if group.rank == 0: to_stderr(sentence)
+    gathered(group, None)
 
 def run(
     args: argparse.Namespace,
     group: Group,
 ) -> None:
     "Train, score, or both."
+    check_numbers(args)
     out = Path(args.out)
     source = open_data(args.data, out, group)
     model = agreed(group, lambda: load_network(out / "weights.safetensors")) if args.only_score else train_network(args, source, group)[0]
@@ -414,11 +423,10 @@ def main(
     group = Group(rank, world)
     me = f"process {group.rank} of {group.world}: " if group.world > 1 else ""
     try:
-        check_numbers(args)
-        with processes(args.timeout) as group: run(args, group)
-        return 0
-    except Refused as e:
-        if group.rank == 0: to_stderr(str(e))
+        with processes(args.timeout if 0 < args.timeout < 1e9 else 60.0) as group:  # what is wrong with another number, `run` says
+            try: run(args, group)
+            except Refused as e: say_once(group, str(e))
+            else: return 0
     except InputError as e: to_stderr(f"{me}{e}")
     except MemoryError: to_stderr(f"{me}there is not enough memory for data of this size.")
     except KeyboardInterrupt: to_stderr(f"{me}stopped; the epochs that were finished are in {Path(args.out) / 'checkpoint.safetensors'}.")

@@ -15,7 +15,16 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[NOTES] = []
 
 
+def run_notebooks_beside(items: list[pytest.Item]) -> None:
+    "Order: a small notebook, with which all begin to run in processes of their own; what needs no notebook; then the others, which have run meanwhile."
+    waiting = [i for i in items if "execute" in getattr(i, "fixturenames", ()) and hasattr(i, "callspec")]
+    if not waiting: return
+    first = min(waiting, key=lambda i: i.callspec.params["nb"].stat().st_size)
+    items[:] = [first, *(i for i in items if i not in waiting), *(i for i in waiting if i is not first)]
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    run_notebooks_beside(items)
     if config.getoption("--slow"): return
     for item in items:
         if item.get_closest_marker("slow"): item.add_marker(pytest.mark.skip(reason="takes minutes; run with --slow"))

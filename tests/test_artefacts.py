@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +19,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
+from test_properties import fewer
 
 from saerec.data import InputError
 from saerec.portable import Portable, checksum
@@ -179,27 +183,77 @@ def mutated(rng: random.Random, folder: Path) -> None:
         except (ValueError, TypeError, KeyError, AttributeError, OSError): pass  # a manifest that nobody can sign
 
 
-@pytest.mark.parametrize("n", [120, pytest.param(10_000, marks=pytest.mark.slow)])
+def read_or_refused(folder: Path) -> int:  # how many of the two readers refused it
+    "Each reader says one sentence, or gives a model that answers."
+    refused = 0
+    for read in (Recommender.load, Portable):
+        try: rec = read(folder)
+        except ValueError as e:
+            assert isinstance(e, InputError) or read is Portable, repr(e)
+            one_sentence(e, folder)
+            refused += 1
+            continue
+        if isinstance(rec, Portable): assert len(rec.top({0: 5.0, 3: 4.0}, 5)) <= 5
+        else:
+            try: assert len(rec.recommend({rec.movies.title[0]: 5}, n=5)) <= 5
+            except InputError: pass  # a scale without 5, two films of one title
+    return refused
+
+
+def put(folder: Path, name: str, data: bytes, signed: bool) -> None:
+    "Another content of one file; signed anew if that is asked and possible."
+    (folder / name).write_bytes(data)
+    try: sign(folder) if signed else None
+    except (ValueError, TypeError, KeyError, AttributeError, OSError, RecursionError): pass  # a manifest that nobody can sign
+
+
+@pytest.mark.parametrize("n", [60, pytest.param(10_000, marks=pytest.mark.slow)])
 def test_random_damage(n: int, saved: Path, tmp_path: Path, note: Callable[[str], None]) -> None:
     "Each is refused with one sentence, or read; what is read answers."
     rng, refused = random.Random(n), 0
-    for k in range(n):
+    for _ in range(n):
         folder = Path(shutil.copytree(saved, tmp_path / "model"))
         mutated(rng, folder)
-        for read in (Recommender.load, Portable):
-            try: rec = read(folder)
-            except ValueError as e:
-                assert isinstance(e, InputError) or read is Portable, k
-                one_sentence(e, folder)
-                refused += 1
-                continue
-            if isinstance(rec, Portable): assert len(rec.top({0: 5.0, 3: 4.0}, 5)) <= 5
-            else:
-                try: assert len(rec.recommend({rec.movies.title[0]: 5}, n=5)) <= 5
-                except InputError: pass  # a scale without 5, two films of one title
+        refused += read_or_refused(folder)
         shutil.rmtree(folder)
     note(f"damaged models: {refused} of {2 * n} readings refused, the rest read")
     assert refused > n
+
+
+JSON = st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20) | st.sampled_from([-1, 0, 1, 2**31, 2**63, 10**400, "StackedAutoencoder", "RankStack", "../x"]), lambda o: st.lists(o, max_size=4) | st.dictionaries(st.text(max_size=8) | st.sampled_from(["kind", "members", "weights", "hidden", "n_movies", "x", "y"]), o, max_size=4), max_leaves=8)
+
+
+@given(data=st.data())
+@fewer
+def test_wild_manifests(data: st.DataObject, saved: Path) -> None:
+    "Any JSON in place of some values of the manifest, rightly signed."
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(shutil.copytree(saved, Path(place) / "model"))
+        info: Any = json.loads((folder / "recommender.json").read_text())
+        for _ in range(data.draw(st.integers(1, 2))):
+            at = info
+            while True:
+                key = data.draw(st.sampled_from(list(at) if isinstance(at, dict) else range(len(at))))
+                if not isinstance(at[key], dict | list) or not at[key] or data.draw(st.booleans()): break
+                at = at[key]
+            at[key] = data.draw(JSON)
+        put(folder, "recommender.json", json.dumps(info).encode(), signed=True)
+        read_or_refused(folder)
+
+
+@given(name=st.sampled_from(["weights.safetensors", "movies.parquet"]), cuts=st.lists(st.tuples(st.floats(0, 1), st.integers(0, 40), st.binary(max_size=24)), min_size=1, max_size=3), near=st.sampled_from([1.0, 0.02]), end=st.booleans())
+@fewer
+def test_wild_weights_and_tables(name: str, cuts: list[tuple[float, int, bytes]], near: float, end: bool, saved: Path) -> None:
+    "Some bytes replaced by others, often near the head of the weights or the foot of the table, rightly signed."
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(shutil.copytree(saved, Path(place) / "model"))
+        content = (folder / name).read_bytes()
+        for where, n, new in cuts:
+            at = int(where * near * len(content))
+            if end: at = len(content) - at
+            content = content[:at] + new + content[at + n:]
+        put(folder, name, content, signed=True)
+        read_or_refused(folder)
 
 
 WRITER = """

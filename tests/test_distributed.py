@@ -128,11 +128,32 @@ def test_killed(ranks: list[int], two: Path, tmp_path: Path) -> None:
     assert not list((tmp_path / "run").glob(".*")), "halves of files are left"
 
 
-def test_fault_in_every_process(tmp_path: Path) -> None:
-    code, out, err = finished(started(torchrun("--data", "nowhere.csv"), tmp_path))
+SLOW_TO_SAY = """
+import os, sys, time
+if os.environ.get("RANK") == "0":
+    write = sys.stderr.write
+    def later(text):
+        if text.startswith("saerec: "): time.sleep(0.7)
+        return write(text)
+    sys.stderr.write = later
+"""
+
+
+@pytest.mark.parametrize(("arguments", "sentence"), [
+    (["--data", "nowhere.csv"], "saerec: nowhere.csv: neither a file or folder"),
+    pytest.param(["--epochs", "0"], "saerec: --epochs 0: it has to be 1 or more", marks=pytest.mark.slow),
+    pytest.param(["--timeout", "nan"], "saerec: --timeout nan: it has to be above 0", marks=pytest.mark.slow),
+])
+def test_fault_in_every_process(arguments: list[str], sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    "One sentence, told by the process of rank 0 although it is slow: torchrun ends it as soon as another has left."
+    (tmp_path / "slow").mkdir()
+    (tmp_path / "here").mkdir()
+    (tmp_path / "slow" / "sitecustomize.py").write_text(SLOW_TO_SAY)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path / "slow"), os.environ.get("PYTHONPATH", "")]))
+    code, out, err = finished(started(torchrun(*arguments), tmp_path / "here"))
     assert code == 1 and not out
-    assert err.count("saerec: nowhere.csv: neither a file or folder") == 1
-    assert "saerec/" not in err and not list(tmp_path.iterdir())
+    assert err.count(sentence) == 1, err
+    assert "saerec/" not in err and not list((tmp_path / "here").iterdir())
 
 
 @pytest.mark.parametrize(("arguments", "sentence"), [

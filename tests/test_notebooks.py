@@ -66,7 +66,7 @@ def run(code: str, *args: str, cwd: Path, timeout: int = 300, env: dict[str, str
                           capture_output=True, text=True, encoding="utf-8", errors="replace")
 
 
-# --- running: once for each notebook, in a process of its own, as many at a time as there are cores; what it gives is compared afterwards ---
+# --- running: once for each notebook, in a process of its own, as many at a time as there are cores, beside the other tests; what it gives is compared afterwards ---
 
 TEST_NB = """
 import sys
@@ -94,8 +94,9 @@ def execute(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         return done.returncode, done.stderr + done.stdout, copy
 
     with ThreadPoolExecutor(workers) as pool:
-        longest_first = sorted(asked, key=lambda nb: -nb.read_text(encoding="utf-8").count("fit("))
-        running = {nb: pool.submit(once, nb, tmp_path_factory.mktemp("nb") / "project") for nb in longest_first}
+        waited_for = getattr(request.session.items[0], "callspec", None)  # see `run_notebooks_beside`
+        order = sorted(asked, key=lambda nb: (waited_for is None or nb != waited_for.params.get("nb"), -nb.read_text(encoding="utf-8").count("fit(")))
+        running = {nb: pool.submit(once, nb, tmp_path_factory.mktemp("nb") / "project") for nb in order}  # the longest first
         yield lambda nb: running[nb].result()
         for f in running.values(): f.cancel()
 

@@ -25,6 +25,7 @@ from saerec.model import Factored, catalogue_mse, gram_error
 
 MORE = os.environ.get("SAEREC_EXAMPLES")
 tries = settings(max_examples=int(MORE or 50), derandomize=not MORE, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+fewer = settings(tries, max_examples=int(MORE or 20))
 pytestmark = pytest.mark.filterwarnings("ignore")  # pandas warns about odd dtypes; only the outcome counts here
 
 

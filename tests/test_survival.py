@@ -28,6 +28,7 @@ from saerec import train as train_module
 from saerec.cli import main
 from saerec.data import InputError, load_movielens, split_users
 from saerec.distributed import main as program
+from saerec.recommend import Recommender
 from saerec.train import fit, make_model
 
 EPOCHS = 8
@@ -194,6 +195,7 @@ def allows_no_large_file() -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="this system has no RLIMIT_FSIZE")
 def test_no_file_so_large(data: Path, tmp_path: Path) -> None:
     "A limit on the size of files, met by the first checkpoint: one sentence, and nothing is left."
@@ -221,11 +223,42 @@ def test_read_only_folder(data: Path, tmp_path: Path) -> None:
         assert out == "" and "epoch" not in err and os.listdir(place) == ["small.csv"]
 
 
-def test_file_in_the_way(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "file").write_text("mine")
-    code = main(["train", "--data", str(data), "--out", str(tmp_path / "file" / "model"), *SMALL])
-    one_sentence(code, capsys.readouterr().err, "it cannot be written")
-    assert (tmp_path / "file").read_text() == "mine"
+def in_the_way(place: Path) -> dict[str, tuple[str, str]]:  # what it is -> where the model should be; what is said
+    "Things that no model may replace, in a folder of their own."
+    (place / "file").write_text("mine")
+    (place / "folder").mkdir()
+    (place / "folder" / "mine.txt").write_text("mine")
+    for link, target in (("dangling", "nowhere"), ("loop", "loop"), ("to a file", "file"), ("to a folder", "folder")): (place / link).symlink_to(target)
+    if hasattr(os, "mkfifo"): os.mkfifo(place / "pipe")
+    taken = "there is something else there already"
+    found = {"below a file": ("file/model", "it cannot be written"), "dangling link": ("dangling", "a link that leads nowhere"), "circle": ("loop", "a link that leads nowhere"), "root": ("/", "needs a name of its own"), "nothing": ("", "needs a name of its own"),
+             "NUL": ("a\0b", "needs a name of its own"), "long name": ("x" * 5000, "name too long"), "no text": ("\udcff", "the name is no text"), "device": (os.devnull, taken)}
+    return found | {k: (k, taken) for k in ("file", "folder", "to a file", "to a folder", "pipe") if (place / k).exists()}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need a right of their own on Windows")
+def test_something_in_the_way(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    "What is no place for a model is said before anything is trained, and stays what it is."
+    def look() -> dict[str, object]: return {str(f.relative_to(tmp_path)): f.read_bytes() if f.is_file() and not f.is_symlink() else os.readlink(f) if f.is_symlink() else f.stat().st_ino for f in tmp_path.rglob("*")}
+    cases = in_the_way(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cli_module, "fit_recommender", lambda *_, **__: pytest.fail("it was trained"))
+    before = look()
+    for what, (out, said) in cases.items():
+        code = main(["train", "--data", str(data), "--out", out, *SMALL])
+        err = capsys.readouterr().err
+        one_sentence(code, err)
+        assert said in err.lower().replace("file name", "name") and look() == before, (what, err)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need a right of their own on Windows")
+def test_no_model_is_saved_over_something_else(tmp_path: Path) -> None:
+    rec = Recommender.load(Path(__file__).parent / "fixtures" / "model-1")
+    cases = in_the_way(tmp_path)
+    before = sorted(p.name for p in tmp_path.iterdir())
+    for what in ("file", "folder", "dangling link", "circle", "pipe", "to a file", "to a folder", "below a file"):
+        with pytest.raises(InputError): rec.save(tmp_path / cases[what][0])
+        assert sorted(p.name for p in tmp_path.iterdir()) == before and (tmp_path / "file").read_text() == "mine" and len(list((tmp_path / "folder").iterdir())) == 1, what
 
 
 def steps_slowly() -> None:
@@ -261,6 +294,58 @@ def test_ctrl_c(trick: Callable[[], None], text: str, data: Path, tmp_path: Path
     with safe_open(tmp_path / "place" / ".model-training" / "likes.safetensors", "pt") as f:
         assert json.loads(f.metadata()["saerec"])["epoch"] >= 1 and len(f.get_tensor("losses")) >= 1, "the epoch that was begun is lost"
     goes_on(data, tmp_path / "place" / "model", undisturbed)
+
+
+PRESS = """
+import os, signal, sys
+class Finder:
+    def find_spec(self, name, *_):
+        if name == sys.argv[1]: os.kill(os.getpid(), signal.SIGINT)
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.meta_path.insert(0, Finder())
+from saerec.__main__ import start
+sys.exit(start(sys.argv[2:]))
+"""
+
+
+def command(code: str, *arguments: object) -> subprocess.Popen[str]:
+    "The command as its script starts it, in a new Python."
+    env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(Path(__file__).resolve().parents[1]), os.environ.get("PYTHONPATH", "")])}
+    return subprocess.Popen([sys.executable, "-c", code, *map(str, arguments)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
+
+
+RECOMMEND = ["recommend", "--model", Path(__file__).parent / "fixtures" / "model-1", "Toy Story (1995)=5", "Heat (1995)=4"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Ctrl-C cannot be sent to one process on Windows")
+@pytest.mark.parametrize("module", ["torch.nn", *(pytest.param(m, marks=pytest.mark.slow) for m in ("saerec.cli", "numpy", "pandas._libs", "pandas.core.frame", "torch._C", "torch._meta_registrations", "torch.autograd", "saerec.data", "saerec.recommend", "saerec.stack"))])
+def test_ctrl_c_while_loading(module: str) -> None:
+    "Ctrl-C at the moment when some library is to be loaded."
+    p = command(PRESS, module, *RECOMMEND)
+    assert p.communicate(timeout=60) == ("", "saerec: stopped; nothing was written.\n") and p.returncode == 130
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="what a process has loaded is read the way of Linux")
+def test_ctrl_c_at_any_moment(note: Callable[[str], None]) -> None:
+    "Ctrl-C at 20 moments between the first library and the end: exit code 130 and one line at most, or all of the answer."
+    def begun() -> subprocess.Popen[str]:
+        p = command("import sys; from saerec.__main__ import start; sys.exit(start())", *RECOMMEND)
+        while p.poll() is None and "numpy" not in Path(f"/proc/{p.pid}/maps").read_text(): time.sleep(0.001)
+        return p
+    p, start = begun(), time.perf_counter()
+    wanted, _ = p.communicate(timeout=60)
+    seconds, codes = time.perf_counter() - start, []
+    for k in range(20):
+        p = begun()
+        time.sleep(k / 19 * seconds)
+        p.send_signal(signal.SIGINT)
+        out, err = p.communicate(timeout=60)
+        codes.append(130 if p.returncode == -signal.SIGINT else p.returncode)  # where Python itself is half gone the signal ends it, which shells call 130 too
+        assert "Traceback" not in err and err.count("\n") <= 1, err
+        assert codes[-1] == 130 or (codes[-1], out, err) == (0, wanted, ""), (k, p.returncode, out, err)
+    note(f"Ctrl-C at 20 moments of {seconds:.1f} seconds: {codes.count(130)} times exit code 130, else the whole answer")
+    assert codes.count(130) >= 10
 
 
 def waits_at_the_second() -> None:
