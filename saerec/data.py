@@ -493,7 +493,7 @@ def check_parquet(
     for k in columns:
         if m.num_row_groups and found.schema.column(of[k][0]).physical_type == "BYTE_ARRAY": check(_text_size(pq.read_table(file, columns=[k], read_dictionary=[k], use_threads=False)))
 
-# %% ../nbs/00_data.ipynb #ae214d0b
+# %% ../nbs/00_data.ipynb #bb892b62
 LAYOUTS = (("u.data", "u.item"), ("ratings.dat", "movies.dat"), ("ratings.csv", "movies.csv"), ("ratings.parquet", "movies.parquet"), ("ratings.parquet", "movies.dat"))
 
 def _find_folder(root: Any, depth: int = 2) -> tuple[Any, Any] | None:
@@ -522,6 +522,7 @@ def _parquet(path: Any, where: str) -> pd.DataFrame:
         f.seek(0)
         return pq.read_table(f, columns=wanted).to_pandas()
 
+# %% ../nbs/00_data.ipynb #128d4f1f
 def read_ratings(
     source: pd.DataFrame | str | os.PathLike[str],  # frame, or path of a CSV, Parquet, MovieLens folder or MovieLens zip
     movies: pd.DataFrame | None = None,  # titles for a single file or frame: columns movie, title[, genres]

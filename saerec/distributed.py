@@ -385,7 +385,7 @@ def train_network(
         print(f"{args.objective}: validation {recorder.metric} {recorder.best:.4f} in epoch {recorder.best_epoch} of {len(recorder.rows)}; {out / 'weights.safetensors'}", flush=True)
     return model, recorder
 
-# %% ../nbs/02_distributed.ipynb #a2e5ba48
+# %% ../nbs/02_distributed.ipynb #accd143a
 def check_numbers(args: argparse.Namespace) -> None:
     "Refuse what cannot be, before data are read."
     for k, v in (("epochs", args.epochs), ("batch-size", args.batch_size), ("n", args.n), ("hidden", min(args.hidden or [1]))):
@@ -401,6 +401,7 @@ def say_once(
     if group.rank == 0: to_stderr(sentence)
     gathered(group, None)
 
+# %% ../nbs/02_distributed.ipynb #db25d0dd
 def run(
     args: argparse.Namespace,
     group: Group,

@@ -240,7 +240,7 @@ def compare(
     if lost := recorder.lost_to:
         warnings.warn(f"The {recorder.settings.objective} network loses to {' and '.join(lost)} on validation ({recorder}): as it stands it is of no use. Train for more epochs, with another lr or more data, or use the baseline.", HonestyWarning, stacklevel=3)
 
-# %% ../nbs/02_train.ipynb #80b272b6
+# %% ../nbs/02_train.ipynb #f8de88dc
 class Rows(Protocol):
     "Rows of ratings to train on: a `Batch` of all users, or a CSR on disk."
     @property
@@ -281,6 +281,7 @@ def loss_divisor(
 class Diverged(InputError):
     "A loss or a weight that is no finite number any more, or a loss a thousand times that of the untrained network."
 
+# %% ../nbs/02_train.ipynb #b576d61a
 class Training:
     "A training under way: network, optimiser, random numbers, and how far it is."
     def __init__(self,
@@ -363,7 +364,7 @@ class Training:
             raise Diverged(f"The loss is {losses[wrong[0]]:.4g} in epoch {self.epoch}, batch {wrong[0] + 1} of {len(losses)} ({before}): {advice}")
         if not all(bool(p.isfinite().all()) for p in self.model.parameters()): raise Diverged(f"A weight is no finite number after epoch {self.epoch}, whose last loss was {losses[-1]:.4g}: {advice}")
 
-# %% ../nbs/02_train.ipynb #2f9cf55b
+# %% ../nbs/02_train.ipynb #e44e8c5f
 def write_whole(
     path: str | Path,  # the file to make or to replace
     write: Callable[[Path], Any],  # called with the temporary name to write to, in the same folder
@@ -395,6 +396,7 @@ def training_identity(training: Training) -> dict[str, Any]:
     "What a checkpoint must agree with: network, settings, seed, and the number of rows, movies and ratings."
     return {"network": training.model.config, "settings": vars(training.settings), "seed": training.seed, "rows": [len(training.rows), training.model.n_movies, int(training.rows.counts.sum())]}
 
+# %% ../nbs/02_train.ipynb #e076d979
 def save_checkpoint(
     path: str | Path,  # of one file
     training: Training,  # between two batches or two epochs
@@ -515,7 +517,7 @@ def _begin_together(epoch: int, checkpoint: str | Path | None) -> None:
     dist.all_reduce(ends, dist.ReduceOp.MAX)
     if ends.sum(): raise InputError(f"{checkpoint}: not every process sees the same file (epochs {-int(ends[1])} to {int(ends[0])}); put it where all machines see it.")
 
-# %% ../nbs/02_train.ipynb #a65773cd
+# %% ../nbs/02_train.ipynb #64a6562b
 @contextmanager
 def memory_told(
     training: Training,  # whose sizes are named
@@ -528,6 +530,7 @@ def memory_told(
         weights, kept = sum(p.numel() for p in training.model.parameters()), "" if checkpoint is None else f" The epochs finished so far are in {checkpoint}."
         raise InputError(f"Memory ran out in epoch {training.epoch + 1}: {weights:,} weights (16 bytes each, gradients and moments included) and batches of {training.settings.batch_size:,} people x {training.model.n_movies:,} movies; make hidden or batch_size smaller, or keep fewer movies.{kept}") from None
 
+# %% ../nbs/02_train.ipynb #929c6c94
 def fit(
     model: StackedAutoencoder,  # trained in place
     split: Split,  # learns from train, chooses the epoch on valid, never opens the test
