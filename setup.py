@@ -25,7 +25,7 @@ setup(
     keywords=cfg["keywords"].split(),
     classifiers=[cfg["status"], "Programming Language :: Python :: 3", "Programming Language :: Python :: 3 :: Only", "Typing :: Typed"],
     packages=find_packages(include=[cfg["lib_path"], cfg["lib_path"] + ".*"]),
-    package_data={cfg["lib_path"]: ["py.typed", "bundled/*", "static/*"]},
+    package_data={cfg["lib_path"]: ["py.typed", "bundled/*"], f"{cfg['lib_path']}.app": ["static/*", "templates/*"]},
     install_requires=lines("requirements"),
     extras_require={"dev": lines("dev_requirements"), "excel": lines("excel_requirements"), "onnx": lines("onnx_requirements"), "app": lines("app_requirements")},
     entry_points={"console_scripts": lines("console_scripts"), "nbdev": [f"{cfg['lib_name']}={cfg['lib_path']}._modidx:d"]},

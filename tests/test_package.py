@@ -116,7 +116,7 @@ def test_each_requirement_has_a_range_and_a_reason(key: str) -> None:
 @pytest.mark.parametrize("key", KINDS[:1])
 def test_each_requirement_is_imported(key: str) -> None:
     "A dependency that no module imports is one too many; a module that imports another thing lacks one."
-    imports = {"scikit-learn": "sklearn", "python-fasthtml": "fasthtml", "charset-normalizer": "charset_normalizer"}
+    imports = {"scikit-learn": "sklearn", "charset-normalizer": "charset_normalizer"}
     ours = {imports.get(r.name, r.name) for r in NEEDED[key]}
     optional = {imports.get(r.name, r.name) for k in KINDS[2:] for r in NEEDED[k]}  # of extras, imported where they are used
     used = set()
@@ -197,7 +197,7 @@ for m in sorted(o.name for o in pkgutil.iter_modules(saerec.__path__)):
     if m != "__main__": importlib.import_module("saerec." + m)
 print(json.dumps([time.perf_counter() - start, sorted(set(sys.modules) - before)]))
 """
-HEAVY = ("matplotlib", "scipy", "sklearn", "pooch", "tqdm", "pyarrow.parquet", "fastcore.test", "IPython", "requests", "fasthtml", "starlette", "uvicorn", "anyio")
+HEAVY = ("matplotlib", "scipy", "sklearn", "pooch", "tqdm", "pyarrow.parquet", "fastcore.test", "IPython", "requests", "fastapi", "starlette", "pydantic", "jinja2", "uvicorn", "rapidfuzz")
 
 
 def test_imports_are_light(tmp_path: Path, note) -> None:

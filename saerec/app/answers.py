@@ -15,8 +15,8 @@ from pydantic import BaseModel
 from .catalogue import Catalogue, genres_of
 
 # %% auto #0
-__all__ = ['Movie', 'Recommended', 'RecommendedList', 'recommended', 'recommend', 'starters', 'Reason', 'Explanation', 'explain',
-           'Similar', 'SimilarList', 'similar', 'GenreTaste', 'taste']
+__all__ = ['Movie', 'Recommended', 'RecommendedList', 'recommended', 'recommend', 'Reason', 'Explanation', 'explain', 'Similar',
+           'SimilarList', 'similar', 'GenreTaste', 'taste']
 
 # %% ../../nbs/app/answers.ipynb #3f3b33dd
 class Movie(BaseModel):
@@ -26,7 +26,7 @@ class Movie(BaseModel):
     genres: list[str]
 
 class Recommended(Movie):
-    "A line of a list, or a movie to begin with."
+    "A line of a list."
     rank: int  # from 1
     score: float  # of the model that ranks
     p_like: float | None = None  # probability of a like, 0..1
@@ -61,20 +61,6 @@ def recommend(
     "The best movies for these ratings. Raises `InputError` for a genre or years that cannot be."
     top = cat.rec.recommend(cat.person(stars), n=n, genres=genre or (), years=years, diversity=diversity)
     return RecommendedList(about=top.attrs["about"], movies=recommended(top))
-
-# %% ../../nbs/app/answers.ipynb #96f9ce47
-def starters(
-    cat: Catalogue,
-    genre: str = "",  # only movies of this genre; "": all
-    n: int = 12,  # so many
-) -> RecommendedList:
-    "Well-known movies for somebody who has rated nothing, with what the model says of everybody."
-    codes = [code for code in cat.popular if not genre or genre in cat.genres[code]][:n]
-    ids = [cat.movie_ids[code] for code in codes]
-    known = cat.nobody[cat.nobody.movie.isin(ids)].set_index("movie")
-    listed = known.reindex([i for i in ids if i in known.index]).reset_index()  # in the order of `popular`
-    about = "To begin with, films that are often rated: press a button beside those that you know."
-    return RecommendedList(about=about, movies=recommended(listed))
 
 # %% ../../nbs/app/answers.ipynb #78569594
 class Reason(BaseModel):

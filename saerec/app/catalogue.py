@@ -78,15 +78,18 @@ class Catalogue:
         self.titles: list[str] = rec.movies.title.tolist()
         self.genres = [genres_of(text) for text in rec.movies.genres]
         self.all_genres = sorted({g for some in self.genres for g in some})
-        self.nobody = rec.recommend({}, n=len(self.ids))  # all that is listed for somebody unknown
-        self.popular = self._popular()
+        self.p_like, self.popular = self._of_nobody()
         self.lines = search_lines(self.titles, self.popular)
 
-    def _popular(self) -> list[int]:  # codes, the most popular first
-        if self.rec.known is not None:
-            return np.argsort(-np.bincount(self.rec.known.movie, minlength=len(self.ids)), kind="stable").tolist()
-        listed = [self.codes[str(i)] for i in self.nobody.movie]
-        return [*listed, *sorted(set(range(len(self.ids))) - set(listed))]
+    def _of_nobody(self) -> tuple[dict[int, float], list[int]]:  # code -> probability; codes, the most popular first
+        "What the model says of somebody unknown: how likely each movie is liked (if it knows), and what is popular."
+        listed = self.rec.recommend({}, n=len(self.ids))
+        codes = [self.codes[str(i)] for i in listed.movie]
+        p_like = dict(zip(codes, listed.p_like.tolist(), strict=True)) if "p_like" in listed else {}
+
+        if self.rec.known is None: return p_like, [*codes, *sorted(set(range(len(self.ids))) - set(codes))]
+        often = np.bincount(self.rec.known.movie, minlength=len(self.ids))
+        return p_like, np.argsort(-often, kind="stable").tolist()
 
     def code(self,
         movie: str,  # an id, else a title
