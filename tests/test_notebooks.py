@@ -21,8 +21,8 @@ from nbdev.config import get_config
 ROOT = Path(__file__).resolve().parents[1]
 NBS = ROOT / "nbs"
 NOTEBOOKS = sorted(p for p in NBS.rglob("*.ipynb") if not any(part[0] in "._" for part in p.relative_to(NBS).parts))
-MODULES = sorted(p.stem for p in (ROOT / "saerec").glob("*.py") if p.stem[0] != "_")
-HANDWRITTEN = ("py.typed", "bundled/", "static/")  # files of the package that no notebook makes
+MODULES = sorted(".".join(p.relative_to(ROOT / "saerec").with_suffix("").parts) for p in (ROOT / "saerec").rglob("*.py") if p.stem[0] != "_")
+HANDWRITTEN = ("py.typed", "__main__.py", "bundled/", "static/")  # files of the package that no notebook makes
 CONFIG = get_config(ROOT)
 SKIP_FLAGS = (CONFIG.tst_flags or "").split() if isinstance(CONFIG.tst_flags, str) else list(CONFIG.tst_flags or [])
 each_notebook = pytest.mark.parametrize("nb", NOTEBOOKS, ids=[p.relative_to(NBS).as_posix() for p in NOTEBOOKS])
