@@ -28,7 +28,7 @@ from .evaluate import evaluate
 from .own import OwnRatings, own_ratings
 from .protocols import PROTOCOLS, find_protocol, open_edition
 from .recommend import SAE, Recommender, fit_recommender, make_splits, measure, verdict
-from .scale import read_shards
+from .data.shards import read_shards
 from .stack import stack
 from .train import alone, trainer
 

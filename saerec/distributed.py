@@ -33,7 +33,7 @@ from torch.distributed.rendezvous import rendezvous
 from .data import MOVIELENS, Batch, Held, InputError, Ratings, Split, load_movielens, read_ratings, to_batch
 from .evaluate import rows_at_once, top_k
 from .model import StackedAutoencoder
-from .scale import open_csr, write_csr
+from .data.shards import open_csr, write_csr
 from .train import Recorder, Rows, alone, batch_size_for, fit, make_model, write_whole
 
 # %% auto #0
@@ -322,7 +322,7 @@ def read_scores(
 def parser() -> argparse.ArgumentParser:
     "The options."
     p = argparse.ArgumentParser(prog="saerec.train", description="Train a ranking network with one process or, under torchrun, with many; go on from the last finished epoch; score everybody.")
-    p.add_argument("--data", default="bundled", help=f"bundled (default), {', '.join(MOVIELENS)}, a file of ratings, or a folder of saerec.scale: shards or rows")
+    p.add_argument("--data", default="bundled", help=f"bundled (default), {', '.join(MOVIELENS)}, a file of ratings, or a folder of saerec.data.shards: shards or rows")
     p.add_argument("--out", default="trained", metavar="FOLDER", help="folder to write; a training that was stopped goes on from its checkpoint there (default: trained)")
     p.add_argument("--objective", choices=["ranking", "multinomial"], default="ranking", help="squared error or softmax, over the whole catalogue (default: ranking)")
     p.add_argument("--epochs", type=int, help="passes over the users (default: of the objective)")

@@ -16,7 +16,7 @@ from safetensors import safe_open
 
 from saerec.data import load_movielens
 from saerec.distributed import load_network, main, read_scores
-from saerec.scale import write_csr, write_shards
+from saerec.data.shards import write_csr, write_shards
 
 ROOT = Path(__file__).resolve().parents[1]
 pytestmark = pytest.mark.skipif(not dist.is_gloo_available(), reason="this torch has no gloo")

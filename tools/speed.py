@@ -25,7 +25,7 @@ from torch.profiler import ProfilerActivity, profile
 from saerec.data import SHAPES, Batch, Held, InputError, Ratings, synthetic_ratings
 from saerec.evaluate import rank_metrics
 from saerec.model import Factored, StackedAutoencoder, catalogue_mse, gram_error, gram_is_cheaper
-from saerec.scale import open_csr, write_csr, write_shards
+from saerec.data.shards import open_csr, write_csr, write_shards
 from saerec.train import OBJECTIVES, Rows, Training, batch_size_for, make_model
 
 # --- one batch, both ways ---
