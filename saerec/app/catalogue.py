@@ -53,7 +53,8 @@ def scale_of(
     if low == high: return Scale(low, high, (high,), ("I like it",))
 
     # a model saved without its ratings does not say which values lie between the two
-    two = np.isin(rec.known.value, (low, high)).all() if rec.known is not None else (low, high) == (0, 1)
+    two = (low, high) == (0, 1) or rec.info.get("feedback") == "implicit"
+    if rec.known is not None: two = bool(np.isin(rec.known.value, (low, high)).all())
     if two and low < rec.info["threshold"] <= high: return Scale(low, high, (low, high), ("Dislike", "Like"))
     return Scale(low, high, star_steps(low, high))
 
