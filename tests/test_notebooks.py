@@ -251,7 +251,7 @@ def own_types() -> set[str]:
 
 
 def undocumented(f) -> list[str]:
-    if getattr(f, "_is_protocol", False): return []
+    if getattr(f, "_is_protocol", False) or hasattr(f, "model_fields"): return []  # pydantic has descriptions of its own
     docs, gaps = docments(f, full=True), []
     for n, p in inspect.signature(f).parameters.items():
         if n in FIXED or p.kind is inspect.Parameter.VAR_KEYWORD or str(p.annotation).removesuffix(" | None") in own_types(): continue

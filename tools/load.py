@@ -1,6 +1,6 @@
-"""Many people at the page at once: python tools/load.py http://127.0.0.1:8000/ --clients 50 --requests 10000 --pause 0.5
+"""Many people at the page at once: python tools/load.py http://127.0.0.1:8000/ --clients 50 --requests 10000
 
-Each types a title, rates what is found, looks at the list, asks why, and asks the API, with a pause before each request.
+Each types a title, rates what is found, looks at the list, asks why, and asks the API, a pause before each request.
 The last line says how long the answers took; any answer but 200 ends it. The server may run on another machine.
 """
 import argparse
@@ -77,7 +77,8 @@ def told(kinds: dict[str, list[float]]) -> str:
     def at(v: list[float], p: float) -> str: return f"{1e3 * v[min(len(v) - 1, int(p * len(v)))]:.0f}"
     every = kinds["all"]
     quantiles = ", ".join(f"p{100 * p:.0f} {at(every, p)} ms" for p in (0.5, 0.95, 0.99))
-    return f"{len(every):,} requests, no error: {quantiles}; p95 by kind: " + ", ".join(f"{k} {at(v, 0.95)}" for k, v in kinds.items() if k != "all")
+    by_kind = ", ".join(f"{k} {at(v, 0.95)}" for k, v in kinds.items() if k != "all")
+    return f"{len(every):,} requests, no error: {quantiles}; p95 by kind: {by_kind}"
 
 
 def main() -> None:

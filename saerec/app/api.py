@@ -63,7 +63,7 @@ class ByTitle(Question):
     def stars(self,
         cat: Catalogue,
     ) -> dict[int, float]:  # code -> rating
-        "The ratings by code. Raises `InputError` for an unknown title, a movie given twice, or stars off the scale."
+        "The ratings by code. Raises `InputError` for an unknown title, one given twice, or stars off the scale."
         found: dict[int, float] = {}
         for movie, value in self.ratings.items():
             code = cat.code(movie)
@@ -135,7 +135,7 @@ def best(
     "The list that is asked for."
     return recommend(cat, asked.stars(cat), asked.n, asked.genre, (asked.first, asked.last), asked.diversity)
 
-# %% ../../nbs/app/api.ipynb #75b1a531
+# %% ../../nbs/app/api.ipynb #57bd0c3f
 @api.get("/recommend", operation_id="recommend")
 async def get_recommend(
     cat: Known,  # what is served
@@ -144,7 +144,7 @@ async def get_recommend(
     "The best movies for these ratings, with the chance that each is liked and the rating that speaks for it."
     return best(cat, asked)
 
-# %% ../../nbs/app/api.ipynb #cb5784dd
+# %% ../../nbs/app/api.ipynb #103df258
 @api.post("/recommend", operation_id="recommend_by_title")
 async def post_recommend(
     cat: Known,  # what is served
@@ -153,7 +153,7 @@ async def post_recommend(
     "The best movies for these ratings, with the chance that each is liked and the rating that speaks for it."
     return best(cat, asked)
 
-# %% ../../nbs/app/api.ipynb #54998b94
+# %% ../../nbs/app/api.ipynb #c75e5fcb
 @api.get("/explain", operation_id="explain")
 async def get_explain(
     cat: Known,  # what is served
@@ -170,7 +170,7 @@ async def post_explain(
     "What each rating does to one movie."
     return explain(cat, asked.stars(cat), cat.code(asked.movie))
 
-# %% ../../nbs/app/api.ipynb #e8e293a0
+# %% ../../nbs/app/api.ipynb #e76147af
 @api.get("/similar", operation_id="similar")
 async def get_similar(
     cat: Known,  # what is served

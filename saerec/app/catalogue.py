@@ -19,7 +19,7 @@ from ..recommend import Recommender
 # %% auto #0
 __all__ = ['Scale', 'star_steps', 'scale_of', 'genres_of', 'Catalogue']
 
-# %% ../../nbs/app/catalogue.ipynb #ad578c43
+# %% ../../nbs/app/catalogue.ipynb #0e1f1999
 @dataclass(frozen=True)
 class Scale:
     "The buttons that rate, the lowest first, and how a rating is said."

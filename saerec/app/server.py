@@ -21,7 +21,7 @@ if TYPE_CHECKING: from saerec.app.web import Guard
 # %% auto #0
 __all__ = ['LOCAL', 'needs_extra', 'make_app', 'url_of', 'bind', 'serve']
 
-# %% ../../nbs/05_app.ipynb #810bb949
+# %% ../../nbs/05_app.ipynb #47508cbe
 @contextmanager
 def needs_extra() -> Iterator[None]:
     "Raises `InputError` with the command that helps where a package of the extra `app` is missing."

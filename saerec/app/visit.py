@@ -96,12 +96,12 @@ class PageQuery(BaseModel):
     rate: str = ""  # a button that was pressed: "1-5", or "1-" to take the rating back
     only: Literal["", "found"] = ""  # "found": somebody is typing, only the search is asked for
 
-# %% ../../nbs/app/visit.ipynb #3f3fcd7b
+# %% ../../nbs/app/visit.ipynb #9669ef04
 @dataclass(frozen=True)
 class Visit:
     "What the page shows."
     stars: dict[int, float]  # code -> rating, the last one given at the end
-    variety: Variety = "0"
+    variety: Variety = "0"  # diversity of the list
     genre: str = ""  # "" for all
     typed: str = ""  # in the search field
     why: int | None = None  # code of the movie whose reasons are open
