@@ -116,7 +116,7 @@ def test_each_requirement_has_a_range_and_a_reason(key: str) -> None:
 @pytest.mark.parametrize("key", KINDS[:1])
 def test_each_requirement_is_imported(key: str) -> None:
     "A dependency that no module imports is one too many; a module that imports another thing lacks one."
-    imports = {"scikit-learn": "sklearn", "python-fasthtml": "fasthtml"}
+    imports = {"scikit-learn": "sklearn", "python-fasthtml": "fasthtml", "charset-normalizer": "charset_normalizer"}
     ours = {imports.get(r.name, r.name) for r in NEEDED[key]}
     optional = {imports.get(r.name, r.name) for k in KINDS[2:] for r in NEEDED[k]}  # of extras, imported where they are used
     used = set()

@@ -167,7 +167,7 @@ def fit_recommender(
     ease = baselines[1].get("EASE")
     info = {"saerec": __version__, "torch": torch.__version__.split("+")[0], "python": platform.python_version(),
             "data": {"name": r.name, "fingerprint": r.fingerprint(), "ratings": len(r), "users": r.n_users, "movies": r.n_movies},
-            "threshold": threshold, "scale": [float(r.value.min()), float(r.value.max())], "seed": seed, "n_held": held_out_users(likes) if n_held is None else n_held,
+            "threshold": threshold, "scale": list(r.scale), "seed": seed, "n_held": held_out_users(likes) if n_held is None else n_held,
             "refit": refit, "epochs": {k: o.best_epoch for k, o in recorders.items()}, "train_seconds": {k: round(o.seconds, 1) for k, o in recorders.items()},
             "calibration": asdict(calibration) | {"log_loss": losses}, "ease_regularization": float(getattr(ease, "regularization", 0.0)), "report": json.loads(table.T.to_json()), "report_about": table.attrs}
     rec = Recommender(best, liker, r.movies, rank_codes, info, r)
@@ -195,7 +195,8 @@ def measure(
 ) -> pd.DataFrame:  # as from `report`
     "The report of a saved recommender, computed again. Raises `InputError` for other data, or if it was refitted on the test data."
     if rec.info["refit"]: raise InputError("This model was trained again on all ratings (refit), so no held-out ratings are left to evaluate it on; its report is that of the networks measured before.")
-    if (found := r.fingerprint()) != (expected := rec.info["data"]["fingerprint"]):
+    found, expected = r.fingerprint(), rec.info["data"]["fingerprint"]
+    if expected not in (found, r.fingerprint(times=False)):  # models of format 3 and before do not cover times
         raise InputError(f"{r.name}: these are not the ratings that the model was trained on (fingerprint {found}, not {expected}); give those of {rec.info['data']['name']}.")
     pairs, users = make_splits(r.likes(rec.info["threshold"]), rec.info["seed"], rec.info["n_held"])
     return report(Calibrated(rec.liker, rec.calibration), rec.ranker, pairs, users, fit_baselines(pairs, users, (rec.info["ease_regularization"],)))
