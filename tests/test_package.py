@@ -193,8 +193,8 @@ import importlib, json, pkgutil, sys, time
 import torch, numpy, pandas
 before, start = set(sys.modules), time.perf_counter()
 import saerec
-for m in sorted(o.name for o in pkgutil.iter_modules(saerec.__path__)):
-    if m != "__main__": importlib.import_module("saerec." + m)
+for m in sorted(o.name for o in pkgutil.walk_packages(saerec.__path__, "saerec.")):
+    if not m.endswith("__main__"): importlib.import_module(m)
 print(json.dumps([time.perf_counter() - start, sorted(set(sys.modules) - before)]))
 """
 HEAVY = ("matplotlib", "scipy", "sklearn", "pooch", "tqdm", "pyarrow.parquet", "fastcore.test", "IPython", "requests", "fasthtml", "starlette", "uvicorn", "anyio")
