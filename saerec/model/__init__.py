@@ -2,7 +2,8 @@
 from ..lazy import front_door
 
 __getattr__, __all__ = front_door(__name__, {
-    "autoencoder": "ACTIVATIONS Factored PlainLayer ResidualLayer StackedAutoencoder bag observed_mse row_scale",
-    "gram": "catalogue_mse gram_error gram_is_cheaper",
+    "autoencoder": "Network StackedAutoencoder observed_mse",
+    "layers": "ACTIVATIONS PlainLayer ResidualLayer bag row_scale",
+    "gram": "Factored catalogue_mse gram_error gram_is_cheaper",
     "drawing": "draw layers",
 })

@@ -30,14 +30,18 @@ def draw(model: StackedAutoencoder) -> Any:  # a matplotlib figure
     "The network as bars, as high as the logarithm of their layer is wide; arcs are residual connections."
     from matplotlib.patches import FancyArrowPatch
     parts = layers(model)
+    high = [math.log10(n + 1) for _, n in parts]
+    colour = ["C0" if "movies" in name else "C1" if name == "hidden" else "C2" for name, _ in parts]
     with figure(size=(1.5 * len(parts), 3)) as (fig, ax):
-        high = [math.log10(n + 1) for _, n in parts]
-        ax.bar(range(len(parts)), high, bottom=[-h / 2 for h in high], width=0.3, color=["C0" if "movies" in name else "C1" if name == "hidden" else "C2" for name, _ in parts])
+        ax.bar(range(len(parts)), high, bottom=[-h / 2 for h in high], width=0.3, color=colour)
         for i, (name, n) in enumerate(parts):
             ax.text(i, -high[i] / 2 - 0.15, f"{n:,}\n{name}", ha="center", va="top", fontsize=9)
             if i: ax.annotate("", (i - 0.18, 0), (i - 0.82, 0), arrowprops={"arrowstyle": "->", "color": "gray"})
-            if name == "+ code": ax.add_patch(FancyArrowPatch((i - 2, high[i - 2] / 2), (i, high[i] / 2), connectionstyle="arc3,rad=-0.3", arrowstyle="->", mutation_scale=12, color="C2"))
-        weights = sum(p.numel() for p in model.parameters())
-        ax.set(title=f"{weights:,} weights", xlim=(-0.6, len(parts) - 0.4), ylim=(-max(high) / 2 - 1, max(high) / 2 + 0.9))
+            if name != "+ code": continue
+            ends = (i - 2, high[i - 2] / 2), (i, high[i] / 2)
+            ax.add_patch(FancyArrowPatch(*ends, connectionstyle="arc3,rad=-0.3", arrowstyle="->", mutation_scale=12,
+                                         color="C2"))
+        ax.set(title=f"{sum(p.numel() for p in model.parameters()):,} weights",
+               xlim=(-0.6, len(parts) - 0.4), ylim=(-max(high) / 2 - 1, max(high) / 2 + 0.9))
         ax.axis("off")
     return fig

@@ -7,6 +7,7 @@ Docs: https://saerec.github.io/saerec/model/gram.html.md"""
 # %% ../../nbs/model/gram.ipynb #5545891d
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,10 +15,26 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ..data import Batch
-from .autoencoder import Factored
 
 # %% auto #0
-__all__ = ['DENSE_CELL', 'GRAM_TABLE', 'GRAM_CELL', 'GRAM_STEP', 'gram_error', 'gram_is_cheaper', 'catalogue_mse']
+__all__ = ['Factored', 'gram_error', 'gram_is_cheaper', 'catalogue_mse']
+
+# %% ../../nbs/model/gram.ipynb #6bd86c03
+@dataclass(frozen=True)
+class Factored:
+    "Scores $z_{um} = H_u \\cdot D_m + b_m$ that are not written out."
+    code: Tensor  # $H$, float [B, h]
+    table: Tensor  # $D$, float [n_movies, h]
+    bias: Tensor  # $b$, float [n_movies]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        "$(B, M)$: users and movies."
+        return len(self.code), len(self.table)
+
+    def dense(self) -> Tensor:  # float [B, n_movies]
+        "Written out."
+        return self.code @ self.table.T + self.bias
 
 # %% ../../nbs/model/gram.ipynb #bc6705d5
 def _dense_mse(scores: Tensor, batch: Batch, unobserved: float, weights: Tensor | None) -> Tensor:
@@ -59,7 +76,8 @@ class _GramError(torch.autograd.Function):
     ) -> tuple[Tensor | None, ...]:  # of code, table and bias; None for the rest
         "The formulas above."
         code, table, bias, e, hh, dd, h, db = ctx.saved_tensors
-        a, errors, (for_code, for_table, for_bias) = 2 * ctx.alpha * grad, ctx.batch.with_values(e * grad).csr(), ctx.needs_input_grad[:3]
+        a, errors = 2 * ctx.alpha * grad, ctx.batch.with_values(e * grad).csr()
+        for_code, for_table, for_bias = ctx.needs_input_grad[:3]
         g_code = (code @ (a * dd)).addmm_(errors, table).add_(a * db) if for_code else None
         g_table = (table @ (a * hh)).addmm_(errors.t().to_sparse_csr(), code).addr_(bias, a * h) if for_table else None
         g_bias = (a * (table @ h + len(code) * bias)).index_add_(0, ctx.batch.movies, e * grad) if for_bias else None
@@ -73,7 +91,7 @@ def gram_error(
     weights: Tensor,  # $w$, float [n], 0 or more
     alpha: float = 1.0,  # $\alpha$, weight of cells that are not rated
 ) -> Tensor:  # scalar: the sum, not divided by the number of cells
-    "$\\sum w (z - y)^2$ over rated cells and $\\alpha z^2$ over all others, with its gradients, without writing $z$ out."
+    "$\\sum w (z - y)^2$ over rated cells, $\\alpha z^2$ over all others, and its gradients; $z$ is not written out."
     out: Tensor = _GramError.apply(code, table, bias, batch, weights, float(alpha))
     return out
 
@@ -81,21 +99,24 @@ def _gram_mse(scores: Factored, batch: Batch, unobserved: float, weights: Tensor
     "`catalogue_mse` without writing scores out."
     batch = batch.with_values(batch.values.to(scores.code.dtype))
     w = torch.ones_like(batch.values) if weights is None else weights.to(scores.code.dtype)
-    return gram_error(scores.code, scores.table, scores.bias, batch, w, unobserved) / (scores.shape[0] * scores.shape[1])
+    total = gram_error(scores.code, scores.table, scores.bias, batch, w, unobserved)
+    return total / (scores.shape[0] * scores.shape[1])
 
 # %% ../../nbs/model/gram.ipynb #7b4f0755
-DENSE_CELL = 1000  # what a written-out score costs in memory traffic, in operations of a matrix product
-GRAM_TABLE, GRAM_CELL, GRAM_STEP = 200, 75, 10**8  # the same of a number in the decoder, of a rated cell times the width, of a batch
+# Costs in operations of a matrix product: of a written-out score in memory traffic; of a number in the decoder,
+# of a rated cell times the width, and of a batch.
+_DENSE_CELL = 1000
+_GRAM_TABLE, _GRAM_CELL, _GRAM_STEP = 200, 75, 10**8
 
 def gram_is_cheaper(
-    n_rows: int,  # $B$, people in the batch
+    n_rows: int,  # $B$, users in the batch
     n_movies: int,  # $M$
     width: int,  # $h$, of the code
     n_rated: int,  # rated cells of the batch
 ) -> bool:
     "Whether the error is cheaper without writing the scores out."
-    dense = (6 * width + DENSE_CELL) * n_rows * n_movies
-    gram = 4 * width**2 * (n_movies + n_rows) + width * (GRAM_TABLE * n_movies + GRAM_CELL * n_rated) + GRAM_STEP
+    dense = (6 * width + _DENSE_CELL) * n_rows * n_movies
+    gram = 4 * width**2 * (n_movies + n_rows) + width * (_GRAM_TABLE * n_movies + _GRAM_CELL * n_rated) + _GRAM_STEP
     return gram < dense
 
 # %% ../../nbs/model/gram.ipynb #be50f1c2
@@ -103,9 +124,11 @@ def catalogue_mse(
     scores: Tensor | Factored,  # [B, n_movies], written out or not
     batch: Batch,  # the same rows: targets at the rated cells, 0 elsewhere
     unobserved: float = 1.0,  # $\alpha$, the weight of cells without a rating, 0 or more
-    weights: Tensor | None = None,  # $w$, float [n], 0 or more: of the rated cells, in the order of `batch`; None: all 1
+    weights: Tensor | None = None,  # $w$, float [n], 0 or more: of the rated cells, in their order; None: all 1
 ) -> Tensor:  # scalar
-    "The mean squared error over all cells of the catalogue. Factored scores take the cheaper of two ways to the same number."
-    if not isinstance(scores, Factored): return _dense_mse(scores, batch, unobserved, weights)
-    cheaper = gram_is_cheaper(*scores.shape, scores.code.shape[1], len(batch.movies))
-    return _gram_mse(scores, batch, unobserved, weights) if cheaper else _dense_mse(scores.dense(), batch, unobserved, weights)
+    "The mean squared error over all cells of the catalogue; of factored scores by the cheaper of two ways."
+    if isinstance(scores, Tensor): return _dense_mse(scores, batch, unobserved, weights)
+
+    if gram_is_cheaper(*scores.shape, scores.code.shape[1], len(batch.movies)):
+        return _gram_mse(scores, batch, unobserved, weights)
+    return _dense_mse(scores.dense(), batch, unobserved, weights)
