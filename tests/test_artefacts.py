@@ -25,7 +25,7 @@ from safetensors.numpy import load_file, save_file
 from test_properties import fewer
 
 from saerec.data import InputError
-from saerec.portable import Portable, checksum
+from saerec.recommend.portable import Portable, checksum
 from saerec.recommend import Recommender
 
 FIXTURES = Path(__file__).parent / "fixtures"

@@ -197,7 +197,7 @@ for m in sorted(o.name for o in pkgutil.walk_packages(saerec.__path__, "saerec."
     if not m.endswith("__main__") and not m.startswith("saerec.app."): importlib.import_module(m)  # that room opens with the page
 print(json.dumps([time.perf_counter() - start, sorted(set(sys.modules) - before)]))
 """
-HEAVY = ("matplotlib", "scipy", "sklearn", "pooch", "tqdm", "pyarrow.parquet", "fastcore.test", "IPython", "requests", "fastapi", "starlette", "pydantic", "jinja2", "uvicorn")
+HEAVY = ("matplotlib", "scipy", "sklearn", "pooch", "tqdm", "pyarrow.parquet", "fastcore.test", "IPython", "requests", "fastapi", "starlette", "jinja2", "uvicorn")
 
 
 def test_imports_are_light(tmp_path: Path, note) -> None:
