@@ -15,8 +15,8 @@ from pydantic import BaseModel
 from .catalogue import Catalogue, genres_of
 
 # %% auto #0
-__all__ = ['Movie', 'Recommended', 'RecommendedList', 'recommended', 'recommend', 'Reason', 'Explanation', 'explain', 'Similar',
-           'SimilarList', 'similar', 'GenreTaste', 'taste']
+__all__ = ['Movie', 'Recommended', 'RecommendedList', 'recommend', 'Reason', 'Explanation', 'explain', 'Similar', 'SimilarList',
+           'similar', 'GenreTaste', 'taste']
 
 # %% ../../nbs/app/answers.ipynb #3f3b33dd
 class Movie(BaseModel):
@@ -38,8 +38,8 @@ class RecommendedList(BaseModel):
     about: str
     movies: list[Recommended]
 
-# %% ../../nbs/app/answers.ipynb #1a1ac76a
-def recommended(
+# %% ../../nbs/app/answers.ipynb #55f4f569
+def _recommended(
     frame: pd.DataFrame,  # from `Recommender.recommend`
 ) -> list[Recommended]:
     "The lines of a list, numbers with four digits."
@@ -60,7 +60,7 @@ def recommend(
 ) -> RecommendedList:
     "The best movies for these ratings. Raises `InputError` for a genre or years that cannot be."
     top = cat.rec.recommend(cat.person(stars), n=n, genres=genre or (), years=years, diversity=diversity)
-    return RecommendedList(about=top.attrs["about"], movies=recommended(top))
+    return RecommendedList(about=top.attrs["about"], movies=_recommended(top))
 
 # %% ../../nbs/app/answers.ipynb #78569594
 class Reason(BaseModel):

@@ -20,28 +20,26 @@ from .visit import MAX_RATINGS, MAX_TEXT, on_scale, read_ratings
 from ..errors import InputError
 
 # %% auto #0
-__all__ = ['Title', 'Stars', 'api', 'Known', 'Question', 'SearchQuery', 'SimilarQuery', 'ByAddress', 'ByTitle', 'ListWishes',
-           'RecommendQuery', 'RecommendBody', 'ExplainQuery', 'ExplainBody', 'Fault', 'catalogue', 'FoundMovies',
-           'get_search', 'best', 'get_recommend', 'post_recommend', 'get_explain', 'post_explain', 'get_similar',
-           'Taste', 'get_taste', 'post_taste']
+__all__ = ['api', 'Known', 'SearchQuery', 'SimilarQuery', 'ByAddress', 'ByTitle', 'ListWishes', 'RecommendQuery', 'RecommendBody',
+           'ExplainQuery', 'ExplainBody', 'Fault', 'FoundMovies', 'Taste']
 
-# %% ../../nbs/app/api.ipynb #983e625a
-class Question(BaseModel):
+# %% ../../nbs/app/api.ipynb #6ae5480e
+class _Question(BaseModel):
     "A question that knows no other parameters than its own."
     model_config = ConfigDict(extra="forbid")
 
-class SearchQuery(Question):
+class SearchQuery(_Question):
     "What is searched."
     q: str = Field(max_length=MAX_TEXT, description="words of a title, or their beginnings")
     n: int = Field(10, ge=1, le=50, description="at most so many")
 
-class SimilarQuery(Question):
+class SimilarQuery(_Question):
     "Of which movie."
     movie: str = Field(max_length=300, description="an id, else a title")
     n: int = Field(10, ge=1, le=50, description="length of the list")
 
-# %% ../../nbs/app/api.ipynb #f002d566
-class ByAddress(Question):
+# %% ../../nbs/app/api.ipynb #6ef844fe
+class ByAddress(_Question):
     "Ratings as the page's address has them."
     r: str = Field(pattern=r"^[A-Za-z0-9._-]*$",
                    description=f"ratings as ID-STARS, joined by _, such as 1-5_6-4.5; at most {MAX_RATINGS}")
@@ -52,13 +50,13 @@ class ByAddress(Question):
         "The ratings by code."
         return read_ratings(cat, self.r)
 
-# %% ../../nbs/app/api.ipynb #a7bca109
-Title = Annotated[str, Field(max_length=300)]
-Stars = Annotated[float, Field(strict=True, allow_inf_nan=False)]  # strict: neither "5" nor true
+# %% ../../nbs/app/api.ipynb #7d60b922
+_Title = Annotated[str, Field(max_length=300)]
+_Stars = Annotated[float, Field(strict=True, allow_inf_nan=False)]  # strict: neither "5" nor true
 
-class ByTitle(Question):
+class ByTitle(_Question):
     "Ratings by id or title."
-    ratings: dict[Title, Stars] = Field(max_length=MAX_RATINGS, description="id or title -> stars")
+    ratings: dict[_Title, _Stars] = Field(max_length=MAX_RATINGS, description="id or title -> stars")
 
     def stars(self,
         cat: Catalogue,
@@ -91,91 +89,71 @@ class RecommendBody(ByTitle, ListWishes):
 # %% ../../nbs/app/api.ipynb #fbd88b49
 class ExplainQuery(ByAddress):
     "The reasons for a movie, ratings in the address."
-    movie: Title = Field(description="an id, else a title")
+    movie: _Title = Field(description="an id, else a title")
 
 class ExplainBody(ByTitle):
     "The reasons for a movie, ratings by title."
-    movie: Title = Field(description="an id, else a title")
+    movie: _Title = Field(description="an id, else a title")
 
 # %% ../../nbs/app/api.ipynb #6f008de9
 class Fault(BaseModel):
     "What cannot be understood, in a sentence."
     error: str
 
-api = APIRouter(prefix="/api", responses={"4XX": {"model": Fault, "description": "What cannot be understood"}})
+api = APIRouter(prefix="/api", responses={"4XX": {"model": Fault, "description": "What cannot be understood"}},
+                generate_unique_id_function=lambda route: route.name)
 
-# %% ../../nbs/app/api.ipynb #4f7001e9
-async def catalogue(
+# %% ../../nbs/app/api.ipynb #949bde95
+async def _catalogue(
     request: Request,  # to the application
 ) -> Catalogue:
     "The catalogue of the application that is asked."
     return request.app.state.catalogue
 
-Known = Annotated[Catalogue, Depends(catalogue)]
+Known = Annotated[Catalogue, Depends(_catalogue)]
 
 # %% ../../nbs/app/api.ipynb #29414b6a
 class FoundMovies(BaseModel):
     "What a search found, best first."
     movies: list[Movie]
 
-@api.get("/search", operation_id="search")
-async def get_search(
-    cat: Known,  # what is served
-    asked: Annotated[SearchQuery, Query()],  # the question
-) -> FoundMovies:
+@api.get("/search", name="search")
+async def _get_search(cat: Known, asked: Annotated[SearchQuery, Query()]) -> FoundMovies:
     "Movies whose title has these words, or beginnings of words."
     codes = search(cat.lines, asked.q, asked.n)
     return FoundMovies(movies=[Movie(movie=cat.ids[c], title=cat.titles[c], genres=cat.genres[c]) for c in codes])
 
-# %% ../../nbs/app/api.ipynb #b77fb3d5
-def best(
-    cat: Catalogue,  # what is served
-    asked: RecommendQuery | RecommendBody,  # the question
-) -> RecommendedList:
+# %% ../../nbs/app/api.ipynb #c8492e83
+def _best(cat: Catalogue, asked: RecommendQuery | RecommendBody) -> RecommendedList:
     "The list that is asked for."
     return recommend(cat, asked.stars(cat), asked.n, asked.genre, (asked.first, asked.last), asked.diversity)
 
-# %% ../../nbs/app/api.ipynb #57bd0c3f
-@api.get("/recommend", operation_id="recommend")
-async def get_recommend(
-    cat: Known,  # what is served
-    asked: Annotated[RecommendQuery, Query()],  # the question
-) -> RecommendedList:
+# %% ../../nbs/app/api.ipynb #9a817811
+@api.get("/recommend", name="recommend")
+async def _get_recommend(cat: Known, asked: Annotated[RecommendQuery, Query()]) -> RecommendedList:
     "The best movies for these ratings, with the chance that each is liked and the rating that speaks for it."
-    return best(cat, asked)
+    return _best(cat, asked)
 
-# %% ../../nbs/app/api.ipynb #103df258
-@api.post("/recommend", operation_id="recommend_by_title")
-async def post_recommend(
-    cat: Known,  # what is served
-    asked: RecommendBody,  # the question
-) -> RecommendedList:
+# %% ../../nbs/app/api.ipynb #0d24838c
+@api.post("/recommend", name="recommend_by_title")
+async def _post_recommend(cat: Known, asked: RecommendBody) -> RecommendedList:
     "The best movies for these ratings, with the chance that each is liked and the rating that speaks for it."
-    return best(cat, asked)
+    return _best(cat, asked)
 
-# %% ../../nbs/app/api.ipynb #c75e5fcb
-@api.get("/explain", operation_id="explain")
-async def get_explain(
-    cat: Known,  # what is served
-    asked: Annotated[ExplainQuery, Query()],  # the question
-) -> Explanation:
+# %% ../../nbs/app/api.ipynb #2cfa956b
+@api.get("/explain", name="explain")
+async def _get_explain(cat: Known, asked: Annotated[ExplainQuery, Query()]) -> Explanation:
     "What each rating does to one movie."
     return explain(cat, asked.stars(cat), cat.code(asked.movie))
 
-@api.post("/explain", operation_id="explain_by_title")
-async def post_explain(
-    cat: Known,  # what is served
-    asked: ExplainBody,  # the question
-) -> Explanation:
+@api.post("/explain", name="explain_by_title")
+async def _post_explain(cat: Known, asked: ExplainBody) -> Explanation:
     "What each rating does to one movie."
     return explain(cat, asked.stars(cat), cat.code(asked.movie))
 
-# %% ../../nbs/app/api.ipynb #e76147af
-@api.get("/similar", operation_id="similar")
-async def get_similar(
-    cat: Known,  # what is served
-    asked: Annotated[SimilarQuery, Query()],  # the question
-) -> SimilarList:
+# %% ../../nbs/app/api.ipynb #4f492137
+@api.get("/similar", name="similar")
+async def _get_similar(cat: Known, asked: Annotated[SimilarQuery, Query()]) -> SimilarList:
     "Movies that go together with one."
     return similar(cat, cat.code(asked.movie), asked.n)
 
@@ -184,18 +162,12 @@ class Taste(BaseModel):
     "Likes by genre, what is liked most often first."
     genres: list[GenreTaste]
 
-@api.get("/taste", operation_id="taste")
-async def get_taste(
-    cat: Known,  # what is served
-    asked: Annotated[ByAddress, Query()],  # the question
-) -> Taste:
+@api.get("/taste", name="taste")
+async def _get_taste(cat: Known, asked: Annotated[ByAddress, Query()]) -> Taste:
     "Likes by genre."
     return Taste(genres=taste(cat, asked.stars(cat)))
 
-@api.post("/taste", operation_id="taste_by_title")
-async def post_taste(
-    cat: Known,  # what is served
-    asked: ByTitle,  # the question
-) -> Taste:
+@api.post("/taste", name="taste_by_title")
+async def _post_taste(cat: Known, asked: ByTitle) -> Taste:
     "Likes by genre."
     return Taste(genres=taste(cat, asked.stars(cat)))

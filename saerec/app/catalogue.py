@@ -17,7 +17,7 @@ from .search import search_lines
 from ..recommend import Recommender
 
 # %% auto #0
-__all__ = ['Scale', 'star_steps', 'scale_of', 'genres_of', 'Catalogue']
+__all__ = ['Scale', 'genres_of', 'Catalogue']
 
 # %% ../../nbs/app/catalogue.ipynb #0e1f1999
 @dataclass(frozen=True)
@@ -35,8 +35,8 @@ class Scale:
         if self.names and value in self.steps: return self.names[self.steps.index(value)]
         return f"{value:g} of {self.high:g} stars"
 
-# %% ../../nbs/app/catalogue.ipynb #6fe52e4c
-def star_steps(
+# %% ../../nbs/app/catalogue.ipynb #4baacecc
+def _star_steps(
     low: float,  # the lowest rating of the data
     high: float,  # the highest
 ) -> tuple[float, ...]:
@@ -44,8 +44,8 @@ def star_steps(
     whole = [float(v) for v in range(max(1, int(np.ceil(low))), int(np.floor(high)) + 1)]
     return tuple(whole) if 2 <= len(whole) <= 10 else tuple(np.linspace(low, high, 5).round(2).tolist())
 
-# %% ../../nbs/app/catalogue.ipynb #b6cb6270
-def scale_of(
+# %% ../../nbs/app/catalogue.ipynb #22d237eb
+def _scale_of(
     rec: Recommender,
 ) -> Scale:
     "Stars, like and dislike, or like alone: as many answers as the data have."
@@ -56,7 +56,7 @@ def scale_of(
     two = (low, high) == (0, 1) or rec.info.get("feedback") == "implicit"
     if rec.known is not None: two = bool(np.isin(rec.known.value, (low, high)).all())
     if two and low < rec.info["threshold"] <= high: return Scale(low, high, (low, high), ("Dislike", "Like"))
-    return Scale(low, high, star_steps(low, high))
+    return Scale(low, high, _star_steps(low, high))
 
 # %% ../../nbs/app/catalogue.ipynb #1e70fd15
 def genres_of(
@@ -71,7 +71,7 @@ class Catalogue:
     def __init__(self,
         rec: Recommender,
     ):
-        self.rec, self.scale = rec, scale_of(rec)
+        self.rec, self.scale = rec, _scale_of(rec)
         self.threshold = float(rec.info["threshold"])
         self.movie_ids = rec.movies.movie_id.array  # as in the data: numbers or texts
         self.ids = [str(i) for i in self.movie_ids]

@@ -23,19 +23,17 @@ from .search import search
 from .visit import PageQuery, Visit, address, read_visit, write_id, write_ratings
 
 # %% auto #0
-__all__ = ['TEMPLATES', 'VARIETIES', 'pages', 'fault_page', 'Button', 'Film', 'film', 'ReasonLine', 'Reasons', 'reason_line',
-           'reasons_of', 'View', 'found_view', 'percent', 'starters', 'listed', 'whole_view', 'page', 'parts',
-           'get_page', 'get_parts']
+__all__ = ['pages', 'fault_page', 'Button', 'Film', 'ReasonLine', 'Reasons', 'View', 'page', 'parts']
 
 # %% ../../nbs/app/page.ipynb #e02e6c31
-TEMPLATES = Environment(loader=PackageLoader("saerec.app"), autoescape=True, undefined=StrictUndefined,
+_TEMPLATES = Environment(loader=PackageLoader("saerec.app"), autoescape=True, undefined=StrictUndefined,
                         trim_blocks=True, lstrip_blocks=True)
 
 def fault_page(
     sentence: str,  # what is wrong
 ) -> str:
     "A page that says what is wrong, and leads back."
-    return TEMPLATES.get_template("fault.html").render(sentence=sentence)
+    return _TEMPLATES.get_template("fault.html").render(sentence=sentence)
 
 # %% ../../nbs/app/page.ipynb #06b57dd2
 @dataclass
@@ -59,8 +57,8 @@ class Film:
     percent: float | None = None  # probability of a like
     because: str = ""  # the rated movie that speaks for it
 
-# %% ../../nbs/app/page.ipynb #63202b6f
-def film(
+# %% ../../nbs/app/page.ipynb #a46ab6ab
+def _film(
     cat: Catalogue,
     code: int,  # the movie
     given: float | None = None,  # its rating, if it is rated
@@ -98,8 +96,8 @@ class Reasons:
     lines: list[ReasonLine]  # the strongest first
     near: list[str]  # titles
 
-# %% ../../nbs/app/page.ipynb #b26e5534
-def reason_line(
+# %% ../../nbs/app/page.ipynb #7fbce78b
+def _reason_line(
     cat: Catalogue,
     reason: Reason,
     change: float,  # what the rating does
@@ -112,8 +110,8 @@ def reason_line(
     kind, start = ("for", 50.0) if change >= 0 else ("against", 50 - length)
     return ReasonLine(reason.title, rated, start, length, kind, said)
 
-# %% ../../nbs/app/page.ipynb #edda718d
-def reasons_of(
+# %% ../../nbs/app/page.ipynb #59cc2960
+def _reasons_of(
     cat: Catalogue,
     visit: Visit,
     code: int,  # the movie that is asked about
@@ -127,13 +125,13 @@ def reasons_of(
     most, total = max((abs(v) for _, v in changes), default=0.0), sum(abs(v) for _, v in changes) or 1.0
 
     said = [f"{100 * v:+.1f}" if probable else f"{100 * v / total:+.0f}%" for _, v in changes]
-    lines = [reason_line(cat, o, v, most, text) for (o, v), text in zip(changes, said, strict=True)]
+    lines = [_reason_line(cat, o, v, most, text) for (o, v), text in zip(changes, said, strict=True)]
     caption = ("Percentage points of probability that each rating of yours adds (bar to the right) or takes away"
                if probable else "How much each of yours speaks for it (bar to the right) or against it")
     return Reasons(caption, "Points" if probable else "Share", lines, [o.title for o in similar(cat, code, 4).movies])
 
 # %% ../../nbs/app/page.ipynb #a1ef4d59
-VARIETIES = {"0": "Surest", "0.3": "Varied", "0.7": "Surprise me"}  # diversity -> what the page calls it
+_VARIETIES = {"0": "Surest", "0.3": "Varied", "0.7": "Surprise me"}  # diversity -> what the page calls it
 
 @dataclass
 class View:
@@ -154,11 +152,11 @@ class View:
     said: str = ""  # for a screen reader
     threshold: str = ""  # the rating from which one is a like
     genres: list[str] = field(default_factory=list)  # that can be chosen
-    varieties: Mapping[str, str] = field(default_factory=lambda: VARIETIES)  # diversity -> its name
+    varieties: Mapping[str, str] = field(default_factory=lambda: _VARIETIES)  # diversity -> its name
     data: str = ""  # name of the data
 
-# %% ../../nbs/app/page.ipynb #6372c893
-def found_view(
+# %% ../../nbs/app/page.ipynb #43a489a7
+def _found_view(
     cat: Catalogue,
     visit: Visit,
 ) -> View:
@@ -166,52 +164,53 @@ def found_view(
     codes = search(cat.lines, visit.typed)
     said = f"{len(codes)} film{'s' * (len(codes) != 1)} found." if codes else ""
     if visit.typed.strip() and not codes: said = f"No title like “{visit.typed}”."
-    found = [film(cat, code, visit.stars.get(code)) for code in codes]
+    found = [_film(cat, code, visit.stars.get(code)) for code in codes]
     return View(visit, bool(cat.scale.names), len(cat.ids), found, said)
 
-# %% ../../nbs/app/page.ipynb #68d6d1e5
-def percent(
+# %% ../../nbs/app/page.ipynb #25687d31
+def _percent(
     p_like: float | None,  # a probability; None: the model predicts none
 ) -> float | None:
     "A probability for the bar."
     return None if p_like is None else 100 * p_like
 
-# %% ../../nbs/app/page.ipynb #8dbf0fdf
-def starters(
+# %% ../../nbs/app/page.ipynb #c21803b7
+def _starters(
     cat: Catalogue,
     genre: str = "",  # only movies of this genre; "": all
     n: int = 12,  # so many
 ) -> list[Film]:
     "Well-known movies to rate first, with what the model says of everybody."
     codes = [code for code in cat.popular if not genre or genre in cat.genres[code]][:n]
-    return [film(cat, code, percent=percent(cat.p_like.get(code))) for code in codes]
+    return [_film(cat, code, percent=_percent(cat.p_like.get(code))) for code in codes]
 
-# %% ../../nbs/app/page.ipynb #90c65db9
-def listed(
+# %% ../../nbs/app/page.ipynb #1c9c57a9
+def _listed(
     cat: Catalogue,
     visit: Visit,
 ) -> tuple[str, list[Film]]:  # how far it is this person's own; the list
     "What is recommended; to whoever has rated nothing, what to rate first."
     if not visit.stars:
         about = "To begin with, films that are often rated: press a button beside those that you know."
-        return about, starters(cat, visit.genre)
+        return about, _starters(cat, visit.genre)
     top = recommend(cat, visit.stars, genre=visit.genre, diversity=float(visit.variety))
-    return top.about, [film(cat, cat.codes[o.movie], percent=percent(o.p_like), because=o.because) for o in top.movies]
+    films = [_film(cat, cat.codes[o.movie], percent=_percent(o.p_like), because=o.because) for o in top.movies]
+    return top.about, films
 
-# %% ../../nbs/app/page.ipynb #52fb3e95
-def whole_view(
+# %% ../../nbs/app/page.ipynb #2b449d41
+def _whole_view(
     cat: Catalogue,
     visit: Visit,
     most: int = 60,  # of what is rated, at most so many are listed
 ) -> View:
     "All that the page shows."
     stars = visit.stars
-    v = found_view(cat, visit)
+    v = _found_view(cat, visit)
     v.whole, v.url, v.ratings = True, address(cat, visit), write_ratings(cat, stars)
-    v.mine = [film(cat, code, value) for code, value in [*reversed(stars.items())][:most]]
+    v.mine = [_film(cat, code, value) for code, value in [*reversed(stars.items())][:most]]
 
-    v.about, v.listed = listed(cat, visit)
-    if visit.why in [m.code for m in v.listed]: v.reasons = reasons_of(cat, visit, visit.why)
+    v.about, v.listed = _listed(cat, visit)
+    if visit.why in [m.code for m in v.listed]: v.reasons = _reasons_of(cat, visit, visit.why)
     first = f"{len(v.listed)} films for you, first {v.listed[0].title}." if v.listed else "No film is left."
     v.said = f"{len(stars)} rated. {first}"
 
@@ -226,7 +225,7 @@ def page(
     visit: Visit,
 ) -> str:
     "The whole page."
-    return TEMPLATES.get_template("page.html").render(v=whole_view(cat, visit))
+    return _TEMPLATES.get_template("page.html").render(v=_whole_view(cat, visit))
 
 def parts(
     cat: Catalogue,
@@ -234,25 +233,19 @@ def parts(
     only_found: bool = False,  # somebody is typing: only what is found
 ) -> str:
     "The parts that the script swaps, and the sentence for a screen reader."
-    return TEMPLATES.get_template("swap.html").render(v=(found_view if only_found else whole_view)(cat, visit))
+    return _TEMPLATES.get_template("swap.html").render(v=(_found_view if only_found else _whole_view)(cat, visit))
 
-# %% ../../nbs/app/page.ipynb #3c7e4761
+# %% ../../nbs/app/page.ipynb #e7185cb6
 pages = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
 
 @pages.get("/")
-async def get_page(
-    cat: Known,  # what is served
-    asked: Annotated[PageQuery, Query()],  # the address
-) -> Response:
+async def _get_page(cat: Known, asked: Annotated[PageQuery, Query()]) -> Response:
     "The page of a visit."
     visit = read_visit(cat, asked)
     if asked.rate: return RedirectResponse(address(cat, visit, q=visit.typed), 303)
     return HTMLResponse(page(cat, visit))
 
 @pages.get("/parts")
-async def get_parts(
-    cat: Known,  # what is served
-    asked: Annotated[PageQuery, Query()],  # the address
-) -> Response:
+async def _get_parts(cat: Known, asked: Annotated[PageQuery, Query()]) -> Response:
     "The parts of the page that changed."
     return HTMLResponse(parts(cat, read_visit(cat, asked), asked.only == "found"))

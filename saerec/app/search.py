@@ -16,7 +16,7 @@ from rapidfuzz import fuzz, process
 from ..recommend import plain_title
 
 # %% auto #0
-__all__ = ['Line', 'plain_words', 'search_lines', 'search', 'how_well', 'alike']
+__all__ = ['Line', 'search_lines', 'search']
 
 # %% ../../nbs/app/search.ipynb #575ab37c
 @dataclass
@@ -25,8 +25,8 @@ class Line:
     name: str  # plain, without year and brackets
     text: str  # the same and all else that the title says, a blank at both ends
 
-# %% ../../nbs/app/search.ipynb #d7a24e63
-def plain_words(
+# %% ../../nbs/app/search.ipynb #af21d6ba
+def _plain_words(
     text: str,  # a title, or what is typed
 ) -> str:
     "Lower case, no accents, no punctuation; what stands in brackets stays."
@@ -40,7 +40,7 @@ def search_lines(
     "What `search` looks through."
     lines = {}
     for code in popular:
-        name, words = plain_title(titles[code])[0], plain_words(titles[code])
+        name, words = plain_title(titles[code])[0], _plain_words(titles[code])
         lines[code] = Line(name, f" {words} " if words.startswith(name) else f" {name} {words} ")
     return lines
 
@@ -51,17 +51,17 @@ def search(
     n: int = 6,  # at most so many
 ) -> list[int]:  # codes, best first
     "Movies whose title has these words or beginnings of words; if there are none, those spelt most alike."
-    words = plain_words(typed)
+    words = _plain_words(typed)
     if not words: return []
 
     first, *others = sorted((f" {w}" for w in words.split()), key=len, reverse=True)  # few titles have the longest word
     hits = [code for code, line in lines.items() if first in line.text]
     hits = [code for code in hits if all(w in lines[code].text for w in others)]
-    hits.sort(key=lambda code: how_well(lines[code], words))  # stable: the order of `popular` within each kind
-    return hits[:n] or alike(lines, words, n)
+    hits.sort(key=lambda code: _how_well(lines[code], words))  # stable: the order of `popular` within each kind
+    return hits[:n] or _alike(lines, words, n)
 
-# %% ../../nbs/app/search.ipynb #0f927e47
-def how_well(
+# %% ../../nbs/app/search.ipynb #e43f63f2
+def _how_well(
     line: Line,  # of a title that has all the words
     words: str,  # from `plain_words`
 ) -> int:  # 0: the whole title, 1: its beginning, 2: in one piece, 3: in pieces
@@ -70,8 +70,8 @@ def how_well(
     if line.text.startswith(f" {words}"): return 1
     return 2 if f" {words}" in line.text else 3
 
-# %% ../../nbs/app/search.ipynb #9bfbbcbf
-def alike(
+# %% ../../nbs/app/search.ipynb #95c9182f
+def _alike(
     lines: Mapping[int, Line],  # from `search_lines`
     words: str,  # from `plain_words`
     n: int,  # at most so many

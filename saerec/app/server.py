@@ -19,11 +19,11 @@ from ..recommend import Recommender
 if TYPE_CHECKING: from saerec.app.web import Guard
 
 # %% auto #0
-__all__ = ['LOCAL', 'needs_extra', 'make_app', 'url_of', 'bind', 'serve']
+__all__ = ['LOCAL', 'make_app', 'serve']
 
-# %% ../../nbs/05_app.ipynb #47508cbe
+# %% ../../nbs/05_app.ipynb #ea92e708
 @contextmanager
-def needs_extra() -> Iterator[None]:
+def _needs_extra() -> Iterator[None]:
     "Raises `InputError` with the command that helps where a package of the extra `app` is missing."
     try: yield
     except ModuleNotFoundError as e:
@@ -36,19 +36,19 @@ def make_app(
     hosts: Collection[str] = (),  # names under which it may be called, in lower case; (): all
 ) -> Guard:  # an ASGI application
     "The page and the API over a recommender. Raises `InputError` if the packages of the extra are missing."
-    with needs_extra(): from saerec.app.web import application
+    with _needs_extra(): from saerec.app.web import application
     return application(rec, hosts)
 
-# %% ../../nbs/05_app.ipynb #dcebd2b0
-def url_of(
+# %% ../../nbs/05_app.ipynb #0d438a6d
+def _url_of(
     host: str,  # a name or an address
     port: int,  # of TCP
 ) -> str:
     "The address for a browser."
     return f"http://{f'[{host}]' if ':' in host else host}:{port}/"
 
-# %% ../../nbs/05_app.ipynb #0161040f
-def bind(
+# %% ../../nbs/05_app.ipynb #1484e62b
+def _bind(
     host: str,  # a name or an address
     port: int,  # 0: any free one
 ) -> socket.socket:
@@ -60,7 +60,7 @@ def bind(
     except (OSError, UnicodeError) as e:
         reason = getattr(e, "strerror", None) or str(e)
         if getattr(e, "errno", None) == errno.EADDRINUSE: reason = "the port is taken; choose another with --port"
-        raise InputError(f"{url_of(host, port)} cannot be served: {reason}.") from None
+        raise InputError(f"{_url_of(host, port)} cannot be served: {reason}.") from None
 
 # %% ../../nbs/05_app.ipynb #76f5644f
 LOCAL = ("127.0.0.1", "localhost", "[::1]", "::1")  # names of this computer for itself
@@ -73,14 +73,14 @@ def serve(
     ready: Callable[[Any], None] | None = None,  # given the server, whose `should_exit` ends it
 ) -> None:
     "Serve until interrupted, to this computer alone unless told otherwise. Raises `InputError` if that is impossible."
-    with needs_extra(): import uvicorn
+    with _needs_extra(): import uvicorn
     app = make_app(rec, hosts={*LOCAL, host} if host in LOCAL else ())
 
-    with bind(host, port) as sock:
+    with _bind(host, port) as sock:
         config = uvicorn.Config(app, http="h11", ws="none", lifespan="off", log_level="warning", access_log=False,
                                 server_header=False, timeout_graceful_shutdown=2)
         server = uvicorn.Server(config)
         others = "" if host in LOCAL else "; other computers can reach it, and it has no passwords and no encryption"
-        if say is not None: say(f"saerec: {url_of(host, sock.getsockname()[1])} (stop with Ctrl-C){others}")
+        if say is not None: say(f"saerec: {_url_of(host, sock.getsockname()[1])} (stop with Ctrl-C){others}")
         if ready is not None: ready(server)
         server.run(sockets=[sock])

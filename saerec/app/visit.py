@@ -19,8 +19,8 @@ from .catalogue import Catalogue
 from ..errors import InputError
 
 # %% auto #0
-__all__ = ['MAX_RATINGS', 'MAX_TEXT', 'Variety', 'write_id', 'read_id', 'write_ratings', 'read_ratings', 'on_scale',
-           'read_rating', 'PageQuery', 'Visit', 'press', 'read_visit', 'address']
+__all__ = ['MAX_RATINGS', 'MAX_TEXT', 'Variety', 'write_id', 'write_ratings', 'read_ratings', 'on_scale', 'PageQuery', 'Visit',
+           'read_visit', 'address']
 
 # %% ../../nbs/app/visit.ipynb #139a89a8
 def write_id(
@@ -30,8 +30,8 @@ def write_id(
     plain = (c if c.isascii() and c.isalnum() else "".join(f".{b:02x}" for b in c.encode()) for c in movie_id)
     return "".join(plain)
 
-# %% ../../nbs/app/visit.ipynb #3d1a58b3
-def read_id(
+# %% ../../nbs/app/visit.ipynb #1f5f29db
+def _read_id(
     text: str,  # from `write_id`
 ) -> str:
     "The id again. Raises `ValueError` if no id is written like this."
@@ -56,7 +56,7 @@ def read_ratings(
     parts = [part for part in text.split("_") if part]
     if len(parts) > MAX_RATINGS:
         raise InputError(f"There are {len(parts)} ratings; at most {MAX_RATINGS} fit into one visit.")
-    return dict(read_rating(cat, part) for part in parts)
+    return dict(_read_rating(cat, part) for part in parts)
 
 # %% ../../nbs/app/visit.ipynb #7164feae
 def on_scale(
@@ -69,14 +69,14 @@ def on_scale(
     if low <= value <= high: return value
     raise InputError(f"The rating {told[:100]!r} is not on the scale of this data, {low:g} to {high:g}.")
 
-# %% ../../nbs/app/visit.ipynb #a1d66e96
-def read_rating(
+# %% ../../nbs/app/visit.ipynb #8d2348e5
+def _read_rating(
     cat: Catalogue,
     text: str,  # such as "1-5"
 ) -> tuple[int, float]:  # code, rating
     "One rating. Raises `InputError` for what cannot be understood."
     name, _, number = text.partition("-")  # the first one: a rating may be negative
-    try: movie, value = read_id(name), float(number)
+    try: movie, value = _read_id(name), float(number)
     except ValueError: raise InputError(f"The rating {text[:40]!r} is not of the form ID-STARS, such as 1-5.") from None
 
     if movie not in cat.codes: raise InputError(f"There is no movie with the id {movie[:40]!r}.")
@@ -106,15 +106,15 @@ class Visit:
     typed: str = ""  # in the search field
     why: int | None = None  # code of the movie whose reasons are open
 
-# %% ../../nbs/app/visit.ipynb #f3d91602
-def press(
+# %% ../../nbs/app/visit.ipynb #6d5275b9
+def _press(
     cat: Catalogue,
     stars: Mapping[int, float],  # code -> rating, before
     button: str,  # "1-5": rate, "1-": take the rating back
 ) -> dict[int, float]:  # after; a new rating stands at the end
     "What the press of a button does to the ratings. Raises `InputError` for what is no rating."
     name, _, value = button.partition("-")
-    code, rating = read_rating(cat, f"{name}-{value or format(cat.scale.high, 'g')}")
+    code, rating = _read_rating(cat, f"{name}-{value or format(cat.scale.high, 'g')}")
     after = {c: v for c, v in stars.items() if c != code} | ({code: rating} if value else {})
     if len(after) <= MAX_RATINGS: return after
     raise InputError(f"At most {MAX_RATINGS} ratings fit into one visit; remove one first.")
@@ -128,7 +128,7 @@ def read_visit(
     if asked.g and asked.g not in cat.all_genres:
         raise InputError(f"There is no genre {asked.g[:40]!r}; there are {', '.join(cat.all_genres)}.")
     stars = read_ratings(cat, asked.r)
-    if asked.rate: stars = press(cat, stars, asked.rate)
+    if asked.rate: stars = _press(cat, stars, asked.rate)
     return Visit(stars, asked.d, asked.g, asked.q, cat.code(asked.why) if asked.why else None)
 
 # %% ../../nbs/app/visit.ipynb #2c79045e

@@ -28,21 +28,21 @@ from ..errors import InputError
 from ..recommend import Recommender
 
 # %% auto #0
-__all__ = ['MAX_ADDRESS', 'MAX_BODY', 'HEADERS', 'told', 'told_invalid', 'refuse', 'too_large', 'Guard', 'bounded', 'application']
+__all__ = ['MAX_ADDRESS', 'MAX_BODY', 'HEADERS', 'Guard', 'application']
 
-# %% ../../nbs/app/web.ipynb #9d30a624
-def told(
+# %% ../../nbs/app/web.ipynb #e69f3d96
+def _told(
     e: Exception,  # any
 ) -> tuple[int, str]:  # status, sentence
     "What a visitor is told about a fault."
     known = {404: "There is nothing at this address.", 405: "This address does not take such a request."}
     if isinstance(e, InputError): return 400, str(e)
-    if isinstance(e, RequestValidationError): return 400, told_invalid(e)
+    if isinstance(e, RequestValidationError): return 400, _told_invalid(e)
     if isinstance(e, HTTPException): return e.status_code, known.get(e.status_code, f"{e.detail}.")
     return 500, "Something went wrong inside saerec; the log of the server says what."
 
-# %% ../../nbs/app/web.ipynb #1c950db1
-def told_invalid(
+# %% ../../nbs/app/web.ipynb #8dc549a7
+def _told_invalid(
     e: RequestValidationError,  # of pydantic
 ) -> str:
     "The first thing that does not fit, in a sentence."
@@ -52,13 +52,13 @@ def told_invalid(
     where = " ".join(str(o) for o in first["loc"][1:] if o != "[key]")[:80]
     return f"{where or 'The body'}: {first['msg']}."
 
-# %% ../../nbs/app/web.ipynb #d5dab654
-def refuse(
+# %% ../../nbs/app/web.ipynb #e43872a8
+def _refuse(
     request: Request,  # whose `accept` says whether a person asks
     e: Exception,  # what is wrong
 ) -> Response:
     "The answer to a request that cannot be met."
-    status, sentence = told(e)
+    status, sentence = _told(e)
     person = "text/html" in request.headers.get("accept", "")
     return HTMLResponse(fault_page(sentence), status) if person else JSONResponse({"error": sentence}, status)
 
@@ -71,8 +71,8 @@ HEADERS = {
     "cross-origin-opener-policy": "same-origin", "cache-control": "no-cache",
 }
 
-# %% ../../nbs/app/web.ipynb #55c4a067
-def too_large() -> HTTPException:
+# %% ../../nbs/app/web.ipynb #e4a09d79
+def _too_large() -> HTTPException:
     "What is said about a body that is too long."
     return HTTPException(413, f"The body is longer than {MAX_BODY:,} bytes")
 
@@ -97,8 +97,8 @@ class Guard:
             if message["type"] == "http.response.start": MutableHeaders(scope=message).update(HEADERS)
             await send(message)
 
-        if fault := self.fault(scope): return await refuse(Request(scope), fault)(scope, receive, guarded)
-        await self.app(scope, bounded(receive), guarded)
+        if fault := self.fault(scope): return await _refuse(Request(scope), fault)(scope, receive, guarded)
+        await self.app(scope, _bounded(receive), guarded)
 
     def fault(self,
         scope: Scope,  # of a request
@@ -111,10 +111,10 @@ class Guard:
             return HTTPException(421, f"This page is served as {names} only, not as {name[:80]!r}")
         if len(scope.get("raw_path") or b"") + len(scope["query_string"]) > MAX_ADDRESS:
             return HTTPException(414, f"The address is longer than {MAX_ADDRESS:,} bytes")
-        return too_large() if int(given.get("content-length", 0)) > MAX_BODY else None
+        return _too_large() if int(given.get("content-length", 0)) > MAX_BODY else None
 
-# %% ../../nbs/app/web.ipynb #cb736419
-def bounded(
+# %% ../../nbs/app/web.ipynb #180d7f2b
+def _bounded(
     receive: Receive,  # of ASGI
 ) -> Receive:
     "The same, until more than `MAX_BODY` bytes have come."
@@ -123,7 +123,7 @@ def bounded(
         nonlocal seen
         message = await receive()
         seen += len(message.get("body", b""))
-        if seen > MAX_BODY: raise too_large()
+        if seen > MAX_BODY: raise _too_large()
         return message
     return count
 
@@ -134,7 +134,7 @@ def application(
 ) -> Guard:  # an ASGI application
     "The page and the API over a recommender."
     kinds = (InputError, RequestValidationError, HTTPException, Exception)
-    faults: dict[int | type[Exception], Any] = dict.fromkeys(kinds, refuse)
+    faults: dict[int | type[Exception], Any] = dict.fromkeys(kinds, _refuse)
     app = FastAPI(title="saerec", version=__version__, description="Movies for people, by ratings. Nothing is stored.",
                   docs_url=None, redoc_url=None, exception_handlers=faults)
     app.state.catalogue = Catalogue(rec)
