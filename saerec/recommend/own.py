@@ -1,4 +1,4 @@
-"""One person's own ratings from a file: an export of Letterboxd or IMDb, or a plain table of titles and stars
+"""One person's own ratings from a file: an export of Letterboxd, IMDb or Trakt, or a table of titles and stars
 
 Docs: https://saerec.github.io/saerec/recommend/own.html.md"""
 
@@ -7,152 +7,279 @@ Docs: https://saerec.github.io/saerec/recommend/own.html.md"""
 # %% ../../nbs/recommend/own.ipynb #9069b71a
 from __future__ import annotations
 
-import csv
+import math
 import os
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from io import StringIO
+import zipfile
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from ..data.reading import plain_errors, text_of
 from ..errors import InputError
-from . import Recommender, plain_title
+from ..files import plain_errors, read_table, take_header
+from .spelling import split_title
+from .titles import Titles
+
+if TYPE_CHECKING: from saerec.recommend.recommender import Recommender
 
 # %% auto #0
-__all__ = ['LAYOUTS', 'NO_FILMS', 'LARGEST', 'Layout', 'find_layout', 'read_own', 'title_parts', 'FilmFinder', 'OwnRatings',
-           'own_ratings']
+__all__ = ['LAYOUTS', 'COLUMNS', 'USERS', 'LARGEST', 'NO_FILMS', 'LIKED', 'Layout', 'plain_columns', 'find_columns',
+           'find_layout', 'in_zip', 'source_of', 'mark_of', 'year_of', 'read_row', 'in_order_of_days', 'read_own',
+           'to_model_scale', 'scale_of', 'match_rows', 'OwnRatings', 'own_ratings']
 
 # %% ../../nbs/recommend/own.ipynb #bceacefe
 @dataclass(frozen=True)
 class Layout:
-    "The columns of a file of ratings, in lower case."
-    name: str  # of the place that writes such files
-    marks: tuple[str, ...]  # columns by which it is recognised
-    title: str  # column of the title
-    rating: str  # column of the rating
-    top: float | None = None  # the best rating there is; None: the model's scale
-    date: str = "date"  # column of the day of the rating
-    original: str = "original title"  # column of the title in the film's own language
-    kind: str = "title type"  # column that tells films from series
+    "How a place writes ratings; names of columns in lower case, with blanks."
+    name: str  # of the place
+    needs: tuple[str, ...]  # columns by which its files are recognised
+    rating: tuple[str, ...]  # columns that may hold the rating, the first that is there
+    scale: tuple[float, float] | None = None  # the lowest and the best rating there can be; None: the file does not say
+    instead: str = ""  # which file of that place has the ratings, for those that have none
 
-LAYOUTS = (Layout("Letterboxd", ("name", "rating", "letterboxd uri"), "name", "rating", 5.0),
-           Layout("IMDb", ("const", "your rating", "title"), "title", "your rating", 10.0, "date rated"),
-           Layout("title and rating", ("title", "rating"), "title", "rating"))
-NO_FILMS = re.compile(r"tv ?(mini ?)?series|tv ?episode|podcast.*|video ?game")
+LAYOUTS = (
+    Layout("Letterboxd", ("letterboxd uri",), ("rating",), (0.5, 5),
+           "ratings.csv of the same export (Settings, Data, Export your data)"),
+    Layout("IMDb", ("const",), ("your rating", "you rated"), (1, 10), "the export of Your ratings"),
+    Layout("Trakt", ("rated at",), ("rating",), (1, 10)),
+    Layout("Trakt", ("plays", "last watched at"), ("rating",), (1, 10), "ratings-movies.json of the same export"),
+    Layout("1 to 10", ("rating10",), ("rating10",), (1, 10)),
+    Layout("title and rating", (),
+           ("rating", "your rating", "my rating", "user rating", "stars", "my stars", "score", "my score")))
+
+COLUMNS = {  # what else is read, by the names that it may have
+    "title": ("title", "name", "movie title", "film title", "movie name", "film name", "movie", "film", "movie.title"),
+    "original": ("original title",), "year": ("year", "release year", "movie.year"), "kind": ("title type", "type"),
+    "day": ("date rated", "rated at", "date", "modified", "created", "watcheddate", "watched date")}
+USERS = ("user", "user id", "userid", "reviewerid", "user name", "username")
+
+# %% ../../nbs/recommend/own.ipynb #c1d4e7f0
+def plain_columns(
+    header: Iterable[str],  # cell by cell
+) -> list[str]:
+    "Names of columns in lower case, with blanks."
+    return [" ".join(o.lower().replace("_", " ").split()) for o in header]
+
+def find_columns(
+    layout: Layout,
+    columns: list[str],  # of a file, as from `plain_columns`
+    where: str,  # its name, for messages
+) -> dict[str, int]:  # title, rating and what else there is of `COLUMNS`: its place
+    "Where everything is. Raises `InputError` if a column is there twice."
+    found = {}
+    for what, names in (COLUMNS | {"rating": layout.rating}).items():
+        if not (name := next((o for o in names if o in columns), "")): continue
+        if columns.count(name) > 1: raise InputError(f"{where}: the column {name!r} is there twice; keep one.")
+        found[what] = columns.index(name)
+    return found
+
+# %% ../../nbs/recommend/own.ipynb #d2e5f8a1
+def find_layout(
+    header: list[str],  # the first row of a file, cell by cell
+    where: str,  # name of the file, for messages
+) -> tuple[Layout, dict[str, int]]:  # and the places of its columns
+    "Which layout a header has. Raises `InputError` with what helps if there are no ratings of one person below it."
+    columns = plain_columns(header)
+    listed = columns[0].startswith("letterboxd list export")
+    layout = LAYOUTS[0] if listed else next(o for o in LAYOUTS if set(o.needs) <= set(columns))
+    at = {} if listed else find_columns(layout, columns, where)
+    shown = ", ".join(header)[:120]
+    if layout.instead and "rating" not in at:
+        raise InputError(f"{where}: this file of {layout.name} has no ratings; give {layout.instead}.")
+    if set(columns) & set(USERS) and not layout.needs:
+        raise InputError(f"{where}: it has a column for the user; give the ratings of one person without it, "
+                         f"or train on the ratings of many with saerec train --data {where}.")
+    if "title" in at and "rating" in at: return layout, at
+    if "title" in at: raise InputError(f"{where}: no column for the rating (columns found: {shown}); name it rating.")
+    raise InputError(f"{where}, line 1: the columns {shown} are neither those of Letterboxd (Name, Year, Rating, "
+                     "Letterboxd URI) nor of IMDb (Const, Your Rating, Title) nor title and rating; give the file as "
+                     "it was exported, or let its first line be title,year,rating.")
+
+# %% ../../nbs/recommend/own.ipynb #f4a7b0c3
 LARGEST = 10_000_000  # bytes: some 100,000 ratings
 
-def find_layout(
-    header: Sequence[str],  # the first line of a file, cell by cell
-    where: str,  # name of the file, for messages
-) -> Layout:
-    "Which layout a header has. Raises `InputError` if it is none of them."
-    columns = [c.strip().lower() for c in header]
-    for o in LAYOUTS:
-        if set(o.marks) <= set(columns):
-            if twice := [c for c in o.marks if columns.count(c) > 1]: raise InputError(f"{where}, line 1: the column {twice[0]!r} is there twice; keep one.")
-            return o
-    raise InputError(f"{where}, line 1: the columns {', '.join(header)[:120]} are neither those of Letterboxd (Name, Year, Rating, Letterboxd URI) nor of IMDb (Const, Your Rating, Title) nor title and rating; give the file as it was exported, or write the header title,year,rating.")
+_TABLE = re.compile(r"\.(csv|tsv|txt|json|xlsx)$", re.IGNORECASE)
+_DELETED = re.compile(r"(^|/)(__macosx|deleted|orphaned)/", re.IGNORECASE)
+_RATED = re.compile(r"(?!.*(show|season|episode)).*ratings.*", re.IGNORECASE)
+
+def _check_size(size: int, what: str) -> None:
+    "Raises `InputError` if a file is too large for what it should be."
+    if size <= LARGEST: return
+    raise InputError(f"{what} is larger than {LARGEST / 1e6:g} MB, which one person's ratings are not.")
+
+def in_zip(
+    path: Path,  # of a zip
+) -> zipfile.Path | Path:  # the file in it that has the ratings; itself if it is an Excel workbook
+    "What to read of a zip. Raises `InputError` if that cannot be told."
+    with zipfile.ZipFile(path) as z: sizes = {o.filename: o.file_size for o in z.infolist() if not o.is_dir()}
+    if "xl/workbook.xml" in sizes: return path
+    if "content.xml" in sizes: raise InputError(f"{path}: it is an OpenDocument workbook; save it as CSV.")
+
+    tables = [o for o in sizes if _TABLE.search(o) and not _DELETED.search(o)]
+    rated = [o for o in tables if _RATED.fullmatch(Path(o).name)]
+    found = [o for o in rated if o.count("/") == min(o.count("/") for o in rated)] or tables
+    if len(found) != 1:
+        listed = ", ".join(found)[:160] or "no table is in it"
+        raise InputError(f"{path}: which of its files has the ratings cannot be told ({listed}); "
+                         "unpack it and give that file.")
+    _check_size(sizes[found[0]], f"{path}: its {found[0]}")
+    return zipfile.Path(path, found[0])
+
+# %% ../../nbs/recommend/own.ipynb #a5b8c1d4
+def source_of(
+    path: Path,  # a file, a zip, or the folder of an unpacked export
+) -> zipfile.Path | Path:  # a file of one table
+    "The file with the ratings. Raises `InputError` if there is none, or it is too large."
+    if path.is_dir():
+        if not (path / "ratings.csv").is_file():
+            raise InputError(f"{path}: it is a folder; give the file with the ratings in it.")
+        path = path / "ratings.csv"
+    _check_size(path.stat().st_size, f"{path}: it")
+    with path.open("rb") as f: packed = f.read(4) == b"PK\3\4"
+    return in_zip(path) if packed else path
+
+# %% ../../nbs/recommend/own.ipynb #b6c9d2e5
+def mark_of(
+    text: str,  # of a cell
+    where: str,  # file, line and column
+) -> float:
+    "A rating as a number, with a decimal point or comma. Raises `InputError` if it is none."
+    try: value = float(text.replace(",", "."))
+    except ValueError: value = float("nan")
+    if abs(value) < float("inf"): return value
+    raise InputError(f"{where}: the rating is {text[:40]!r}; write a number of stars, or clear that cell.")
+
+def year_of(
+    text: str,  # of a cell; may be empty
+    title: str,  # that may have the year behind it
+    where: str,  # file, line and column
+) -> int | None:
+    "The year of release. Raises `InputError` if it is none."
+    if not text: return int(year) if (year := split_title(title)[2]) else None
+    if m := re.fullmatch(r"\(?([12]\d{3})\)?(\.0|[-–/].*)?", text): return int(m[1])
+    raise InputError(f"{where}: {text[:40]!r} is no year; correct or clear that cell.")
+
+# %% ../../nbs/recommend/own.ipynb #c7d0e3f6
+NO_FILMS = re.compile(r"(tv[ -]?)?(mini[ -]?)?series|(tv[ -]?)?(show|season|episode)|tv|podcast.*|(video ?)?game|book")
+
+def read_row(
+    cell: dict[str, str],  # what stands in a line, by the names of `COLUMNS`
+    layout: Layout,
+    where: str,  # file and line
+) -> tuple[str, str, int | None, float, str] | str:  # title, original title, year, mark, day; or why it is left out
+    "One line of a file. Raises `InputError` with its column."
+    if NO_FILMS.fullmatch(cell.get("kind", "").lower()): return "series, episodes and games"
+    year = year_of(cell.get("year", ""), cell["title"], f"{where}, column year")
+    if not cell["rating"]: return "without a rating"
+
+    mark = mark_of(cell["rating"], f"{where}, column rating")
+    if layout.scale and not layout.scale[0] <= mark <= layout.scale[1]:
+        low, high = layout.scale
+        raise InputError(f"{where}, column rating: the rating is {cell['rating'][:40]!r}; its scale is {low:g} to "
+                         f"{high:g}. Correct or clear that cell.")
+    if not cell["title"]: raise InputError(f"{where}, column title: the title is empty; write it, or delete that line.")
+    return cell["title"], cell.get("original", ""), year, mark, cell.get("day", "")
+
+# %% ../../nbs/recommend/own.ipynb #e9f2a5b8
+def in_order_of_days(
+    frame: pd.DataFrame,  # with a column `day`, as the file has it
+) -> pd.DataFrame:
+    "Sorted by the days, if all can be read without doubt; else as it is."
+    days = frame.day
+    if not days.str.match(r"\d{4}-\d\d-\d\d").all():
+        days = pd.to_datetime(days, format="%a %b %d %H:%M:%S %Y", errors="coerce")  # as IMDb once wrote them
+    return frame if days.isna().any() else frame.loc[days.sort_values(kind="stable").index]
 
 # %% ../../nbs/recommend/own.ipynb #14415b3d
-def _mark(text: str, layout: Layout, where: str) -> float:
-    "A rating as a number, or the sentence why it is none."
-    try: v = float(text.replace(",", "."))
-    except ValueError: v = float("nan")
-    low, top = (layout.top or 0) / 10, layout.top or float("inf")
-    if not (low <= v <= top and v < float("inf")):
-        scale = f"{layout.name} has {low:g} to {top:g}" if layout.top else "write a number of stars"
-        raise InputError(f"{where}: the rating is {text[:40]!r}; {scale}. Mend or empty that cell.")
-    return v
-
-def _row(cells: dict[str, str], layout: Layout, where: str) -> tuple[str, str, int | None, float, str]:
-    "Title, original title, year, mark and day of one line."
-    title, given = cells[layout.title], cells.get("year", "")
-    if not title: raise InputError(f"{where}, column {layout.title}: the title is empty; mend or delete that line.")
-    if given and not re.fullmatch(r"[12][0-9]{3}(\.0)?", given): raise InputError(f"{where}, column year: {given[:40]!r} is no year; mend or empty that cell.")
-    year = given[:4] or plain_title(title)[1]
-    return title, cells.get(layout.original, ""), int(year) if year else None, _mark(cells[layout.rating], layout, f"{where}, column {layout.rating}"), cells.get(layout.date, "")
-
 def read_own(
-    path: str | os.PathLike[str],  # a CSV file: commas, semicolons or tabs; UTF-8, or latin-1
-) -> pd.DataFrame:  # line, title, original, year (Int16), mark (float, as written); the order of their days if all have one; attrs: layout, skipped
-    "The ratings in a file, whatever films they are of. Raises `InputError` with file, line and column."
-    p = Path(path)
-    with plain_errors(str(path)):
-        if p.is_dir() or p.stat().st_size > LARGEST: raise InputError(f"{path}: " + ("it is a folder; give the file with the ratings in it." if p.is_dir() else f"it is larger than {LARGEST / 1e6:g} MB, which one person's ratings are not."))
-        if p.read_bytes()[:4] == b"PK\3\4": raise InputError(f"{path}: it is a zip; unpack it and give the file with the ratings in it (of Letterboxd: ratings.csv).")
-        try: text = text_of(p)
-        except pd.errors.EmptyDataError: raise InputError(f"{path}: the file is empty; export your ratings again.") from None
-    first = text.lstrip().partition("\n")[0]
-    lines, rows = csv.reader(StringIO(text), delimiter=max(",;\t", key=first.count), strict=True), []
-    skipped = {"without a rating": 0, "series, episodes and games": 0}
-    try:
-        header = next(o for o in lines if any(c.strip() for c in o))
-        layout, columns = find_layout(header, str(path)), [c.strip().lower() for c in header]
-        start = lines.line_num + 1
-        for cells in lines:
-            line, start = start, lines.line_num + 1
-            if not any(c.strip() for c in cells): continue
-            if len(cells) != len(columns): raise InputError(f"{path}, line {line}: it has {len(cells)} cells where the header has {len(columns)}; a title with a comma needs quotes around it.")
-            row = {k: v.strip() for k, v in zip(columns, cells, strict=True)}
-            if NO_FILMS.fullmatch(row.get(layout.kind, "").lower()): skipped["series, episodes and games"] += 1
-            elif not row[layout.rating]: skipped["without a rating"] += 1
-            else: rows.append((line, *_row(row, layout, f"{path}, line {line}")))
-    except csv.Error as e: raise InputError(f"{path}, line {lines.line_num}: it cannot be read as CSV ({e}); is a quote missing?") from None
-    frame = pd.DataFrame(rows, columns=["line", "title", "original", "year", "mark", "day"]).astype({"year": "Int16", "mark": float})
-    if len(frame) and frame.day.str.fullmatch(r"\d{4}-\d\d-\d\d").all(): frame = frame.sort_values("day", kind="stable")
-    frame = frame.drop(columns="day").reset_index(drop=True)
-    frame.attrs = {"layout": layout, "skipped": skipped}
+    path: str | os.PathLike[str],  # a table (CSV in any encoding, Excel, JSON), a zip, or the folder of an export
+    scale: tuple[float, float] | None = None,  # the lowest and the best rating there can be; None: as the place has it
+) -> pd.DataFrame:  # line, title, original, year (Int16), mark (as written); attrs: layout, unit, skipped
+    """The ratings in a file, whatever films they are of, in the order of their days if all are known.
+    Raises `InputError` with file, line and column."""
+    with plain_errors(str(path)): source = source_of(Path(path))
+    table = read_table(source)
+    layout, at = find_layout([str(o) for o in table.iloc[0]], str(source))
+    table, unit = take_header(table, str(source)), table.attrs["unit"]
+    if scale is not None:
+        if not -math.inf < scale[0] < scale[1] < math.inf:
+            raise InputError(f"The scale {scale[0]:g} to {scale[1]:g}: give the lowest rating, then the best: 1 10.")
+        layout = replace(layout, scale=scale)
+
+    rows, skipped = [], {"without a rating": 0, "series, episodes and games": 0}
+    for line, cells in zip(table.index, table.itertuples(index=False, name=None), strict=True):
+        row = read_row({what: str(cells[k]).strip() for what, k in at.items()}, layout, f"{source}, {unit} {line}")
+        if isinstance(row, str): skipped[row] += 1
+        else: rows.append((line, *row))
+    frame = pd.DataFrame(rows, columns=["line", "title", "original", "year", "mark", "day"])
+    frame = frame.astype({"year": "Int16", "mark": float})
+    frame = in_order_of_days(frame).drop(columns="day").reset_index(drop=True)
+    frame.attrs = {"layout": layout, "unit": unit, "skipped": skipped}
     return frame
 
+# %% ../../nbs/recommend/own.ipynb #c3d6e9f2
+LIKED = 0.8  # of the best rating: 4 of 5 stars, 8 of 10
+
+def to_model_scale(
+    marks: pd.Series,  # ratings as the file has them
+    own: tuple[float, float],  # the lowest and the best rating of the file
+    model: tuple[float, float],  # those of the model's data
+    threshold: float,  # from which one is a like there
+) -> pd.Series:  # ratings as the model's data have them; NaN: not liked, which a model of likes alone cannot take
+    "The same share of the best rating. On a scale of three steps or fewer the file's own decides what is a like."
+    if own == model: return marks
+    (low, high), start = model, min(own[0], 0)
+    share = (marks - start) / (own[1] - start)
+    value = min(low, 0) + share * (high - min(low, 0))
+    if high - low > 2: return value.clip(lower=low)
+
+    disliked = value.round().clip(upper=threshold - 1).clip(lower=low) if low < high else float("nan")
+    return pd.Series(high, marks.index).where(share >= LIKED - 1e-9, disliked)
+
+# %% ../../nbs/recommend/own.ipynb #f6a9b2c5
+def scale_of(
+    rows: pd.DataFrame,  # of `read_own`
+    model: tuple[float, float],  # the scale of the model's data
+    where: str,  # name of the file
+) -> tuple[tuple[float, float], str]:  # the scale of the file; what has to be said about it
+    "On which scale a file is: the model's if nothing speaks against it. Raises `InputError` if it has to be stated."
+    (low, high), marks, known = model, rows.mark, rows.attrs["layout"].scale
+    if known is not None or not len(rows): return known or model, ""
+    if set(marks) == {0.0, 1.0} and high > 1: return (0.0, 1.0), "Its ratings are 0 and 1: read as not liked and liked."
+    if (marks == 1).all() and high > 1 and len(marks) > 2:
+        raise InputError(f"{where}: every rating is 1; if that means liked, state the scale 0 to 1 (--scale 0 1), "
+                         f"else {low:g} to {high:g} (--scale {low:g} {high:g}).")
+    if high <= 1 < marks.max() <= 5 and (marks * 2 % 1 == 0).all() and marks.min() >= 0:
+        return (0.5, 5.0), "Its ratings go beyond the model's: read as 0.5 to 5 stars (--scale states another)."
+
+    off = ((marks < low) | (marks > high)).to_numpy()
+    stated = f"--scale {min(1, marks.min()):g} {next((o for o in (1, 5, 10, 100) if marks.max() <= o), marks.max()):g}"
+    if off.any():
+        line, mark = rows.line.iloc[int(off.argmax())], marks.iloc[int(off.argmax())]
+        raise InputError(f"{where}, {rows.attrs['unit']} {line}, column rating: the rating {mark:g} is not on the "
+                         f"model's scale, {low:g} to {high:g}; correct it, or state the file's own: {stated}.")
+    if high >= 10 and marks.max() <= high / 2 and len(marks) > 4:
+        return model, f"No rating is above {marks.max():g} of {high:g}; if its scale ends earlier, state it: {stated}."
+    return model, ""
+
 # %% ../../nbs/recommend/own.ipynb #2e26d511
-def _without_article(name: str) -> str: return re.sub(r"^(the|a|an) ", "", name)
-
-def title_parts(
-    title: str,  # as in the data
-) -> list[str]:  # plain forms of two words or more; none for a title of one part
-    "What stands before, between and after the colons and dashes of a title."
-    whole = re.sub(r", (The|An?)$", "", re.sub(r"\s*\([^()]*\)", "", title))
-    parts = re.split(r": | [-–] ", whole)
-    return [name for o in parts if " " in (name := plain_title(o)[0])] if len(parts) > 1 else []
-
-class FilmFinder:
-    "Finds the films of a model by title and year as other places write them."
-    def __init__(self, rec: Recommender):
-        self.titles, self.movies = rec.titles, rec.movies
-        self.years = [None if pd.isna(y) else int(y) for y in rec.movies.year]
-        self.names: dict[str, list[int]] = {name: codes for (name, year), codes in self.titles.plain.items() if not year}
-        self.brackets: dict[str, list[int]] = {name: codes for (name, year), codes in self.titles.other.items() if not year}
-        self.short: dict[str, list[int]] = {}
-        self.parts: dict[str, list[int]] = {}
-        for code, title in enumerate(self.titles.titles):
-            for part in title_parts(title): self.parts.setdefault(part, []).append(code)
-        for name, codes in self.names.items(): self.short.setdefault(_without_article(name), []).extend(codes)
-
-    def find(self,
-        names: Sequence[str],  # the title, the original title
-        year: int | None = None,  # of release; None: unknown
-    ) -> list[int]:  # movie codes: one is a find, none or several are not
-        "The films that may be meant: those of the first step that has any."
-        plain = [n for n in dict.fromkeys(plain_title(o)[0] for o in names) if n]
-        steps = [(index, key(n)) for index, key in ((self.names, str), (self.brackets, str), (self.short, _without_article)) for n in plain]
-        def gap(code: int) -> int: return 0 if year is None or (y := self.years[code]) is None else abs(y - year)
-        for index, name in steps:
-            codes = list(dict.fromkeys(index.get(name, [])))
-            if found := [c for c in codes if gap(c) == 0] or [c for c in codes if gap(c) == 1]: return found
-        return list(dict.fromkeys(c for n in plain for c in self.parts.get(n, []) if year is not None and self.years[c] == year))
-
-    def suggest(self,
-        title: str,  # as given
-        year: int | None = None,  # of release; None: unknown
-        n: int = 3,  # at most so many
-    ) -> list[str]:  # titles of the model, the closest first
-        "Titles that look like it, of the same year or one beside it if the year is known."
-        titles = self.titles if year is None else type(self.titles)(self.movies[[y is not None and abs(y - year) <= 1 for y in self.years]])
-        return titles.suggest(title, n)
+def match_rows(
+    rows: pd.DataFrame,  # of `read_own`
+    titles: Titles,  # of the model
+) -> tuple[pd.DataFrame, list[str]]:  # with `code` (-1: none) and `suggestions`; sentences on what is not quite so
+    "Each film of a file among those of a model."
+    codes, close, notes = [], [], []
+    for line, title, original, year in rows[["line", "title", "original", "year"]].itertuples(index=False):
+        year = None if pd.isna(year) else int(year)
+        found, note = titles.match([title, original], year)
+        one = len(found) == 1
+        codes.append(found[0] if one else -1)
+        close.append([] if one else [titles.titles[c] for c in found[:3]] or titles.suggest(title, year=year))
+        if note: notes.append(f"line {line}: {note}")
+    return rows.assign(code=codes, suggestions=pd.Series(close, rows.index, dtype=object)), notes
 
 # %% ../../nbs/recommend/own.ipynb #3ace6bfd
 @dataclass(frozen=True)
@@ -163,41 +290,54 @@ class OwnRatings:
     found: pd.DataFrame  # line, title as given, stars, movie (id), film (title in the model)
     missing: pd.DataFrame  # line, title, year, stars, suggestions (titles)
     skipped: dict[str, int] = field(default_factory=dict)  # what was left out, and how often
+    notes: tuple[str, ...] = ()  # what was taken though it is not quite what the file says, a sentence each
 
     @property
-    def ratings(self) -> dict[Any, float]:  # movie id -> stars
+    def ratings(self) -> dict[Any, float]:  # movie id -> stars; an id that is a text as "id:..."
         "What `Recommender.recommend` takes."
-        return dict(zip(self.found.movie.tolist(), self.found.stars.tolist(), strict=True))
+        ids = [f"id:{i}" if isinstance(i, str) else i for i in self.found.movie.tolist()]
+        return dict(zip(ids, self.found.stars.tolist(), strict=True))
 
     def __str__(self) -> str:
-        total, skipped = len(self.found) + len(self.missing), ", ".join(f"{n} {what}" for what, n in self.skipped.items() if n)
-        lines = [f"{self.source} ({self.layout}): {len(self.found)} of {total} films found" + (f"; left out: {skipped}" if skipped else "") + "."]
-        for o in self.missing.head(10).to_dict("records"):
+        total = len(self.found) + len(self.missing)
+        skipped = ", ".join(f"{n} {what}" for what, n in self.skipped.items() if n)
+        left_out = f"; left out: {skipped}." if skipped else "."
+        lines, missing = [f"{self.source} ({self.layout}): {len(self.found)} of {total} films found{left_out}"], []
+        for o in self.missing.to_dict("records"):
             year = "" if pd.isna(o["year"]) else f" ({o['year']})"
-            lines.append(f"  not found, line {o['line']}: {o['title']}{year}" + (f"; close: {' or '.join(o['suggestions'])}" if o["suggestions"] else ""))
-        if len(self.missing) > 10: lines.append(f"  and {len(self.missing) - 10} more")
+            close = f"; close: {' or '.join(o['suggestions'])}" if o["suggestions"] else ""
+            missing.append(f"not found, line {o['line']}: {o['title']}{year}{close}")
+        for some in (list(self.notes), missing):
+            lines += [f"  {o}" for o in some[:10]]
+            if len(some) > 10: lines.append(f"  and {len(some) - 10} more")
         return "\n".join(lines)
 
+# %% ../../nbs/recommend/own.ipynb #c9d2e5f8
 def own_ratings(
     path: str | os.PathLike[str],  # as for `read_own`
     rec: Recommender,
+    scale: tuple[float, float] | None = None,  # lowest and best rating of the file; None: its layout's, or the model's
 ) -> OwnRatings:
     "A file of ratings for a model. Raises `InputError` with file, line and column, or if no film of it is known."
-    rows, finder, (low, high) = read_own(path), FilmFinder(rec), rec.info["scale"]
-    layout, skipped = rows.attrs["layout"], rows.attrs["skipped"] | {"rated again (the later rating counts)": 0, f"raised to {low:g}, the lowest rating of the model": 0}
-    again, raised = list(skipped)[-2:]
-    found: dict[int, dict[str, Any]] = {}
-    missing = []
-    for line, title, original, year, mark in rows.itertuples(index=False):
-        stars = float(mark * high / layout.top if layout.top else mark)
-        if not layout.top and not low <= stars <= high: raise InputError(f"{path}, line {line}, column {layout.rating}: the rating {mark:g} is not on the model's scale, {low:g} to {high:g} stars.")
-        known = None if pd.isna(year) else int(year)
-        codes = finder.find([title, original], known)
-        if len(codes) != 1:
-            missing.append({"line": line, "title": title, "year": year, "stars": stars, "suggestions": [rec.titles.titles[c] for c in codes[:3]] or finder.suggest(title, known)})
-            continue
-        skipped[again] += codes[0] in found
-        skipped[raised] += stars < low
-        found[codes[0]] = {"line": line, "title": title, "stars": max(stars, low), "movie": rec.movies.movie_id.iloc[codes[0]], "film": rec.titles.titles[codes[0]]}
-    if not found: raise InputError(f"{path}: " + (f"none of its {len(missing)} films is among the {len(rec.movies):,} of the model, the first being {missing[0]['title'][:60]!r}; is it the right file, and the right model?" if missing else "it holds no rating of a film."))
-    return OwnRatings(str(path), layout.name, pd.DataFrame(list(found.values())), pd.DataFrame(missing, columns=["line", "title", "year", "stars", "suggestions"]).astype({"year": "Int16"}), skipped)
+    rows = read_own(path, scale)
+    low, high = rec.info["scale"]
+    own, said = scale_of(rows, (low, high), str(path))
+    rows["stars"] = to_model_scale(rows.mark, own, (low, high), rec.info["threshold"])
+    rows, notes = match_rows(rows, rec.titles)
+
+    missing, found = rows[rows.code < 0], rows[rows.code >= 0]
+    if not len(found) and len(missing):
+        first = missing.title.iloc[0][:60]
+        raise InputError(f"{path}: none of its {len(missing)} films is among the {len(rec.movies):,} of the model, the "
+                         f"first being {first!r}; is it the right file, and the right model?")
+    latest = found.drop_duplicates("code", keep="last")
+    kept = latest.dropna(subset="stars")
+    skipped = rows.attrs["skipped"] | {"rated again (the later rating counts)": len(found) - len(latest),
+                                       "not liked, which a model of likes alone cannot use": len(latest) - len(kept)}
+    if not len(kept): raise InputError(f"{path}: it holds no rating of a film that the model can use.")
+
+    films = rec.movies.iloc[kept.code.tolist()]
+    films = kept[["line", "title", "stars"]].assign(movie=films.movie_id.to_numpy(), film=films.title.to_numpy())
+    missing = missing[["line", "title", "year", "stars", "suggestions"]]
+    films, missing = films.reset_index(drop=True), missing.reset_index(drop=True)
+    return OwnRatings(str(path), rows.attrs["layout"].name, films, missing, skipped, tuple([said] * bool(said) + notes))

@@ -1,4 +1,4 @@
-"""Movies found by their titles as people type them
+"""Movies found by their titles as people type them, and as other places write them
 
 Docs: https://saerec.github.io/saerec/recommend/titles.html.md"""
 
@@ -7,81 +7,310 @@ Docs: https://saerec.github.io/saerec/recommend/titles.html.md"""
 # %% ../../nbs/recommend/titles.ipynb #f5cd43c7
 from __future__ import annotations
 
-import difflib
 import re
-import unicodedata
+import warnings
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
+from itertools import accumulate
 
+import numpy as np
 import pandas as pd
+from rapidfuzz import fuzz, process
 
-from ..data import InputError
+from ..errors import InputError
+from .spelling import (article_in_front, bare_name, loose_names, name_parts, other_titles, plain_text,
+                                       plain_title, split_title, whole_text)
 
 # %% auto #0
-__all__ = ['plain_title', 'other_titles', 'Titles']
+__all__ = ['TitleIndex', 'TitleSearch', 'TitleWarning', 'Titles']
 
-# %% ../../nbs/recommend/titles.ipynb #4c409c70
-_ARTICLE = re.compile(r"^(.*), (the|a|an|le|la|les|l'|der|die|das|el|los|las|il|lo|i|un|une|den|det)$")
-
-def plain_title(
-    title: str,  # as in the data or as typed
-) -> tuple[str, str]:  # the plain form without year; the year or ""
-    "What two spellings of one title have in common; of a longer text the first 1,000 characters count."
-    t = unicodedata.normalize("NFKD", title[:1000].casefold())
-    t = "".join(c for c in t if not unicodedata.combining(c)).strip()
-    year = re.search(r"\((\d{4})(?:[-–]\d{0,4})?\)\s*$", t)
-    t = re.sub(r"\([^)]*\)", " ", t).strip()
-    if article := _ARTICLE.match(t): t = f"{article[2]} {article[1]}"
-    return " ".join(re.sub(r"[^\w]+", " ", t.replace("'", "").replace("’", "").replace("&", " and ")).split()), year[1] if year else ""
-
-def other_titles(
-    title: str,  # as in the data
-) -> list[str]:  # what its brackets hold, without "a.k.a."
-    "The other titles of a movie: original, translated, also known as."
-    inside = re.findall(r"\(([^()]*)\)", title)
-    return [t for o in inside if (t := re.sub(r"^\s*a\.?k\.?a\.?:?\s+", "", o, flags=re.I).strip()) and not re.fullmatch(r"[0-9–-]+", t)]
+# %% ../../nbs/recommend/titles.ipynb #6a9c2e5b
+def _index(entries: Iterable[tuple[str, int]]) -> dict[str, list[int]]:
+    "The movies of each key, each once."
+    out: dict[str, list[int]] = {}
+    for key, code in entries:
+        if code not in (known := out.setdefault(key, [])): known.append(code)
+    return out
 
 # %% ../../nbs/recommend/titles.ipynb #1a1e8330
+class TitleIndex:
+    "Movies by the forms of their titles. Each table is made when it is first asked for."
+    def __init__(self,
+        titles: Sequence[str],  # by code
+    ):
+        self.titles = titles
+        self.split = [split_title(t) for t in titles]
+        self.years = [int(year) if year else None for _, _, year in self.split]
+
+    def others(self,
+        code: int,  # of a movie
+    ) -> list[str]:
+        "Its other titles."
+        return other_titles(self.titles[code]) if self.split[code][1] else []
+
+    @cached_property
+    def plain(self) -> dict[str, list[int]]:
+        "By the plain form of the name."
+        return _index((plain_text(article_in_front(name)), code) for code, (name, _, _) in enumerate(self.split))
+
+    @cached_property
+    def other(self) -> dict[str, list[int]]:
+        "By the plain form of what stands in the brackets."
+        codes = range(len(self.titles))
+        return _index((plain_text(article_in_front(o)), code) for code in codes for o in self.others(code))
+
+    @cached_property
+    def loose(self) -> dict[str, list[int]]:
+        "By the loose forms of the name and of what stands in the brackets."
+        names = ((name, code) for code, (first, _, _) in enumerate(self.split) for name in (first, *self.others(code)))
+        return _index((form, code) for name, code in names for form in loose_names(name))
+
+    @cached_property
+    def parts(self) -> dict[str, list[int]]:
+        "By the loose forms of those parts of the name that have two words or more."
+        parts = ((part, code) for code, (name, _, _) in enumerate(self.split) for part in name_parts(name))
+        return _index((form, code) for part, code in parts if " " in part for form in loose_names(part))
+
+    def near(self,
+        codes: Iterable[int],  # movies
+        year: int | None,  # as given; None: unknown
+        gap: int = 0,  # years between
+    ) -> list[int]:
+        "Those of the movies that are so far from a year; a movie without one fits any."
+        if year is None: return list(codes)
+        return [c for c in codes if abs((self.years[c] or year) - year) == gap]
+
+    def _by_name(self, names: Sequence[str]) -> Iterator[list[int]]:
+        "Movies of these names: by the plain form, then by that of what stands in brackets, then by the loose forms."
+        plain = [plain_text(article_in_front(o)) for o in names]
+        yield from (self.plain[key] for key in plain if key in self.plain)
+        yield from (self.other[key] for key in plain if key in self.other)
+        yield from (self.loose[key] for o in names for key in loose_names(o) if key in self.loose)
+
+    def _by_part(self, names: Sequence[str]) -> Iterator[list[int]]:
+        "Movies of which a name is a part, then those whose name is a part of it."
+        yield from (self.parts[key] for o in names for key in loose_names(o) if key in self.parts)
+        parts = [part for o in names for part in name_parts(o) if " " in part]
+        yield from (self.loose[key] for o in parts for key in loose_names(o) if key in self.loose)
+
+    def candidates(self,
+        names: Sequence[str],  # of one movie, the best first, as another place writes them
+        year: int | None = None,  # of release; None: unknown
+    ) -> tuple[list[int], str]:  # codes: one is a find, several are a question; what decided: "name", "part" or "year"
+        "The movies that may be meant: of that year by name, or by a part of it; else of a year beside it by name."
+        split = [(name, " ".join([name, *brackets])) for name, brackets, _ in map(split_title, names) if name]
+        names = list(dict.fromkeys(form for name, whole in split for form in (whole, name)))
+        for codes in self._by_name(names):
+            if found := self.near(codes, year): return found, "name"
+        if year is None: return [], ""
+
+        for codes in self._by_part(names):
+            if found := self.near(codes, year): return found, "part"
+        for codes in self._by_name(names):
+            if found := self.near(codes, year, gap=1): return found, "year"
+        return [], ""
+
+    def beginnings(self,
+        text: str,  # as typed
+        year: int | None = None,
+    ) -> list[int]:  # codes
+        "The movies of whose name it is a part, else those whose name begins with it."
+        name = split_title(text)[0]
+        plain = plain_text(article_in_front(name))
+        begun = [c for key, some in self.plain.items() if plain and key.startswith(f"{plain} ") for c in some]
+        if plain.isdecimal(): begun = [c for c in begun if self.split[c][0][len(plain)] in " :"]  # not 1-900 for 1
+        first = [c for c in begun if plain_text((name_parts(self.split[c][0]) or [""])[0]) == plain]
+        part = first + [c for form in loose_names(name) for c in self.parts.get(form, [])]
+        return self.near(dict.fromkeys(part), year) or self.near(begun, year)
+
+# %% ../../nbs/recommend/titles.ipynb #c7f0a3d6
+class TitleSearch:
+    "Titles prepared for searching while one types."
+    def __init__(self,
+        index: TitleIndex,
+        order: Sequence[int],  # codes, the best known first
+    ):
+        self.lines: list[str] = []
+        self.of_line: list[int] = []  # code of each line
+        for code in order:
+            name = index.split[code][0]
+            others = map(article_in_front, index.others(code))
+            spelled = [article_in_front(name), bare_name(name), *others, whole_text(index.titles[code])]
+            texts = dict.fromkeys(map(plain_text, spelled))
+            self.lines += texts
+            self.of_line += [code] * len(texts)
+        self.text = "".join(f"\n {text} " for text in self.lines) + "\n"
+        self.starts = [0, *accumulate(len(text) + 3 for text in self.lines)]
+
+    def _with(self, piece: str) -> Iterator[int]:
+        "The lines in which a piece of text stands, those of the best known movies first."
+        at = self.text.find(piece)
+        while at >= 0:
+            line = bisect_right(self.starts, at) - 1
+            yield line
+            at = self.text.find(piece, self.starts[line + 1])
+
+    def containing(self,
+        typed: str,  # plain
+        n: int,  # at most so many
+    ) -> list[int]:  # codes
+        "Movies of that name, those that begin so, those with these beginnings of words; the best known first."
+        if not typed: return []
+        words = [f" {w}" for w in typed.split()]
+        longest = max(words, key=len)
+        all_words = (k for k in self._with(longest) if all(w in f" {self.lines[k]}" for w in words))
+
+        found: dict[int, None] = {}  # an ordered set
+        for lines in (self._with(f"\n {typed} \n"), self._with(f"\n {typed}"), self._with(f" {typed}"), all_words):
+            for line in lines:
+                if len(found) == n: break
+                found[self.of_line[line]] = None
+        return list(found)
+
+    def alike(self,
+        typed: str,  # plain
+    ) -> list[int]:  # codes, the most alike first
+        "Movies whose title is spelt alike."
+        found = process.extract(typed, self.lines, scorer=fuzz.ratio, score_cutoff=75, limit=None)
+        return list(dict.fromkeys(self.of_line[line] for _, _, line in found))
+
+# %% ../../nbs/recommend/titles.ipynb #2d5f8b1e
+class TitleWarning(UserWarning):
+    "Which movie was taken for a text that is not its title."
+
+def _year_behind(
+    text: str,  # as typed
+) -> tuple[str, str]:  # the text before it; the year or ""
+    "A year without brackets, or in others: heat 1995; Heat, 1995; Heat [1995]."
+    m = re.fullmatch(r"(.*\w.*?)[\s,]*[\s,(\[]((?:18|19|20)\d\d)[)\]]?", text.strip(), re.DOTALL)
+    return (m[1], m[2]) if m else (text, "")
+
+# %% ../../nbs/recommend/titles.ipynb #7b0d3f6a
 class Titles:
-    "Finds movie codes by title or id."
+    "Finds movies by title or id."
     def __init__(self,
         movies: pd.DataFrame,  # `movie_id`, `title` in code order
+        popularity: np.ndarray | None = None,  # [n_movies] how many rated each: the better known comes first
     ):
         self.titles: list[str] = movies.title.tolist()
-        self.exact: dict[str, list[int]] = {}
-        self.plain: dict[tuple[str, str], list[int]] = {}
-        self.other: dict[tuple[str, str], list[int]] = {}
         self.ids = {str(i): code for code, i in enumerate(movies.movie_id)}
-        for code, t in enumerate(self.titles):
-            self.exact.setdefault(t, []).append(code)
-            name, year = plain_title(t)
-            for key in {(name, year), (name, "")}: self.plain.setdefault(key, []).append(code)
-            for other in {plain_title(o)[0] for o in other_titles(t)} - {name, ""}:
-                for key in {(other, year), (other, "")}: self.other.setdefault(key, []).append(code)
+        self._ids = list(self.ids)
+        self.popularity = None if popularity is None else np.asarray(popularity)
+
+    @cached_property
+    def exact(self) -> dict[str, list[int]]:
+        "Codes by the very title."
+        return _index((t, code) for code, t in enumerate(self.titles))
+
+    @cached_property
+    def index(self) -> TitleIndex:
+        "Codes by all other forms of the title."
+        return TitleIndex(self.titles)
+
+    @cached_property
+    def _search(self) -> TitleSearch:
+        if self.popularity is None: return TitleSearch(self.index, range(len(self.titles)))
+        return TitleSearch(self.index, np.argsort(-self.popularity, kind="stable").tolist())
 
     def find(self,
-        movie: str | int,  # a title, with or without year, or an original id
+        movie: str | int,  # a title, with or without year; an id as a number; or "id:" with an id behind it
     ) -> int:  # its code
+        """The one movie meant. Warns (`TitleWarning`) where it is not quite what was typed.
+        Raises `InputError` with the closest titles, or with those among which to choose."""
+        code, note = self.look_up(movie)
+        if note: warnings.warn(note, TitleWarning, stacklevel=1)  # always from here, so each is said once
+        return code
+
+    def look_up(self,
+        movie: str | int,  # as for `find`
+    ) -> tuple[int, str]:  # its code; what was taken, "" if it is what was typed
         "The one movie meant. Raises `InputError` with the closest titles, or with those among which to choose."
-        if not isinstance(movie, str):
-            if str(movie) not in self.ids: raise InputError(f"There is no movie with the id {movie}.")
-            return self.ids[str(movie)]
-        if len(self.exact.get(movie, ())) == 1: return self.exact[movie][0]
-        name, year = plain_title(movie)
-        found = self.exact.get(movie) or self.plain.get((name, year)) or self.other.get((name, year), [])
-        if len(found) == 1: return found[0]
-        if found:
-            choice = "; ".join(f"{self.titles[c]!r} (id {i})" for i, c in self.ids.items() if c in found[:5])
-            raise InputError(f"The title {movie!r} is ambiguous: {choice}; add the year or give the id as a number.")
-        if movie.strip() in self.ids: return self.ids[movie.strip()]
-        close = self.suggest(movie)
-        raise InputError(f"There is no movie {movie!r}" + (f"; did you mean {' or '.join(map(repr, close))}?" if close else " in this catalogue; give a title like 'Heat (1995)' or an id."))
+        text = " ".join(movie.split()) if isinstance(movie, str) else f"id:{movie}"
+        if text[:3].casefold() == "id:":
+            if (i := text[3:].strip()) in self.ids: return self.ids[i], ""
+            raise InputError(f"There is no movie with the id {i}.")
+        if len(self.exact.get(text, ())) == 1: return self.exact[text][0], ""
+
+        codes, how = self._as_typed(text)
+        codes, note = self.decide(codes, how, text)
+        if len(codes) == 1: return codes[0], note
+        raise InputError(self._question(text, codes if how != "part" else []))
+
+    def match(self,
+        names: Sequence[str],  # of one movie, the best first, as another place writes them
+        year: int | None = None,  # of release; None: unknown
+    ) -> tuple[list[int], str]:  # codes: one is a find, several are a question; what was taken, "" if it is just that
+        "The movies that another place may mean; nothing is guessed from a beginning or an id."
+        codes, how = self.index.candidates(names, year)
+        return self.decide(codes, how, names[0] if year is None else f"{split_title(names[0])[0]} ({year})")
+
+    def decide(self,
+        codes: list[int],  # movies that may be meant
+        how: str,  # they were found, from `TitleIndex.candidates`
+        asked: str,  # for the note
+    ) -> tuple[list[int], str]:  # codes, what to say
+        "Of several movies of one year the best known, if it is known; and what has to be said about that."
+        popularity = self.popularity
+        if len(codes) > 1 and popularity is not None and len({self.index.years[c] for c in codes}) == 1:
+            first, second, *_ = sorted(codes, key=lambda c: -popularity[c])
+            if popularity[first] > popularity[second]:
+                others = " and ".join(f"id:{self._ids[c]}" for c in codes if c != first)
+                taken = f"the best known was taken, id:{self._ids[first]}, and not {others}."
+                return [first], f"{asked!r} is the title of {len(codes)} movies; {taken}"
+        if len(codes) != 1 or how in ("name", "id"): return codes, ""
+
+        title = self.titles[codes[0]]
+        if how == "year": return codes, f"There is no {asked!r}; {title!r} was taken."
+        if how == "number":  # in data without titles, "movie 17" is what an id is expected to give
+            if asked in title.split(): return codes, ""
+            return codes, f"{asked!r} is no title; it was taken as the id of {title!r}."
+        if asked not in self.ids: return codes, f"{asked!r} was taken for {title!r}."
+        other = f"the movie with this id is {self.titles[self.ids[asked]]!r}, given as id:{asked}"
+        return codes, f"{asked!r} was taken for {title!r}; {other}."
+
+    def _as_typed(self, text: str) -> tuple[list[int], str]:
+        "What a text may mean, and how it was found. A number is a title or the beginning of one before it is an id."
+        (_, _, year), (before, behind) = split_title(text), _year_behind(text)
+        readings = [(text, int(year) if year else None)]
+        if behind and not year: readings.append((before, int(behind)))
+
+        for name, y in readings:
+            codes, how = self.index.candidates([name], y)
+            if codes: return codes, how
+        if text in self.ids and not text.isdecimal(): return [self.ids[text]], "id"
+        for name, y in readings:
+            if codes := self.index.beginnings(name, y): return codes, "part"
+        return ([self.ids[text]], "number") if text in self.ids else ([], "")
+
+    def _question(self, text: str, codes: list[int]) -> str:
+        "Why no movie was found, and what helps."
+        if codes:
+            choice = "; ".join(f"{self.titles[c]!r} (id {self._ids[c]})" for c in codes[:5])
+            example = f"id:{self._ids[codes[0]]}"
+            return f"The title {text!r} is ambiguous: {choice}; add the year, or give an id, as in {example}."
+        year = split_title(text)[2]
+        close = [repr(t) for t in self.suggest(text, year=int(year) if year else None)]
+        if text in self.ids: close.append(f"id:{text}, which is {self.titles[self.ids[text]]!r}")
+        if close: return f"There is no movie {text!r}; did you mean {' or '.join(close)}?"
+        return f"There is no movie {text!r} in this catalogue; give a title like 'Heat (1995)' or an id."
 
     def suggest(self,
         movie: str,  # as typed
         n: int = 3,  # at most so many
+        year: int | None = None,  # of release, or one beside it; None: any
     ) -> list[str]:  # titles, the closest first
-        "Titles that look like it."
-        name, _ = plain_title(movie)
-        names = [k for k, y in self.plain if not y]
-        close = difflib.get_close_matches(name, names, n=n, cutoff=0.6)
-        close += [k for k in names if name and k not in close and (k.startswith(name) or f" {name} " in f" {k} ")][:max(0, n - len(close))]
-        return [self.titles[self.plain[k, ""][0]] for k in close[:n]]
+        "Titles that have its words, or look like it."
+        typed = plain_title(movie)[0]
+        named, _ = self.index.candidates([movie])
+        close = self._search.containing(typed, len(self.titles)) or self._search.alike(typed)
+        near = self.index.near(close, year) + (self.index.near(close, year, gap=1) if year is not None else [])
+        return [self.titles[c] for c in [*dict.fromkeys([*named, *near])][:n]]
+
+    def search(self,
+        text: str,  # as typed so far
+        n: int = 6,  # at most so many
+    ) -> list[int]:  # codes, best first
+        "Movies with these words or beginnings of words, the best known first; if none has, those spelt alike."
+        typed = plain_text(whole_text(text))
+        return self._search.containing(typed, n) or self._search.alike(typed)[:n]
