@@ -35,9 +35,9 @@ from .train import alone, trainer
 
 # %% auto #0
 __all__ = ['EXAMPLE', 'LEFT', 'RIGHT', 'VERBS', 'parser', 'get_data', 'parse_rating', 'show', 'to_json', 'to_stderr', 'opened',
-           'example_person', 'typed_name', 'next_command', 'training_folder', 'training_room', 'check_place',
-           'run_train', 'run_protocol', 'run_evaluate', 'person_of', 'parse_years', 'run_recommend', 'run_similar',
-           'run_explain', 'run_serve', 'run_export', 'run_download', 'main']
+           'example_person', 'next_command', 'training_folder', 'training_room', 'check_place', 'run_train',
+           'run_protocol', 'run_evaluate', 'person_of', 'parse_years', 'run_recommend', 'run_similar', 'run_explain',
+           'run_serve', 'run_export', 'run_download', 'main']
 
 # %% ../nbs/06_cli.ipynb #a652cc6f
 def parser() -> argparse.ArgumentParser:
@@ -180,15 +180,6 @@ def example_person(
     mine = rec.known.select(rec.known.user == rec.known.user[0]).frame().sort_values("rating", ascending=False, kind="stable").head(5)
     return {f"id:{i}": float(s) for i, s in zip(mine.movie_id, mine.rating, strict=True)}
 
-def typed_name(
-    rec: Recommender,
-    code: int,  # of a movie
-) -> str:
-    "What to type for a movie: its title if it has one that finds it, else its id."
-    title, i = rec.titles.titles[code], str(rec.movies.movie_id.iloc[code])
-    usable = title != f"movie {i}" and title.isprintable() and title == title.strip() and not title.startswith("-")
-    return title if usable and rec.titles.exact[title] == [code] else f"id:{i}"
-
 def next_command(
     rec: Recommender,
     out: str | os.PathLike[str],  # the folder of its model
@@ -198,7 +189,7 @@ def next_command(
     movie, stars = max(person.items(), key=lambda o: o[1])
     low, high = rec.info["scale"]
     mark = f"{stars:g}" if low <= float(f"{stars:g}") <= high else repr(stars)
-    return shlex.join(["saerec", "recommend", "--model", str(out), f"{typed_name(rec, rec.titles.find(movie))}={mark}"])
+    return shlex.join(["saerec", "recommend", "--model", str(out), f"{rec.titles.name_of(rec.titles.find(movie))}={mark}"])
 
 # %% ../nbs/06_cli.ipynb #63c157ec
 def training_folder(

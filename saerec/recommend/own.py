@@ -11,24 +11,22 @@ import math
 import os
 import re
 import zipfile
-from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
 from ..errors import InputError
 from ..files import plain_errors, read_table, take_header
-from .spelling import split_title
+from .spelling import Title
 from .titles import Titles
 
 if TYPE_CHECKING: from saerec.recommend.recommender import Recommender
 
 # %% auto #0
-__all__ = ['LAYOUTS', 'COLUMNS', 'USERS', 'LARGEST', 'NO_FILMS', 'LIKED', 'Layout', 'plain_columns', 'find_columns',
-           'find_layout', 'in_zip', 'source_of', 'mark_of', 'year_of', 'read_row', 'in_order_of_days', 'read_own',
-           'to_model_scale', 'scale_of', 'match_rows', 'OwnRatings', 'own_ratings']
+__all__ = ['LAYOUTS', 'Layout', 'find_layout', 'read_own', 'to_model_scale', 'scale_of', 'OwnRatings', 'own_ratings']
 
 # %% ../../nbs/recommend/own.ipynb #bceacefe
 @dataclass(frozen=True)
@@ -40,158 +38,123 @@ class Layout:
     scale: tuple[float, float] | None = None  # the lowest and the best rating there can be; None: the file does not say
     instead: str = ""  # which file of that place has the ratings, for those that have none
 
+_LETTERBOXD = "ratings.csv of the same export (Settings, Data, Export your data)"
+_TRAKT = "ratings-movies.json of the same export"
+_RATING = ("rating", "your rating", "my rating", "user rating", "stars", "my stars", "score", "my score")
 LAYOUTS = (
-    Layout("Letterboxd", ("letterboxd uri",), ("rating",), (0.5, 5),
-           "ratings.csv of the same export (Settings, Data, Export your data)"),
+    Layout("Letterboxd", ("letterboxd uri",), ("rating",), (0.5, 5), _LETTERBOXD),
     Layout("IMDb", ("const",), ("your rating", "you rated"), (1, 10), "the export of Your ratings"),
-    Layout("Trakt", ("rated at",), ("rating",), (1, 10)),
-    Layout("Trakt", ("plays", "last watched at"), ("rating",), (1, 10), "ratings-movies.json of the same export"),
+    Layout("Trakt", ("rated at",), ("rating",), (1, 10), _TRAKT),
+    Layout("Trakt", ("plays", "last watched at"), ("rating",), (1, 10), _TRAKT),
     Layout("1 to 10", ("rating10",), ("rating10",), (1, 10)),
-    Layout("title and rating", (),
-           ("rating", "your rating", "my rating", "user rating", "stars", "my stars", "score", "my score")))
+    Layout("title and rating", (), _RATING))
 
-COLUMNS = {  # what else is read, by the names that it may have
+# %% ../../nbs/recommend/own.ipynb #c1d4e7f0
+_COLUMNS = {  # what else is read, by the names that it may have
     "title": ("title", "name", "movie title", "film title", "movie name", "film name", "movie", "film", "movie.title"),
     "original": ("original title",), "year": ("year", "release year", "movie.year"), "kind": ("title type", "type"),
     "day": ("date rated", "rated at", "date", "modified", "created", "watcheddate", "watched date")}
-USERS = ("user", "user id", "userid", "reviewerid", "user name", "username")
+_USERS = {"user", "user id", "userid", "reviewerid", "user name", "username"}
 
-# %% ../../nbs/recommend/own.ipynb #c1d4e7f0
-def plain_columns(
-    header: Iterable[str],  # cell by cell
-) -> list[str]:
-    "Names of columns in lower case, with blanks."
-    return [" ".join(o.lower().replace("_", " ").split()) for o in header]
-
-def find_columns(
-    layout: Layout,
-    columns: list[str],  # of a file, as from `plain_columns`
-    where: str,  # its name, for messages
-) -> dict[str, int]:  # title, rating and what else there is of `COLUMNS`: its place
-    "Where everything is. Raises `InputError` if a column is there twice."
-    found = {}
-    for what, names in (COLUMNS | {"rating": layout.rating}).items():
-        if not (name := next((o for o in names if o in columns), "")): continue
-        if columns.count(name) > 1: raise InputError(f"{where}: the column {name!r} is there twice; keep one.")
-        found[what] = columns.index(name)
-    return found
-
-# %% ../../nbs/recommend/own.ipynb #d2e5f8a1
 def find_layout(
     header: list[str],  # the first row of a file, cell by cell
     where: str,  # name of the file, for messages
 ) -> tuple[Layout, dict[str, int]]:  # and the places of its columns
     "Which layout a header has. Raises `InputError` with what helps if there are no ratings of one person below it."
-    columns = plain_columns(header)
-    listed = columns[0].startswith("letterboxd list export")
-    layout = LAYOUTS[0] if listed else next(o for o in LAYOUTS if set(o.needs) <= set(columns))
-    at = {} if listed else find_columns(layout, columns, where)
-    shown = ", ".join(header)[:120]
-    if layout.instead and "rating" not in at:
+    columns = [" ".join(o.lower().replace("_", " ").split()) for o in header]
+    if columns[0].startswith("letterboxd list export"): columns = ["letterboxd uri"]
+    layout = next(o for o in LAYOUTS if set(o.needs) <= set(columns))
+
+    known = _COLUMNS | {"rating": layout.rating}
+    names = {what: next((o for o in some if o in columns), "") for what, some in known.items()}
+    twice = [o for o in names.values() if columns.count(o) > 1]
+    if twice: raise InputError(f"{where}: the column {twice[0]!r} is there twice; keep one.")
+    if layout.instead and not names["rating"]:
         raise InputError(f"{where}: this file of {layout.name} has no ratings; give {layout.instead}.")
-    if set(columns) & set(USERS) and not layout.needs:
+    if not layout.needs and _USERS & set(columns):
         raise InputError(f"{where}: it has a column for the user; give the ratings of one person without it, "
                          f"or train on the ratings of many with saerec train --data {where}.")
-    if "title" in at and "rating" in at: return layout, at
-    if "title" in at: raise InputError(f"{where}: no column for the rating (columns found: {shown}); name it rating.")
+
+    if names["title"] and names["rating"]: return layout, {what: columns.index(o) for what, o in names.items() if o}
+    shown = ", ".join(header)[:120]
+    if names["title"]: raise InputError(f"{where}: no column for the rating (columns found: {shown}); name it rating.")
     raise InputError(f"{where}, line 1: the columns {shown} are neither those of Letterboxd (Name, Year, Rating, "
                      "Letterboxd URI) nor of IMDb (Const, Your Rating, Title) nor title and rating; give the file as "
                      "it was exported, or let its first line be title,year,rating.")
 
 # %% ../../nbs/recommend/own.ipynb #f4a7b0c3
-LARGEST = 10_000_000  # bytes: some 100,000 ratings
-
-_TABLE = re.compile(r"\.(csv|tsv|txt|json|xlsx)$", re.IGNORECASE)
-_DELETED = re.compile(r"(^|/)(__macosx|deleted|orphaned)/", re.IGNORECASE)
+_LARGEST = 10_000_000  # bytes: some 100,000 ratings
+_TABLE = re.compile(r"(?!(.*/)?(__macosx|deleted|orphaned)/).*\.(csv|tsv|txt|json|xlsx)", re.IGNORECASE)
 _RATED = re.compile(r"(?!.*(show|season|episode)).*ratings.*", re.IGNORECASE)
 
-def _check_size(size: int, what: str) -> None:
-    "Raises `InputError` if a file is too large for what it should be."
-    if size <= LARGEST: return
-    raise InputError(f"{what} is larger than {LARGEST / 1e6:g} MB, which one person's ratings are not.")
-
-def in_zip(
-    path: Path,  # of a zip
-) -> zipfile.Path | Path:  # the file in it that has the ratings; itself if it is an Excel workbook
-    "What to read of a zip. Raises `InputError` if that cannot be told."
+def _in_zip(path: Path) -> tuple[zipfile.Path | Path, int]:
+    "The file of a zip that has the ratings, and its bytes; an Excel workbook is a zip, and read as it is."
     with zipfile.ZipFile(path) as z: sizes = {o.filename: o.file_size for o in z.infolist() if not o.is_dir()}
-    if "xl/workbook.xml" in sizes: return path
+    if "xl/workbook.xml" in sizes: return path, sum(sizes.values())
     if "content.xml" in sizes: raise InputError(f"{path}: it is an OpenDocument workbook; save it as CSV.")
 
-    tables = [o for o in sizes if _TABLE.search(o) and not _DELETED.search(o)]
+    tables = [o for o in sizes if _TABLE.fullmatch(o)]
     rated = [o for o in tables if _RATED.fullmatch(Path(o).name)]
     found = [o for o in rated if o.count("/") == min(o.count("/") for o in rated)] or tables
-    if len(found) != 1:
-        listed = ", ".join(found)[:160] or "no table is in it"
-        raise InputError(f"{path}: which of its files has the ratings cannot be told ({listed}); "
-                         "unpack it and give that file.")
-    _check_size(sizes[found[0]], f"{path}: its {found[0]}")
-    return zipfile.Path(path, found[0])
+    if len(found) == 1: return zipfile.Path(path, found[0]), sizes[found[0]]
+    listed = ", ".join(found)[:160] or "no table is in it"
+    raise InputError(f"{path}: which of its files has the ratings cannot be told ({listed}); give that file.")
 
 # %% ../../nbs/recommend/own.ipynb #a5b8c1d4
-def source_of(
-    path: Path,  # a file, a zip, or the folder of an unpacked export
-) -> zipfile.Path | Path:  # a file of one table
-    "The file with the ratings. Raises `InputError` if there is none, or it is too large."
-    if path.is_dir():
-        if not (path / "ratings.csv").is_file():
-            raise InputError(f"{path}: it is a folder; give the file with the ratings in it.")
-        path = path / "ratings.csv"
-    _check_size(path.stat().st_size, f"{path}: it")
+def _source(path: Path) -> zipfile.Path | Path:
+    "The one table to read of a file, a zip, or the folder of an unpacked export."
+    if path.is_dir() and not (path / "ratings.csv").is_file():
+        raise InputError(f"{path}: it is a folder; give the file with the ratings in it.")
+    source = path = path / "ratings.csv" if path.is_dir() else path
+    size = path.stat().st_size
     with path.open("rb") as f: packed = f.read(4) == b"PK\3\4"
-    return in_zip(path) if packed else path
+    if packed and size <= _LARGEST: source, size = _in_zip(path)
+    if size <= _LARGEST: return source
+    raise InputError(f"{source}: it is larger than {_LARGEST / 1e6:g} MB, which one person's ratings are not.")
 
 # %% ../../nbs/recommend/own.ipynb #b6c9d2e5
-def mark_of(
-    text: str,  # of a cell
-    where: str,  # file, line and column
-) -> float:
-    "A rating as a number, with a decimal point or comma. Raises `InputError` if it is none."
-    try: value = float(text.replace(",", "."))
-    except ValueError: value = float("nan")
-    if abs(value) < float("inf"): return value
-    raise InputError(f"{where}: the rating is {text[:40]!r}; write a number of stars, or clear that cell.")
+_YEAR = r"^\(?([12]\d{3})\)?(?:\.0|[-–/].*)?$"
+_NO_FILM = r"(?:tv[ -]?)?(?:mini[ -]?)?series|(?:tv[ -]?)?(?:show|season|episode)|tv|podcast.*|(?:video ?)?game|book"
 
-def year_of(
-    text: str,  # of a cell; may be empty
-    title: str,  # that may have the year behind it
-    where: str,  # file, line and column
-) -> int | None:
-    "The year of release. Raises `InputError` if it is none."
-    if not text: return int(year) if (year := split_title(title)[2]) else None
-    if m := re.fullmatch(r"\(?([12]\d{3})\)?(\.0|[-–/].*)?", text): return int(m[1])
-    raise InputError(f"{where}: {text[:40]!r} is no year; correct or clear that cell.")
-
-# %% ../../nbs/recommend/own.ipynb #c7d0e3f6
-NO_FILMS = re.compile(r"(tv[ -]?)?(mini[ -]?)?series|(tv[ -]?)?(show|season|episode)|tv|podcast.*|(video ?)?game|book")
-
-def read_row(
-    cell: dict[str, str],  # what stands in a line, by the names of `COLUMNS`
-    layout: Layout,
-    where: str,  # file and line
-) -> tuple[str, str, int | None, float, str] | str:  # title, original title, year, mark, day; or why it is left out
-    "One line of a file. Raises `InputError` with its column."
-    if NO_FILMS.fullmatch(cell.get("kind", "").lower()): return "series, episodes and games"
-    year = year_of(cell.get("year", ""), cell["title"], f"{where}, column year")
-    if not cell["rating"]: return "without a rating"
-
-    mark = mark_of(cell["rating"], f"{where}, column rating")
-    if layout.scale and not layout.scale[0] <= mark <= layout.scale[1]:
-        low, high = layout.scale
-        raise InputError(f"{where}, column rating: the rating is {cell['rating'][:40]!r}; its scale is {low:g} to "
-                         f"{high:g}. Correct or clear that cell.")
-    if not cell["title"]: raise InputError(f"{where}, column title: the title is empty; write it, or delete that line.")
-    return cell["title"], cell.get("original", ""), year, mark, cell.get("day", "")
+def _refuse(rows: pd.DataFrame, column: str, bad: pd.Series, where: str, sentence: str) -> None:
+    "Raises `InputError` for the first bad row, with its cell in place of {}."
+    if not bad.any(): return
+    row = rows.iloc[int(bad.to_numpy().argmax())]
+    raise InputError(f"{where} {row.line}, column {column}: {sentence.format(repr(str(row[column])[:40]))}")
 
 # %% ../../nbs/recommend/own.ipynb #e9f2a5b8
-def in_order_of_days(
-    frame: pd.DataFrame,  # with a column `day`, as the file has it
-) -> pd.DataFrame:
-    "Sorted by the days, if all can be read without doubt; else as it is."
-    days = frame.day
+def _by_day(rows: pd.DataFrame) -> pd.DataFrame:
+    "In the order of the days, if all can be read without doubt; else as it is."
+    days = rows.day
     if not days.str.match(r"\d{4}-\d\d-\d\d").all():
         days = pd.to_datetime(days, format="%a %b %d %H:%M:%S %Y", errors="coerce")  # as IMDb once wrote them
-    return frame if days.isna().any() else frame.loc[days.sort_values(kind="stable").index]
+    return rows if days.isna().any() else rows.loc[days.sort_values(kind="stable").index]
+
+# %% ../../nbs/recommend/own.ipynb #c7d0e3f6
+def _cells(source: Path | zipfile.Path) -> tuple[pd.DataFrame, Layout, str]:
+    "What stands in each line, as text; the layout; what `line` counts."
+    table = read_table(source)
+    layout, at = find_layout([str(o) for o in table.iloc[0]], str(source))
+    unit, table = table.attrs["unit"], take_header(table, str(source))
+    rows = pd.DataFrame({what: table.iloc[:, k].str.strip() for what, k in at.items()}, dtype="str")
+    return rows.reindex(columns=[*_COLUMNS, "rating"], fill_value="").rename_axis("line").reset_index(), layout, unit
+
+# %% ../../nbs/recommend/own.ipynb #d1e4f7a0
+def _rated(films: pd.DataFrame, scale: tuple[float, float], where: str) -> pd.DataFrame:
+    "Those with a rating, in the order of their days: line, title, original, year, mark."
+    year = films.year.str.extract(_YEAR)[0]
+    _refuse(films, "year", year.isna() & (films.year != ""), where, "{} is no year; correct or clear that cell.")
+    rows = films[films.rating != ""]
+    mark = pd.to_numeric(rows.rating.str.replace(",", "."), errors="coerce")
+    unreadable = "the rating is {}; write a number of stars, or clear that cell."
+    _refuse(rows, "rating", ~np.isfinite(mark), where, unreadable)
+    outside = f"the rating is {{}}; its scale is {scale[0]:g} to {scale[1]:g}. Correct or clear that cell."
+    _refuse(rows, "rating", ~mark.between(*scale), where, outside)
+    _refuse(rows, "title", rows.title == "", where, "the title is empty; write it, or delete that line.")
+
+    written = pd.Series([Title(t).year for t in rows.title], rows.index, dtype="Int16")
+    rows = rows.assign(mark=mark, year=pd.to_numeric(year[rows.index]).astype("Int16").fillna(written))
+    return _by_day(rows)[["line", "title", "original", "year", "mark"]].reset_index(drop=True)
 
 # %% ../../nbs/recommend/own.ipynb #14415b3d
 def read_own(
@@ -200,28 +163,20 @@ def read_own(
 ) -> pd.DataFrame:  # line, title, original, year (Int16), mark (as written); attrs: layout, unit, skipped
     """The ratings in a file, whatever films they are of, in the order of their days if all are known.
     Raises `InputError` with file, line and column."""
-    with plain_errors(str(path)): source = source_of(Path(path))
-    table = read_table(source)
-    layout, at = find_layout([str(o) for o in table.iloc[0]], str(source))
-    table, unit = take_header(table, str(source)), table.attrs["unit"]
-    if scale is not None:
-        if not -math.inf < scale[0] < scale[1] < math.inf:
-            raise InputError(f"The scale {scale[0]:g} to {scale[1]:g}: give the lowest rating, then the best: 1 10.")
-        layout = replace(layout, scale=scale)
+    if scale is not None and not -math.inf < scale[0] < scale[1] < math.inf:
+        raise InputError(f"The scale {scale[0]:g} to {scale[1]:g}: give the lowest rating, then the best, as in 1 10.")
+    with plain_errors(str(path)): source = _source(Path(path))
+    rows, layout, unit = _cells(source)
+    layout = replace(layout, scale=scale or layout.scale)
 
-    rows, skipped = [], {"without a rating": 0, "series, episodes and games": 0}
-    for line, cells in zip(table.index, table.itertuples(index=False, name=None), strict=True):
-        row = read_row({what: str(cells[k]).strip() for what, k in at.items()}, layout, f"{source}, {unit} {line}")
-        if isinstance(row, str): skipped[row] += 1
-        else: rows.append((line, *row))
-    frame = pd.DataFrame(rows, columns=["line", "title", "original", "year", "mark", "day"])
-    frame = frame.astype({"year": "Int16", "mark": float})
-    frame = in_order_of_days(frame).drop(columns="day").reset_index(drop=True)
+    films = rows[~rows.kind.str.lower().str.fullmatch(_NO_FILM)]
+    frame = _rated(films, layout.scale or (-math.inf, math.inf), f"{source}, {unit}")
+    skipped = {"without a rating": len(films) - len(frame), "series, episodes and games": len(rows) - len(films)}
     frame.attrs = {"layout": layout, "unit": unit, "skipped": skipped}
     return frame
 
 # %% ../../nbs/recommend/own.ipynb #c3d6e9f2
-LIKED = 0.8  # of the best rating: 4 of 5 stars, 8 of 10
+_LIKED = 0.8  # of the best rating: 4 of 5 stars, 8 of 10
 
 def to_model_scale(
     marks: pd.Series,  # ratings as the file has them
@@ -237,7 +192,7 @@ def to_model_scale(
     if high - low > 2: return value.clip(lower=low)
 
     disliked = value.round().clip(upper=threshold - 1).clip(lower=low) if low < high else float("nan")
-    return pd.Series(high, marks.index).where(share >= LIKED - 1e-9, disliked)
+    return pd.Series(high, marks.index).where(share >= _LIKED - 1e-9, disliked)
 
 # %% ../../nbs/recommend/own.ipynb #f6a9b2c5
 def scale_of(
@@ -255,22 +210,17 @@ def scale_of(
     if high <= 1 < marks.max() <= 5 and (marks * 2 % 1 == 0).all() and marks.min() >= 0:
         return (0.5, 5.0), "Its ratings go beyond the model's: read as 0.5 to 5 stars (--scale states another)."
 
-    off = ((marks < low) | (marks > high)).to_numpy()
     stated = f"--scale {min(1, marks.min()):g} {next((o for o in (1, 5, 10, 100) if marks.max() <= o), marks.max()):g}"
-    if off.any():
-        line, mark = rows.line.iloc[int(off.argmax())], marks.iloc[int(off.argmax())]
-        raise InputError(f"{where}, {rows.attrs['unit']} {line}, column rating: the rating {mark:g} is not on the "
-                         f"model's scale, {low:g} to {high:g}; correct it, or state the file's own: {stated}.")
+    outside = f"the rating {{}} is not on the model's scale, {low:g} to {high:g}; correct it, or state the file's own:"
+    shown = rows.assign(rating=marks.map("{:g}".format))
+    _refuse(shown, "rating", (marks < low) | (marks > high), f"{where}, {rows.attrs['unit']}", f"{outside} {stated}.")
     if high >= 10 and marks.max() <= high / 2 and len(marks) > 4:
         return model, f"No rating is above {marks.max():g} of {high:g}; if its scale ends earlier, state it: {stated}."
     return model, ""
 
 # %% ../../nbs/recommend/own.ipynb #2e26d511
-def match_rows(
-    rows: pd.DataFrame,  # of `read_own`
-    titles: Titles,  # of the model
-) -> tuple[pd.DataFrame, list[str]]:  # with `code` (-1: none) and `suggestions`; sentences on what is not quite so
-    "Each film of a file among those of a model."
+def _match_rows(rows: pd.DataFrame, titles: Titles) -> tuple[pd.DataFrame, list[str]]:
+    "The code of each film, -1 for none, and what may have been meant; and sentences on what is not quite so."
     codes, close, notes = [], [], []
     for line, title, original, year in rows[["line", "title", "original", "year"]].itertuples(index=False):
         year = None if pd.isna(year) else int(year)
@@ -323,21 +273,20 @@ def own_ratings(
     low, high = rec.info["scale"]
     own, said = scale_of(rows, (low, high), str(path))
     rows["stars"] = to_model_scale(rows.mark, own, (low, high), rec.info["threshold"])
-    rows, notes = match_rows(rows, rec.titles)
+    rows, notes = _match_rows(rows, rec.titles)
 
     missing, found = rows[rows.code < 0], rows[rows.code >= 0]
     if not len(found) and len(missing):
-        first = missing.title.iloc[0][:60]
         raise InputError(f"{path}: none of its {len(missing)} films is among the {len(rec.movies):,} of the model, the "
-                         f"first being {first!r}; is it the right file, and the right model?")
+                         f"first being {missing.title.iloc[0][:60]!r}; is it the right file, and the right model?")
     latest = found.drop_duplicates("code", keep="last")
     kept = latest.dropna(subset="stars")
+    if not len(kept): raise InputError(f"{path}: it holds no rating of a film that the model can use.")
     skipped = rows.attrs["skipped"] | {"rated again (the later rating counts)": len(found) - len(latest),
                                        "not liked, which a model of likes alone cannot use": len(latest) - len(kept)}
-    if not len(kept): raise InputError(f"{path}: it holds no rating of a film that the model can use.")
 
-    films = rec.movies.iloc[kept.code.tolist()]
-    films = kept[["line", "title", "stars"]].assign(movie=films.movie_id.to_numpy(), film=films.title.to_numpy())
-    missing = missing[["line", "title", "year", "stars", "suggestions"]]
-    films, missing = films.reset_index(drop=True), missing.reset_index(drop=True)
-    return OwnRatings(str(path), rows.attrs["layout"].name, films, missing, skipped, tuple([said] * bool(said) + notes))
+    movies = rec.movies.iloc[kept.code.tolist()]
+    films = kept.assign(movie=movies.movie_id.to_numpy(), film=movies.title.to_numpy()).reset_index(drop=True)
+    return OwnRatings(str(path), rows.attrs["layout"].name, films[["line", "title", "stars", "movie", "film"]],
+                      missing[["line", "title", "year", "stars", "suggestions"]].reset_index(drop=True),
+                      skipped, tuple([said] * bool(said) + notes))

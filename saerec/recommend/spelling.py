@@ -11,30 +11,46 @@ import re
 import unicodedata
 
 # %% auto #0
-__all__ = ['ARTICLES', 'PLAIN_ARTICLES', 'SAME_WORDS', 'plain_text', 'article_in_front', 'split_title', 'plain_title',
-           'other_titles', 'bare_name', 'loose_names', 'whole_text', 'name_parts']
+__all__ = ['plain_text', 'Title', 'plain_title']
 
 # %% ../../nbs/recommend/spelling.ipynb #11f0a3c2
 # English; French; Italian; Spanish and Catalan; Portuguese; German; Dutch and Nordic; Hungarian
-ARTICLES = """the a an
+_ARTICLES = """the a an
     le la les l' un une des
     il lo la i gli le l' un uno una
     el los las un una unos unas els
     o os a as um uma
     der die das den dem ein eine
     de het een  den det de en ett et
-    a az  da"""  # the last of "Hip Hop Witch, Da"; before it Hungarian
+    a az  da"""  # the last of "Hip Hop Witch, Da"
 
+# those that no title has in front as another word, as "Die Hard" has one
+_CLEAR_ARTICLES = "the a an le la les un une il lo gli uno una el los las um uma der das het een"
+
+# %% ../../nbs/recommend/spelling.ipynb #5d20b7e1
 def _one_of(articles: str) -> str:
-    "A pattern of articles; a blank stands behind each that does not end in an apostrophe."
-    return "|".join(sorted({re.escape(a) for a in articles.split()}, key=len, reverse=True))
+    "A pattern of articles."
+    return "|".join(sorted(set(articles.split()), key=len, reverse=True))
 
-_BEHIND = re.compile(rf"^(.*?), ?({_one_of(ARTICLES)})(?=$|:| [-–] )(.*)$", re.IGNORECASE)
+_LAST_BEHIND = re.compile(rf", (?:{_one_of(_ARTICLES)})$", re.IGNORECASE)
+_BEHIND = re.compile(rf"^(.*?), ?({_one_of(_ARTICLES)})(?=$|:| [-–] )(.*)$", re.IGNORECASE)
+_FRONT = re.compile(rf"^(?:l'|(?:{_one_of(_CLEAR_ARTICLES)})\s)\s*(?=\w)", re.IGNORECASE)
+_LAST = re.compile(rf"\s(?:{_one_of(_CLEAR_ARTICLES)})$", re.IGNORECASE)
+
+def _spoken(name: str) -> str:
+    "A name with its article in front."
+    if "," not in name or not (m := _BEHIND.match(name)): return name
+    return f"{m[2]}{'' if m[2].endswith(chr(39)) else ' '}{m[1]}{m[3]}"
+
+def _bare(name: str) -> str:
+    "A name without its article, wherever that stands."
+    if "," in name and (m := _BEHIND.match(name)): return m[1] + m[3]
+    return _LAST.sub("", _FRONT.sub("", name))
 
 # %% ../../nbs/recommend/spelling.ipynb #4c409c70
 _INITIALS = re.compile(r"(?<=\b[^\W\d])[.*](?=[^\W\d]\b)")  # E.T., M*A*S*H
 _LETTERS = str.maketrans({"½": " 1/2", "ø": "o", "æ": "ae", "œ": "oe", "ł": "l", "đ": "d", "ð": "d", "þ": "th",
-                          "ı": "i", "´": "", "‘": "", "’": ""})
+                          "ı": "i"})
 _WORD = re.compile(r"\w+")
 
 def plain_text(
@@ -49,87 +65,82 @@ def plain_text(
         t = "".join(c for c in t if not unicodedata.combining(c))
     return " ".join(_WORD.findall(t)) or " ".join(text.casefold().split())
 
-# %% ../../nbs/recommend/spelling.ipynb #5d20b7e1
-def article_in_front(
-    name: str,  # without brackets behind it
-) -> str:
-    "A name with its article where it is spoken."
-    if "," not in name or not (m := _BEHIND.match(name.replace("’", "'"))): return name
-    return f"{m[2]}{'' if m[2].endswith(chr(39)) else ' '}{m[1]}{m[3]}"
-
-# %% ../../nbs/recommend/spelling.ipynb #c3d9e4a8
-def split_title(
-    title: str,  # as in the data or as typed; its first 1,000 characters count
-) -> tuple[str, list[str], str]:  # the name; what stands in the brackets behind it; the year or ""
-    "The parts of a title. Brackets with words behind them are part of the name."
-    name, year = " ".join(title[:1000].split()), ""
-    brackets: list[str] = []
-    while name.endswith(")") and (start := name.rfind("(")) > 0:
-        while start > 0 and name.count("(", start) < name.count(")", start): start = name.rfind("(", 0, start)
-        if start < 1: break
-        inside, name = name[start + 1:-1].strip(), name[:start].rstrip()
-        if not year and not brackets and re.fullmatch(r"\d{4}(?:[-–]\d{0,4})?", inside): year = inside[:4]
-        else: brackets.insert(0, inside)
-    return name, brackets, year
-
-# %% ../../nbs/recommend/spelling.ipynb #7e15b2f4
-_ALSO = re.compile(r"^\s*a\.?k\.?a\.?:?\s+", re.IGNORECASE)
-
-def plain_title(
-    title: str,  # as in the data or as typed
-) -> tuple[str, str]:  # the plain form without year; the year or ""
-    "What two spellings of one title have in common."
-    name, _, year = split_title(title)
-    return plain_text(article_in_front(name)), year
-
-def other_titles(
-    title: str,  # as in the data
-) -> list[str]:  # what its brackets hold, without "a.k.a."
-    "The other titles of a movie: original, translated, also known as."
-    return [t for o in split_title(title)[1] if (t := _ALSO.sub("", o).strip())]
-
-# %% ../../nbs/recommend/spelling.ipynb #e8f2a6b1
-# those that no title has in front as another word, as "Die Hard" has one
-PLAIN_ARTICLES = "the a an le la les un une il lo gli uno una el los las um uma der das het een"
-_FRONT = re.compile(rf"^(?:l'|(?:{_one_of(PLAIN_ARTICLES)})\s)\s*(?=\w)", re.IGNORECASE)
-_LAST = re.compile(rf"\s(?:{_one_of(PLAIN_ARTICLES)})$", re.IGNORECASE)
-
-def bare_name(
-    name: str,  # without brackets behind it
-) -> str:
-    "A name without its article, wherever that stands."
-    name = name.replace("’", "'")
-    if "," in name and (m := _BEHIND.match(name)): return m[1] + m[3]
-    return _LAST.sub("", _FRONT.sub("", name))
-
 # %% ../../nbs/recommend/spelling.ipynb #a4c7d9e2
 _NUMBERS = "one two three four five six seven eight nine ten eleven twelve"
-SAME_WORDS = {word: str(n) for n, word in enumerate(_NUMBERS.split(), 1)}
-SAME_WORDS |= {word: str(n) for n, word in enumerate("ii iii iv v vi vii viii ix".split(), 2)}
-SAME_WORDS |= {"vol": "volume", "pt": "part", "vs": "versus", "dr": "doctor", "mr": "mister", "st": "saint",
-               "colour": "color", "colours": "colors", "grey": "gray"}
+_SAME = {word: str(n) for n, word in enumerate(_NUMBERS.split(), 1)}
+_SAME |= {word: str(n) for n, word in enumerate("ii iii iv v vi vii viii ix".split(), 2)}
+_SAME |= {"vol": "volume", "pt": "part", "vs": "versus", "dr": "doctor", "mr": "mister", "st": "saint",
+          "colour": "color", "colours": "colors", "grey": "gray"}
 
-def loose_names(
-    name: str,  # without brackets behind it
-) -> list[str]:  # the stricter first
-    "Forms of a name in which blanks, ways of writing a word and, in the second, the article do not count."
-    forms = []
-    for words in (plain_text(o).split() for o in dict.fromkeys((article_in_front(name), bare_name(name)))):
-        if len(words) > 1: words = [w if w == "v" and k == 0 else SAME_WORDS.get(w, w) for k, w in enumerate(words)]
-        forms.append("".join(words))
-    return list(dict.fromkeys(forms))
+def _loose(name: str) -> str:
+    "A plain name without blanks, numbers and short words written in one way; a number alone is a name."
+    words = plain_text(name).split()
+    if len(words) > 1: words = [w if w == "v" and k == 0 else _SAME.get(w, w) for k, w in enumerate(words)]
+    return "".join(words)
 
-# %% ../../nbs/recommend/spelling.ipynb #f9b1c4e7
-def whole_text(
+# %% ../../nbs/recommend/spelling.ipynb #c3d9e4a8
+_APOSTROPHES = str.maketrans(dict.fromkeys("’‘´`", "'"))
+_YEAR = re.compile(r"(\d{4})(?:[-–]\d{0,4})?")
+_ALSO = re.compile(r"^\s*a\.?k\.?a\.?:?\s+", re.IGNORECASE)
+
+class Title:
+    "A title, as in the data or as typed, in the forms by which it is compared; 1,000 characters of it count."
+    def __init__(self, text: str):
+        self.name, self.year = " ".join(text[:1000].translate(_APOSTROPHES).split()), None
+        self.brackets: list[str] = []  # what stands in brackets behind the name, but for the year
+        while self.name.endswith(")") and (start := self._opening()) > 0:
+            inside, self.name = self.name[start + 1:-1].strip(), self.name[:start].rstrip()
+            year = None if self.year or self.brackets else _YEAR.fullmatch(inside)
+            if year: self.year = int(year[1])
+            else: self.brackets.insert(0, inside)
+
+    def _opening(self) -> int:
+        "Where the bracket opens that ends the name."
+        start = self.name.rfind("(")
+        while start > 0 and self.name.count("(", start) < self.name.count(")", start):
+            start = self.name.rfind("(", 0, start)
+        return start
+
+    @property
+    def plain(self) -> str:
+        "The plain form of the name."
+        return plain_text(_spoken(self.name))
+
+    @property
+    def bare(self) -> str:
+        "The name without its article, wherever that stands."
+        return _bare(self.name)
+
+    @property
+    def loose(self) -> list[str]:
+        "Forms in which blanks and ways of writing a number do not count, and in the second not the article either."
+        return list(dict.fromkeys((_loose(_spoken(self.name)), _loose(self.bare))))
+
+    @property
+    def others(self) -> list[Title]:
+        "What the brackets hold: original, translated, also known as."
+        return [Title(t) for o in self.brackets if (t := _ALSO.sub("", o).strip())]
+
+    @property
+    def whole(self) -> Title:
+        "Name and brackets as one name, without the year."
+        return Title(" ".join([_spoken(self.name), *self.brackets])) if self.brackets else self
+
+    @property
+    def line(self) -> str:
+        "All of it in plain form, the year at the end."
+        return plain_text(" ".join([_spoken(self.name), *self.brackets, str(self.year or "")]))
+
+    @property
+    def parts(self) -> list[Title]:
+        "What stands before, between and after colons and dashes; nothing for a name of one part."
+        parts = re.split(r": | [-–] ", _LAST_BEHIND.sub("", self.name))
+        return [Title(o) for o in parts] if len(parts) > 1 else []
+
+# %% ../../nbs/recommend/spelling.ipynb #7e15b2f4
+def plain_title(
     title: str,  # as in the data or as typed
-) -> str:
-    "A title with the article in front and all that its brackets hold."
-    name, brackets, year = split_title(title)
-    return " ".join([article_in_front(name), *brackets, year])
-
-def name_parts(
-    name: str,  # without brackets behind it
-) -> list[str]:  # none for a name of one part
-    "What stands before, between and after the colons and dashes of a name."
-    parts = re.split(r": | [-–] ", re.sub(rf", (?:{_one_of(ARTICLES)})$", "", name, flags=re.IGNORECASE))
-    return parts if len(parts) > 1 else []
+) -> tuple[str, str]:  # the plain form of its name; the year or ""
+    "What two spellings of one title have in common."
+    t = Title(title)
+    return t.plain, str(t.year or "")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import warnings
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import accumulate
 
@@ -19,58 +19,48 @@ import pandas as pd
 from rapidfuzz import fuzz, process
 
 from ..errors import InputError
-from .spelling import (article_in_front, bare_name, loose_names, name_parts, other_titles, plain_text,
-                                       plain_title, split_title, whole_text)
+from .spelling import Title, plain_text
 
 # %% auto #0
 __all__ = ['TitleIndex', 'TitleSearch', 'TitleWarning', 'Titles']
 
-# %% ../../nbs/recommend/titles.ipynb #6a9c2e5b
-def _index(entries: Iterable[tuple[str, int]]) -> dict[str, list[int]]:
-    "The movies of each key, each once."
-    out: dict[str, list[int]] = {}
-    for key, code in entries:
-        if code not in (known := out.setdefault(key, [])): known.append(code)
-    return out
-
 # %% ../../nbs/recommend/titles.ipynb #1a1e8330
 class TitleIndex:
-    "Movies by the forms of their titles. Each table is made when it is first asked for."
+    "Movies by the forms of their titles; each table is made when it is first asked for."
     def __init__(self,
         titles: Sequence[str],  # by code
     ):
-        self.titles = titles
-        self.split = [split_title(t) for t in titles]
-        self.years = [int(year) if year else None for _, _, year in self.split]
+        self.titles = [Title(t) for t in titles]
 
-    def others(self,
-        code: int,  # of a movie
-    ) -> list[str]:
-        "Its other titles."
-        return other_titles(self.titles[code]) if self.split[code][1] else []
-
-    @cached_property
-    def plain(self) -> dict[str, list[int]]:
-        "By the plain form of the name."
-        return _index((plain_text(article_in_front(name)), code) for code, (name, _, _) in enumerate(self.split))
+    def _table(self, forms: Callable[[Title], Iterable[str]]) -> dict[str, list[int]]:
+        "Codes by form."
+        out: dict[str, list[int]] = {}
+        for code, title in enumerate(self.titles):
+            for form in dict.fromkeys(forms(title)): out.setdefault(form, []).append(code)
+        return out
 
     @cached_property
-    def other(self) -> dict[str, list[int]]:
-        "By the plain form of what stands in the brackets."
-        codes = range(len(self.titles))
-        return _index((plain_text(article_in_front(o)), code) for code in codes for o in self.others(code))
-
+    def plain(self) -> dict[str, list[int]]: return self._table(lambda t: [t.plain])
+    @cached_property
+    def other(self) -> dict[str, list[int]]: return self._table(lambda t: [o.plain for o in t.others])
     @cached_property
     def loose(self) -> dict[str, list[int]]:
-        "By the loose forms of the name and of what stands in the brackets."
-        names = ((name, code) for code, (first, _, _) in enumerate(self.split) for name in (first, *self.others(code)))
-        return _index((form, code) for name, code in names for form in loose_names(name))
-
+        return self._table(lambda t: [form for o in (t, *t.others) for form in o.loose])
     @cached_property
     def parts(self) -> dict[str, list[int]]:
-        "By the loose forms of those parts of the name that have two words or more."
-        parts = ((part, code) for code, (name, _, _) in enumerate(self.split) for part in name_parts(name))
-        return _index((form, code) for part, code in parts if " " in part for form in loose_names(part))
+        return self._table(lambda t: [form for o in t.parts if " " in o.name for form in o.loose])
+
+    def _by_name(self, asked: Sequence[Title]) -> Iterator[list[int]]:
+        "Movies of a name: by the plain form, then by that of what stands in brackets, then by the loose forms."
+        yield from (self.plain[t.plain] for t in asked if t.plain in self.plain)
+        yield from (self.other[t.plain] for t in asked if t.plain in self.other)
+        yield from (self.loose[form] for t in asked for form in t.loose if form in self.loose)
+
+    def _by_part(self, asked: Sequence[Title]) -> Iterator[list[int]]:
+        "Movies of which a name is a part, then those whose name is a part of it."
+        yield from (self.parts[form] for t in asked for form in t.loose if form in self.parts)
+        parts = [o for t in asked for o in t.parts if " " in o.name]
+        yield from (self.loose[form] for o in parts for form in o.loose if form in self.loose)
 
     def near(self,
         codes: Iterable[int],  # movies
@@ -78,37 +68,18 @@ class TitleIndex:
         gap: int = 0,  # years between
     ) -> list[int]:
         "Those of the movies that are so far from a year; a movie without one fits any."
-        if year is None: return list(codes)
-        return [c for c in codes if abs((self.years[c] or year) - year) == gap]
-
-    def _by_name(self, names: Sequence[str]) -> Iterator[list[int]]:
-        "Movies of these names: by the plain form, then by that of what stands in brackets, then by the loose forms."
-        plain = [plain_text(article_in_front(o)) for o in names]
-        yield from (self.plain[key] for key in plain if key in self.plain)
-        yield from (self.other[key] for key in plain if key in self.other)
-        yield from (self.loose[key] for o in names for key in loose_names(o) if key in self.loose)
-
-    def _by_part(self, names: Sequence[str]) -> Iterator[list[int]]:
-        "Movies of which a name is a part, then those whose name is a part of it."
-        yield from (self.parts[key] for o in names for key in loose_names(o) if key in self.parts)
-        parts = [part for o in names for part in name_parts(o) if " " in part]
-        yield from (self.loose[key] for o in parts for key in loose_names(o) if key in self.loose)
+        return [c for c in codes if year is None or abs((self.titles[c].year or year) - year) == gap]
 
     def candidates(self,
-        names: Sequence[str],  # of one movie, the best first, as another place writes them
+        names: Iterable[str],  # of one movie, the best first, as another place writes them
         year: int | None = None,  # of release; None: unknown
     ) -> tuple[list[int], str]:  # codes: one is a find, several are a question; what decided: "name", "part" or "year"
         "The movies that may be meant: of that year by name, or by a part of it; else of a year beside it by name."
-        split = [(name, " ".join([name, *brackets])) for name, brackets, _ in map(split_title, names) if name]
-        names = list(dict.fromkeys(form for name, whole in split for form in (whole, name)))
-        for codes in self._by_name(names):
-            if found := self.near(codes, year): return found, "name"
-        if year is None: return [], ""
-
-        for codes in self._by_part(names):
-            if found := self.near(codes, year): return found, "part"
-        for codes in self._by_name(names):
-            if found := self.near(codes, year, gap=1): return found, "year"
+        asked = [form for o in names if (t := Title(o)).name for form in (t.whole, t)]
+        steps = [("name", self._by_name, 0), ("part", self._by_part, 0), ("year", self._by_name, 1)]
+        for how, step, gap in steps if year is not None else steps[:1]:
+            for codes in step(asked):
+                if found := self.near(codes, year, gap): return found, how
         return [], ""
 
     def beginnings(self,
@@ -116,30 +87,28 @@ class TitleIndex:
         year: int | None = None,
     ) -> list[int]:  # codes
         "The movies of whose name it is a part, else those whose name begins with it."
-        name = split_title(text)[0]
-        plain = plain_text(article_in_front(name))
+        asked = Title(text)
+        plain = asked.plain
         begun = [c for key, some in self.plain.items() if plain and key.startswith(f"{plain} ") for c in some]
-        if plain.isdecimal(): begun = [c for c in begun if self.split[c][0][len(plain)] in " :"]  # not 1-900 for 1
-        first = [c for c in begun if plain_text((name_parts(self.split[c][0]) or [""])[0]) == plain]
-        part = first + [c for form in loose_names(name) for c in self.parts.get(form, [])]
-        return self.near(dict.fromkeys(part), year) or self.near(begun, year)
+        if plain.isdecimal(): begun = [c for c in begun if self.titles[c].name[len(plain)] in " :"]  # not 1-900 for 1
+        parts = [c for c in begun if plain in [o.plain for o in self.titles[c].parts[:1]]]
+        parts += [c for form in asked.loose for c in self.parts.get(form, [])]
+        return self.near(dict.fromkeys(parts), year) or self.near(begun, year)
 
 # %% ../../nbs/recommend/titles.ipynb #c7f0a3d6
 class TitleSearch:
     "Titles prepared for searching while one types."
     def __init__(self,
-        index: TitleIndex,
-        order: Sequence[int],  # codes, the best known first
+        titles: Sequence[Title],  # by code
+        order: Iterable[int],  # codes, the best known first
     ):
         self.lines: list[str] = []
         self.of_line: list[int] = []  # code of each line
         for code in order:
-            name = index.split[code][0]
-            others = map(article_in_front, index.others(code))
-            spelled = [article_in_front(name), bare_name(name), *others, whole_text(index.titles[code])]
-            texts = dict.fromkeys(map(plain_text, spelled))
-            self.lines += texts
-            self.of_line += [code] * len(texts)
+            t = titles[code]
+            for text in dict.fromkeys([t.plain, plain_text(t.bare), *(o.plain for o in t.others), t.line]):
+                self.lines.append(text)
+                self.of_line.append(code)
         self.text = "".join(f"\n {text} " for text in self.lines) + "\n"
         self.starts = [0, *accumulate(len(text) + 3 for text in self.lines)]
 
@@ -158,8 +127,7 @@ class TitleSearch:
         "Movies of that name, those that begin so, those with these beginnings of words; the best known first."
         if not typed: return []
         words = [f" {w}" for w in typed.split()]
-        longest = max(words, key=len)
-        all_words = (k for k in self._with(longest) if all(w in f" {self.lines[k]}" for w in words))
+        all_words = (k for k in self._with(max(words, key=len)) if all(w in f" {self.lines[k]}" for w in words))
 
         found: dict[int, None] = {}  # an ordered set
         for lines in (self._with(f"\n {typed} \n"), self._with(f"\n {typed}"), self._with(f" {typed}"), all_words):
@@ -179,12 +147,8 @@ class TitleSearch:
 class TitleWarning(UserWarning):
     "Which movie was taken for a text that is not its title."
 
-def _year_behind(
-    text: str,  # as typed
-) -> tuple[str, str]:  # the text before it; the year or ""
-    "A year without brackets, or in others: heat 1995; Heat, 1995; Heat [1995]."
-    m = re.fullmatch(r"(.*\w.*?)[\s,]*[\s,(\[]((?:18|19|20)\d\d)[)\]]?", text.strip(), re.DOTALL)
-    return (m[1], m[2]) if m else (text, "")
+# heat 1995; Heat, 1995; Heat [1995]
+_YEAR_BEHIND = re.compile(r"(.*\w.*?)[\s,]*[\s,(\[]((?:18|19|20)\d\d)[)\]]?", re.DOTALL)
 
 # %% ../../nbs/recommend/titles.ipynb #7b0d3f6a
 class Titles:
@@ -195,13 +159,15 @@ class Titles:
     ):
         self.titles: list[str] = movies.title.tolist()
         self.ids = {str(i): code for code, i in enumerate(movies.movie_id)}
-        self._ids = list(self.ids)
-        self.popularity = None if popularity is None else np.asarray(popularity)
+        self.id_of = list(self.ids)  # by code
+        self.popularity = np.zeros(len(movies)) if popularity is None else np.asarray(popularity)
 
     @cached_property
     def exact(self) -> dict[str, list[int]]:
         "Codes by the very title."
-        return _index((t, code) for code, t in enumerate(self.titles))
+        out: dict[str, list[int]] = {}
+        for code, t in enumerate(self.titles): out.setdefault(t, []).append(code)
+        return out
 
     @cached_property
     def index(self) -> TitleIndex:
@@ -210,8 +176,7 @@ class Titles:
 
     @cached_property
     def _search(self) -> TitleSearch:
-        if self.popularity is None: return TitleSearch(self.index, range(len(self.titles)))
-        return TitleSearch(self.index, np.argsort(-self.popularity, kind="stable").tolist())
+        return TitleSearch(self.index.titles, np.argsort(-self.popularity, kind="stable").tolist())
 
     def find(self,
         movie: str | int,  # a title, with or without year; an id as a number; or "id:" with an id behind it
@@ -225,7 +190,7 @@ class Titles:
     def look_up(self,
         movie: str | int,  # as for `find`
     ) -> tuple[int, str]:  # its code; what was taken, "" if it is what was typed
-        "The one movie meant. Raises `InputError` with the closest titles, or with those among which to choose."
+        "As `find`, with the sentence in place of the warning."
         text = " ".join(movie.split()) if isinstance(movie, str) else f"id:{movie}"
         if text[:3].casefold() == "id:":
             if (i := text[3:].strip()) in self.ids: return self.ids[i], ""
@@ -233,9 +198,9 @@ class Titles:
         if len(self.exact.get(text, ())) == 1: return self.exact[text][0], ""
 
         codes, how = self._as_typed(text)
-        codes, note = self.decide(codes, how, text)
+        codes, note = _decide(self, codes, how, text)
         if len(codes) == 1: return codes[0], note
-        raise InputError(self._question(text, codes if how != "part" else []))
+        raise InputError(_question(self, text, codes if how != "part" else []))
 
     def match(self,
         names: Sequence[str],  # of one movie, the best first, as another place writes them
@@ -243,37 +208,13 @@ class Titles:
     ) -> tuple[list[int], str]:  # codes: one is a find, several are a question; what was taken, "" if it is just that
         "The movies that another place may mean; nothing is guessed from a beginning or an id."
         codes, how = self.index.candidates(names, year)
-        return self.decide(codes, how, names[0] if year is None else f"{split_title(names[0])[0]} ({year})")
-
-    def decide(self,
-        codes: list[int],  # movies that may be meant
-        how: str,  # they were found, from `TitleIndex.candidates`
-        asked: str,  # for the note
-    ) -> tuple[list[int], str]:  # codes, what to say
-        "Of several movies of one year the best known, if it is known; and what has to be said about that."
-        popularity = self.popularity
-        if len(codes) > 1 and popularity is not None and len({self.index.years[c] for c in codes}) == 1:
-            first, second, *_ = sorted(codes, key=lambda c: -popularity[c])
-            if popularity[first] > popularity[second]:
-                others = " and ".join(f"id:{self._ids[c]}" for c in codes if c != first)
-                taken = f"the best known was taken, id:{self._ids[first]}, and not {others}."
-                return [first], f"{asked!r} is the title of {len(codes)} movies; {taken}"
-        if len(codes) != 1 or how in ("name", "id"): return codes, ""
-
-        title = self.titles[codes[0]]
-        if how == "year": return codes, f"There is no {asked!r}; {title!r} was taken."
-        if how == "number":  # in data without titles, "movie 17" is what an id is expected to give
-            if asked in title.split(): return codes, ""
-            return codes, f"{asked!r} is no title; it was taken as the id of {title!r}."
-        if asked not in self.ids: return codes, f"{asked!r} was taken for {title!r}."
-        other = f"the movie with this id is {self.titles[self.ids[asked]]!r}, given as id:{asked}"
-        return codes, f"{asked!r} was taken for {title!r}; {other}."
+        return _decide(self, codes, how, names[0] if year is None else f"{Title(names[0]).name} ({year})")
 
     def _as_typed(self, text: str) -> tuple[list[int], str]:
         "What a text may mean, and how it was found. A number is a title or the beginning of one before it is an id."
-        (_, _, year), (before, behind) = split_title(text), _year_behind(text)
-        readings = [(text, int(year) if year else None)]
-        if behind and not year: readings.append((before, int(behind)))
+        year, behind = Title(text).year, _YEAR_BEHIND.fullmatch(text)
+        readings = [(text, year)]
+        if behind and year is None: readings.append((behind[1], int(behind[2])))
 
         for name, y in readings:
             codes, how = self.index.candidates([name], y)
@@ -283,34 +224,62 @@ class Titles:
             if codes := self.index.beginnings(name, y): return codes, "part"
         return ([self.ids[text]], "number") if text in self.ids else ([], "")
 
-    def _question(self, text: str, codes: list[int]) -> str:
-        "Why no movie was found, and what helps."
-        if codes:
-            choice = "; ".join(f"{self.titles[c]!r} (id {self._ids[c]})" for c in codes[:5])
-            example = f"id:{self._ids[codes[0]]}"
-            return f"The title {text!r} is ambiguous: {choice}; add the year, or give an id, as in {example}."
-        year = split_title(text)[2]
-        close = [repr(t) for t in self.suggest(text, year=int(year) if year else None)]
-        if text in self.ids: close.append(f"id:{text}, which is {self.titles[self.ids[text]]!r}")
-        if close: return f"There is no movie {text!r}; did you mean {' or '.join(close)}?"
-        return f"There is no movie {text!r} in this catalogue; give a title like 'Heat (1995)' or an id."
-
     def suggest(self,
         movie: str,  # as typed
         n: int = 3,  # at most so many
         year: int | None = None,  # of release, or one beside it; None: any
     ) -> list[str]:  # titles, the closest first
         "Titles that have its words, or look like it."
-        typed = plain_title(movie)[0]
-        named, _ = self.index.candidates([movie])
+        typed, near = Title(movie).plain, self.index.near
         close = self._search.containing(typed, len(self.titles)) or self._search.alike(typed)
-        near = self.index.near(close, year) + (self.index.near(close, year, gap=1) if year is not None else [])
-        return [self.titles[c] for c in [*dict.fromkeys([*named, *near])][:n]]
+        if year is not None: close = near(close, year) + near(close, year, gap=1)
+        return [self.titles[c] for c in list(dict.fromkeys([*self.index.candidates([movie])[0], *close]))[:n]]
 
     def search(self,
         text: str,  # as typed so far
         n: int = 6,  # at most so many
     ) -> list[int]:  # codes, best first
         "Movies with these words or beginnings of words, the best known first; if none has, those spelt alike."
-        typed = plain_text(whole_text(text))
+        typed = Title(text).line
         return self._search.containing(typed, n) or self._search.alike(typed)[:n]
+
+    def name_of(self,
+        code: int,  # of a movie
+    ) -> str:
+        "What to type for a movie: its title where that finds it, else its id."
+        title, i = self.titles[code], self.id_of[code]
+        plain = title.isprintable() and title == " ".join(title.split()) and not title.startswith("-")
+        return title if plain and title != f"movie {i}" and self.exact[title] == [code] else f"id:{i}"
+
+# %% ../../nbs/recommend/titles.ipynb #8c1e4a7b
+def _decide(titles: Titles, codes: list[int], how: str, asked: str) -> tuple[list[int], str]:
+    "Of several movies of one year the best known, if that is known; and what has to be said about what was taken."
+    def known(code: int) -> float: return float(titles.popularity[code])
+    if len(codes) > 1 and len({titles.index.titles[c].year for c in codes}) == 1:
+        first, second, *_ = sorted(codes, key=known, reverse=True)
+        if known(first) > known(second):
+            others = " and ".join(f"id:{titles.id_of[c]}" for c in codes if c != first)
+            taken = f"the best known was taken, id:{titles.id_of[first]}, and not {others}."
+            return [first], f"{asked!r} is the title of {len(codes)} movies; {taken}"
+    if len(codes) != 1 or how in ("name", "id"): return codes, ""
+
+    title, same_id = titles.titles[codes[0]], titles.ids.get(asked)
+    if how == "year": return codes, f"There is no {asked!r}; {title!r} was taken."
+    if how == "number":  # in data without titles, "movie 17" is what an id is expected to give
+        if asked in title.split(): return codes, ""
+        return codes, f"{asked!r} is no title; it was taken as the id of {title!r}."
+    if same_id is None: return codes, f"{asked!r} was taken for {title!r}."
+    other = f"the movie with this id is {titles.titles[same_id]!r}, given as id:{asked}"
+    return codes, f"{asked!r} was taken for {title!r}; {other}."
+
+# %% ../../nbs/recommend/titles.ipynb #9d2f5b8c
+def _question(titles: Titles, text: str, codes: list[int]) -> str:
+    "Why no movie was found, and what helps."
+    if codes:
+        choice = "; ".join(f"{titles.titles[c]!r} (id {titles.id_of[c]})" for c in codes[:5])
+        example = f"id:{titles.id_of[codes[0]]}"
+        return f"The title {text!r} is ambiguous: {choice}; add the year, or give an id, as in {example}."
+    close = [repr(t) for t in titles.suggest(text, year=Title(text).year)]
+    if text in titles.ids: close.append(f"id:{text}, which is {titles.titles[titles.ids[text]]!r}")
+    if close: return f"There is no movie {text!r}; did you mean {' or '.join(close)}?"
+    return f"There is no movie {text!r} in this catalogue; give a title like 'Heat (1995)' or an id."
