@@ -105,7 +105,8 @@ def _source(path: Path) -> zipfile.Path | Path:
     "The one table to read of a file, a zip, or the folder of an unpacked export."
     if path.is_dir() and not (path / "ratings.csv").is_file():
         raise InputError(f"{path}: it is a folder; give the file with the ratings in it.")
-    source = path = path / "ratings.csv" if path.is_dir() else path
+    path = path / "ratings.csv" if path.is_dir() else path
+    source: zipfile.Path | Path = path
     size = path.stat().st_size
     with path.open("rb") as f: packed = f.read(4) == b"PK\3\4"
     if packed and size <= _LARGEST: source, size = _in_zip(path)
