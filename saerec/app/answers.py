@@ -86,7 +86,7 @@ def explain(
     code: int,  # the movie to explain
 ) -> Explanation:
     "Reasons for and against a movie. Raises `InputError` if it is never recommended."
-    frame = cat.rec.explain(cat.person(stars), cat.movie_ids[code])
+    frame = cat.rec.explain(cat.person(stars), f"id:{cat.ids[code]}")
     numbers = [c for c in ("stars", "change", "p_change") if c in frame]
     about = {k: round(float(frame.attrs[k]), 4) for k in ("score", "p_like") if frame.attrs.get(k) is not None}
 
@@ -113,7 +113,7 @@ def similar(
     n: int = 10,  # length of the list
 ) -> SimilarList:
     "Movies that go together with one. Raises `InputError` if nothing is known about it."
-    frame = cat.rec.similar(cat.movie_ids[code], n)
+    frame = cat.rec.similar(f"id:{cat.ids[code]}", n)
     rows = zip(frame.movie, frame.title, frame.genres, frame.similarity, strict=True)
     movies = [Similar(rank=k, movie=str(movie), title=title, genres=genres_of(genres), similarity=round(float(v), 4))
               for k, (movie, title, genres, v) in enumerate(rows, 1)]
