@@ -154,7 +154,7 @@ def zero_diagonal_weights(
     "The closed form of EASE and EDLAE. The weights of a movie that nobody has are 0."
     square = x.multiply(x).sum(0)  # the diagonal of the Gram matrix
     users, movies, n = np.flatnonzero(x.multiply(x).sum(1)), np.flatnonzero(square), x.shape[1]
-    announce_memory(f"A movies x movies matrix of {n:,} movies", 16 * len(movies)**2 + 4 * n**2, "keep fewer movies (min_ratings in filter, or split_users), or use ItemKNN or a network, whose memory follows the number of ratings")
+    announce_memory(f"A movies x movies matrix of {n:,} movies", 16 * len(movies)**2 + 4 * n**2, "keep fewer movies (Ratings.only_movies), or use ItemKNN or a network, whose memory follows the number of ratings")
     p = regularized_inverse(x[users][:, movies], regularization + dropout / (1 - dropout) * square[movies])
     p /= -np.diag(p).copy()
     np.fill_diagonal(p, 0)
