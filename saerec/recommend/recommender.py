@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..calibration import Calibration
+from ..evaluate.calibration import Calibration
 from ..data import Batch, InputError, Ratings, to_batch
 from ..evaluate import rows_at_once, top_k
 from ..model import StackedAutoencoder
@@ -57,16 +57,16 @@ def column_major_decoder(
 MAX_EXPLAINED_LIKES = 512  # likes that are left out one by one
 
 class Recommender:
-    "A model that ranks, a network that predicts likes, their movies, and what is known about how good they are."
+    "A model that ranks, a network that predicts likes where likes can be told apart, their movies, and what is known about how good they are."
     def __init__(self,
         ranker: StackedAutoencoder | RankStack,  # scores the movies in `rank_codes`
-        liker: StackedAutoencoder,  # predicts likes for all movies
+        liker: StackedAutoencoder | None,  # predicts likes for all movies; None: nothing does, as after implicit feedback
         movies: pd.DataFrame,  # the vocabulary: movie_id, title, year, genres
         rank_codes: np.ndarray,  # int64: the codes, ascending, of the movies that the ranker knows
-        info: dict[str, Any],  # threshold, scale, seed, data, report, versions
+        info: dict[str, Any],  # threshold, scale, feedback, seed, data, report, versions
         known: Ratings | None = None,  # the ratings of known users, for `recommend(user_id)`
     ):
-        self.ranker, self.liker, self.rank_codes, self.info, self.known = ranker, liker.eval(), rank_codes, info, known
+        self.ranker, self.liker, self.rank_codes, self.info, self.known = ranker, liker and liker.eval(), rank_codes, info, known
         self.movies, self.titles = movies, Titles(movies)
         c = info.get("calibration") or {}  # models saved before there was one have none
         self.calibration = Calibration(c.get("kind", "none"), tuple(c.get("x", ())), tuple(c.get("y", ())))
@@ -82,7 +82,7 @@ class Recommender:
 
     @classmethod
     def fit(cls,
-        r: Ratings,  # stars
+        r: Ratings,  # on any scale; all equal: implicit feedback
         seed: int = 0,  # of splits, first weights and training
         **kwargs: Any,  # of `fit_recommender`
     ) -> Recommender:
@@ -109,8 +109,16 @@ class Recommender:
 
     @property
     def report(self) -> pd.DataFrame:  # as from `report`
-        "The test figures measured at training."
-        return pd.DataFrame(self.info["report"]).T.astype(float)
+        "The test figures measured at training; empty if it could not be measured."
+        table = pd.DataFrame(self.info["report"]).T.astype(float)
+        table.attrs = dict(self.info["report_about"])
+        return table
+
+    @property
+    def scale(self) -> str:
+        "The marks that there are, for a sentence."
+        low, high = self.info["scale"]
+        return f"{low:g} to {high:g} stars" if low < high else f"where {high:g} says that something was chosen, and there is nothing else"
 
     def row(self,
         person: Mapping[Any, float],  # title or movie id -> stars
@@ -123,7 +131,7 @@ class Recommender:
             if code in cells: raise InputError(f"The movie {self.movies.title[code]!r} was given twice; keep one rating.")
             try: value = float(stars)
             except (TypeError, ValueError): value = math.nan
-            if not low <= value <= high: raise InputError(f"The rating {stars!r} of {self.movies.title[code]!r} is not on the scale of this data, {low:g} to {high:g} stars.")
+            if not low <= value <= high: raise InputError(f"The rating {stars!r} of {self.movies.title[code]!r} is not on the scale of this data, {self.scale}.")
             cells[code] = value
         codes = sorted(cells)
         return Batch(torch.tensor([0, len(codes)]), torch.tensor(codes, dtype=torch.int64), torch.tensor([cells[c] for c in codes], dtype=torch.float32), len(self.movies), torch.zeros(1, dtype=torch.int64))
@@ -194,7 +202,8 @@ class Recommender:
         row: Batch,  # rows of stars over all movies
         movies: Tensor | None = None,  # int64 [k]: codes to predict; None: all
     ) -> Tensor:  # float32 [B, n_movies] or [B, k], in 0..1
-        "How probably each movie would be liked if it were seen and rated; calibrated on validation."
+        "How probably each movie would be liked if it were seen and rated; calibrated on validation. Raises `InputError` if nothing predicts it."
+        if self.liker is None: raise InputError(f"This model predicts no likes: nothing in {self.info['data']['name']} tells liked from not liked.")
         likes = self._liked(row)
         z = self.liker(likes, movies) if not self.liker.training else self.liker.eval()(likes, movies)
         return torch.from_numpy(self.calibration(z.numpy()).astype(np.float32))
@@ -214,7 +223,7 @@ class Recommender:
         exclude: Sequence[str | int] = (),  # titles or ids that are never listed
         rated: bool = False,  # also list what the person has rated
         diversity: float = 0.0,  # 0: by score alone; towards 1: away from what is in the list already
-    ) -> pd.DataFrame:  # movie (id), title, genres, score, p_like, because; best first; attrs["about"] says how far it is this person's own
+    ) -> pd.DataFrame:  # movie (id), title, genres, score, p_like (if likes are predicted), because; best first; attrs["about"] says how far it is this person's own
         "The n best movies for this person. Raises `InputError` for what cannot be understood."
         if n < 1: raise InputError(f"n={n}: a list needs one movie or more.")
         if not 0 <= diversity <= 1: raise InputError(f"diversity={diversity}: it lies between 0 and 1.")
@@ -226,9 +235,10 @@ class Recommender:
         if diversity:
             kept = diversify(scores, self.likeness(top), n, diversity)
             top, scores = top[kept], scores[kept]
-        listed, text = top.numpy(), self._columns["title"].dtype
-        frame = pd.DataFrame({k: v.take(listed) for k, v in self._columns.items()} | {"score": scores.numpy(), "p_like": self.p_like(row, top)[0].numpy(), "because": pd.array(self._because(likes, without(top)), dtype=text)},
-                             index=pd.RangeIndex(1, len(top) + 1, name="rank"), copy=False)
+        columns = {k: v.take(top.numpy()) for k, v in self._columns.items()} | {"score": scores.numpy()}
+        if self.liker is not None: columns["p_like"] = self.p_like(row, top)[0].numpy()
+        columns["because"] = pd.array(self._because(likes, without(top)), dtype=self._columns["title"].dtype)
+        frame = pd.DataFrame(columns, index=pd.RangeIndex(1, len(top) + 1, name="rank"), copy=False)
         frame.attrs["about"] = self.about(row, top, allowed)
         return frame
 
@@ -252,7 +262,7 @@ class Recommender:
         common = self._nobody if allowed is None else self._nobody[allowed[self._nobody]]
         common = common[:len(top) + len(row.movies)]
         same = int(torch.isin(top, common[~torch.isin(common, row.movies)][:len(top)]).sum())
-        told = f"{len(row.movies)} rating{'s' * (len(row.movies) != 1)}, of which {likes} {'are likes' if likes != 1 else 'is a like'} that the model can use; {same} of the {len(top)} films would also be listed for somebody of whom nothing is known."
+        told = f"{len(row.movies)} rating{'s' * (len(row.movies) != 1)}, of which {likes} {'are likes' if likes != 1 else 'is a like'} that the model can use; {same} of the {len(top)} {things(self.movies)} would also be listed for somebody of whom nothing is known."
         if len(top) and 2 * same >= len(top): told += " It is hardly this person's own yet."
         return told + (" The model was never measured on people with so few likes." if likes < FEW_LIKES else "")
 
@@ -287,16 +297,16 @@ class Recommender:
     def _genres(self) -> dict[str, np.ndarray]: return genre_masks(self.movies)
 
     def recommend_many(self,
-        ratings: pd.DataFrame,  # columns user, movie (titles or ids), rating
+        ratings: pd.DataFrame | Ratings,  # what the reader takes: user, movie (titles or ids), rating, under their usual names
         n: int = 10,  # length of each list
-    ) -> pd.DataFrame:  # user, rank, movie, title, score, p_like
+    ) -> pd.DataFrame:  # user, rank, movie, title, score, p_like (if likes are predicted)
         "Lists for many people at once: `recommend_many`."
         return recommend_many(self, ratings, n)
 
     def explain(self,
         person: Mapping[Any, float] | str | int,  # ratings by title or movie id, or the id of a known user
         movie: str | int,  # title or id
-    ) -> pd.DataFrame:  # movie, title, stars, change, p_change; strongest first
+    ) -> pd.DataFrame:  # movie, title, stars, change, p_change (if likes are predicted); strongest first
         "What each rating does to the score of a movie: `explain`."
         return explain(self, person, movie)
 
@@ -353,19 +363,19 @@ def explain(
     rec: Recommender,
     person: Mapping[Any, float] | str | int,  # ratings by title or movie id, or the id of a known user
     movie: str | int,  # title or id
-) -> pd.DataFrame:  # movie (id), title, stars, change, p_change; attrs: title, score, p_like, threshold
+) -> pd.DataFrame:  # movie (id), title, stars, change; p_change if likes are predicted; attrs: title, score, p_like (or None), threshold
     "What each rating does to the score and to the probability of one movie, the strongest first. Raises `InputError` if the ranker does not know it."
     row, code = rec.person(person), rec.titles.find(movie)
     if rec._inner[code] < 0: raise InputError(f"{rec.movies.title[code]!r} has no likes in the training data, so it is never recommended and nothing can be explained.")
-    asked, many, changes = torch.tensor([code]), left_out(row, row.movies), []
-    for values in ((rec.rank_scores, rec.p_like) if len(row.movies) else ()):
-        v = torch.cat([values(many.take(part), asked)[:, 0] for part in torch.arange(len(many)).split(256)])
-        changes.append((v[0] - v[1:]).numpy())
-    codes = row.movies.numpy()
-    frame = pd.DataFrame({"movie": rec._columns["movie"][codes], "title": rec._columns["title"][codes], "stars": row.values.numpy(), "change": changes[0] if changes else [], "p_change": changes[1] if changes else []})
-    frame = frame.iloc[np.argsort(-frame.change.abs().to_numpy(float), kind="stable")].reset_index(drop=True)
-    frame.attrs = {"title": rec.movies.title[code], "score": float(rec.rank_scores(row, asked)), "p_like": float(rec.p_like(row, asked)), "threshold": rec.info["threshold"]}
-    return frame
+    asked, many, codes = torch.tensor([code]), left_out(row, row.movies), row.movies.numpy()
+    frame = pd.DataFrame({"movie": rec._columns["movie"][codes], "title": rec._columns["title"][codes], "stars": row.values.numpy()})
+    frame.attrs = {"title": rec.movies.title[code], "score": None, "p_like": None, "threshold": rec.info["threshold"]}
+
+    answers = {"change": ("score", rec.rank_scores)} | ({} if rec.liker is None else {"p_change": ("p_like", rec.p_like)})
+    for column, (name, answer) in answers.items():
+        values = torch.cat([answer(many.take(part), asked)[:, 0] for part in torch.arange(len(many)).split(256)])
+        frame[column], frame.attrs[name] = (values[0] - values[1:]).numpy(), float(values[0])
+    return frame.iloc[np.argsort(-frame.change.abs().to_numpy(float), kind="stable")].reset_index(drop=True)
 
 def plot_explanation(
     frame: pd.DataFrame,  # from `explain`
