@@ -5,7 +5,7 @@ __getattr__, __all__ = front_door(__name__, {
     "recommender": "Recommender column_major_decoder explain left_out plot_explanation recommend_many similar",
     "titles": "Titles other_titles plain_title",
     "filters": "FEW_LIKES allowed_movies diversify genre_masks",
-    "training": "SAE choose_ranker fit_baselines fit_ranker fit_recommender held_out_users make_splits measure report "
+    "training": "SAE TrainingPlan choose_ranker fit_baselines fit_network fit_ranker fit_recommender held_out_users make_splits measure plan_training report "
                 "settings_for_many verdict",
     "artefact": "load save",
     "card": "model_card",

@@ -24,7 +24,7 @@ import torch
 
 from ..data import InputError, Ratings, check_parquet
 from ..evaluate import KernelRidge
-from .portable import AGAIN, LIMITS, checksum, open_file, read_folder, read_manifest, read_weights, set_aside
+from .portable import AGAIN, LIMITS, catalogue_size, checksum, open_file, read_folder, read_manifest, read_weights, set_aside
 from .card import model_card
 from .recommender import Recommender
 from ..stack import RankStack, as_tensors, from_tensors
@@ -36,8 +36,9 @@ __all__ = ['save', 'load']
 def _write(rec: Recommender, folder: Path, ratings: bool) -> None:
     "The files of a saved recommender, readable for everybody."
     from safetensors.torch import save_file
-    (ranker, of_ranker), of_liker = as_tensors(rec.ranker), as_tensors(rec.liker)[1]
-    tensors = {f"{k}.{name}": t.contiguous() for k, part in (("ranker", of_ranker), ("liker", of_liker)) for name, t in part.items()} | {"rank_codes": torch.from_numpy(rec.rank_codes)}
+    models = {"ranker": rec.ranker} | ({} if rec.liker is None else {"liker": rec.liker})
+    taken = {k: as_tensors(m) for k, m in models.items()}
+    tensors = {f"{k}.{name}": t.contiguous() for k, (_, part) in taken.items() for name, t in part.items()} | {"rank_codes": torch.from_numpy(rec.rank_codes)}
     if pd.api.types.is_integer_dtype(rec.movies.movie_id): tensors["movie_ids"] = torch.tensor(rec.movies.movie_id.to_numpy(np.int64))
     save_file(tensors, folder / "weights.safetensors")
     (folder / "model_card.md").write_text(model_card(rec), encoding="utf-8")
@@ -47,7 +48,8 @@ def _write(rec: Recommender, folder: Path, ratings: bool) -> None:
     if ratings and rec.known is not None:
         k = rec.known
         pd.DataFrame({"user": k.users.user_id.to_numpy()[k.user], "movie": k.movie, "rating": k.value}).to_parquet(folder / "ratings.parquet", compression="zstd", index=False)
-    _sign(folder, rec.info | {"ranker": ranker, "liker": rec.liker.config})
+    liker = None if rec.liker is None else rec.liker.config
+    _sign(folder, rec.info | {"format": 4 if liker is None else 3, "ranker": taken["ranker"][0], "liker": liker})
 
 def _sign(folder: Path, info: dict[str, Any]) -> None:
     "Write the manifest, with size and hash of every file, and see to it that all is on the disk."
@@ -55,7 +57,7 @@ def _sign(folder: Path, info: dict[str, Any]) -> None:
     for f in sorted(folder.iterdir()):
         with open(f, "rb") as file: files[f.name] = {"size": f.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
     if large := next((k for k, o in files.items() if o["size"] > LIMITS[k]), None): raise InputError(f"{large} would have {files[large]['size']:,} bytes, and more than {LIMITS[large]:,} are never read; train on fewer movies or people.")
-    info = json.loads(json.dumps({"format": 3} | {k: v for k, v in info.items() if k not in ("format", "checksum")} | {"files": files}))
+    info = json.loads(json.dumps({"format": info["format"]} | {k: v for k, v in info.items() if k not in ("format", "checksum")} | {"files": files}))
     (folder / "recommender.json").write_text(json.dumps({"checksum": checksum(info)} | info, indent=1, ensure_ascii=False), encoding="utf-8")
     for f in folder.iterdir():
         with open(f, "rb+") as file: os.fsync(file.fileno())
@@ -165,7 +167,7 @@ def _read_table(
 # %% ../../nbs/recommend/artefact.ipynb #25e4b98b
 def _read_movies(folder: Path, info: Mapping[str, Any], codes: np.ndarray | None) -> tuple[pd.DataFrame, np.ndarray]:
     "The vocabulary, and the codes of the movies that the ranker knows. Raises `ValueError`."
-    movies = _read_table(folder, "movies.parquet", info, info["liker"]["n_movies"], ["movie_id", "title", "year", "genres", "rank_code"])
+    movies = _read_table(folder, "movies.parquet", info, catalogue_size(info), ["movie_id", "title", "year", "genres", "rank_code"])
     found = np.flatnonzero(movies.rank_code.notna()).astype(np.int64)
     number, text = pd.api.types.is_numeric_dtype, pd.api.types.is_string_dtype
     faults = {"movie_id": movies.movie_id.isna().any() or not movies.movie_id.is_unique, "title": not text(movies.title) or movies.title.isna().any(),
@@ -193,9 +195,15 @@ def _read(folder: Path) -> Recommender:
     if "movie_ids" in weights and not np.array_equal(weights["movie_ids"].numpy(), movies.movie_id): raise ValueError(f"{folder / 'movies.parquet'}: its movies are not those of the weights; {AGAIN}.")
     if "model_card.md" in info.get("files", {}): open_file(folder, "model_card.md", info["files"]["model_card.md"]).close()
     known = _read_ratings(folder, info, movies)
-    models = {k: from_tensors(info.pop(k), {name.removeprefix(k + "."): t for name, t in weights.items() if name.startswith(k + ".")}) for k in ("ranker", "liker")}
-    models["liker"].predicts_likes = True
-    return Recommender(models["ranker"], models["liker"], movies, rank_codes, info, known)
+    ranker, liker = _model(info, weights, "ranker"), _model(info, weights, "liker")
+    if liker is not None: liker.predicts_likes = True
+    return Recommender(ranker, liker, movies, rank_codes, info, known)
+
+def _model(info: dict[str, Any], weights: Mapping[str, torch.Tensor], part: str) -> Any:
+    "What ranks, or what predicts likes, from its settings, which are taken out, and its tensors; None if there is none."
+    about = info.pop(part)
+    tensors = {name.removeprefix(part + "."): t for name, t in weights.items() if name.startswith(part + ".")}
+    return None if about is None else from_tensors(about, tensors)
 
 # %% ../../nbs/recommend/artefact.ipynb #eb793cc0
 def load(

@@ -13,37 +13,71 @@ from typing import Any
 import pandas as pd
 
 from .filters import FEW_LIKES
-from .recommender import Recommender
+from .recommender import Recommender, things
 from .training import verdict
 from ..stack import RankStack
 
 # %% auto #0
-__all__ = ['model_card']
+__all__ = ['markdown_table', 'model_card']
 
 # %% ../../nbs/recommend/card.ipynb #de1898e1
-def _markdown(
+def markdown_table(
     frame: pd.DataFrame,  # numbers and texts
     first: str,  # heading of the index
 ) -> str:
     "A table in Markdown; missing numbers stay empty."
-    def cell(v: Any) -> str: return "" if isinstance(v, float) and math.isnan(v) else f"{v:.4f}" if isinstance(v, float) else str(v).replace("|", "\\|")
-    lines = [[first, *map(str, frame.columns)], ["---"] * (1 + frame.shape[1])] + [[cell(i), *map(cell, row)] for i, row in zip(frame.index, frame.astype(object).itertuples(index=False), strict=True)]
+    def cell(v: Any) -> str:
+        if isinstance(v, float): return "" if math.isnan(v) else f"{v:.4f}"
+        return str(v).replace("|", "\\|")
+
+    rows = zip(frame.index, frame.astype(object).itertuples(index=False), strict=True)
+    lines = [[first, *map(str, frame.columns)], ["---"] * (1 + frame.shape[1]), *([cell(i), *map(cell, row)] for i, row in rows)]
     return "\n".join("| " + " | ".join(o) + " |" for o in lines)
 
+def _of_what(rec: Recommender) -> str:
+    "The models of a recommender, in two sentences."
+    ranker = rec.ranker
+    kind = ("a stack of " + ", ".join(ranker.members) if isinstance(ranker, RankStack)
+            else f"a stacked autoencoder with hidden layers {ranker.config['hidden']}")
+    if rec.liker is None: return f"What ranks is {kind}. No probability of liking is predicted: the data do not tell liked from not liked."
+    calibration = (rec.info.get("calibration") or {}).get("kind", "none")
+    return (f"What ranks is {kind}; the probability of liking is predicted by a stacked autoencoder "
+            f"with hidden layers {rec.liker.config['hidden']}, calibrated by {calibration}.")
+
+def _measured(rec: Recommender) -> list[str]:
+    "The report, as paragraphs."
+    about = rec.info["report_about"]
+    reasons = "\n".join(f"- {line}" for line in verdict(rec.report))
+    if not len(rec.report): return [f"## Measured\n\n{reasons or '- It was not measured.'}"]
+
+    on = [f"MSE to base rate: held-out ratings, {about['likes']}."] if about.get("likes") else []
+    on.append(f"NDCG and Recall: users of whom nothing was in training, the whole catalogue ranked, {about['ranking']}.")
+    opened = max(about["finals"])
+    on.append(f"Epochs were chosen on validation; each test part was opened {opened} time{'s' * (opened != 1)}.")
+    parts = [f"## Measured\n\n{' '.join(on)}\n\n{markdown_table(rec.report, 'model')}"]
+    if about.get("differences"):
+        d = pd.DataFrame(about["differences"], columns=["baseline", "metric", "difference", "low", "high", "result"])
+        parts.append("Differences from the baselines, with 95% intervals over users (paired bootstrap):\n\n"
+                     + markdown_table(d.set_index("baseline"), "baseline"))
+    return [*parts, reasons]
+
+# %% ../../nbs/recommend/card.ipynb #5362adc2
 def model_card(
     rec: Recommender,
 ) -> str:  # Markdown
     "What a recommender is, how it was measured, and its limits."
-    i, a, data = rec.info, rec.info["report_about"], rec.info["data"]
-    kind = "a stack of " + ", ".join(rec.ranker.members) if isinstance(rec.ranker, RankStack) else f"a stacked autoencoder with hidden layers {rec.ranker.config['hidden']}"
-    differences = pd.DataFrame(a.get("differences") or [], columns=["baseline", "metric", "difference", "low", "high", "result"]).set_index("baseline")
+    info, data, many = rec.info, rec.info["data"], things(rec.movies)
+    likes = (f"A rating of {info['threshold']:g} or more is a like." if info.get("feedback") != "implicit"
+             else "It is implicit feedback: all ratings are equal, and each counts as a like.")
     parts = [
-        f"# Model card\n\nA movie recommender made by saerec {i['saerec']} (torch {i['torch']}, seed {i['seed']}). What ranks is {kind}; the probability of liking is predicted by a stacked autoencoder with hidden layers {rec.liker.config['hidden']}, calibrated by {i.get('calibration', {}).get('kind', 'none')}.",
-        f"## Data\n\n{data['name']}: {data['ratings']:,} ratings, {data['users']:,} people, {data['movies']:,} movies; fingerprint {data['fingerprint']}. A rating of {i['threshold']:g} or more is a like. The conditions of the data apply to what is derived from them.",
-        f"## Measured\n\nMSE to base rate: held-out ratings, {a['likes']}. NDCG and Recall: people of whom nothing was in training, the whole catalogue ranked, {a['ranking']}. Epochs were chosen on validation; each test part was opened {max(a['finals'])} time{'s' * (max(a['finals']) != 1)}.\n\n{_markdown(rec.report, 'model')}",
-        f"Differences from the baselines, with 95% intervals over users (paired bootstrap):\n\n{_markdown(differences, 'baseline')}" if len(differences) else "",
-        "\n".join(f"- {line}" for line in verdict(rec.report)),
-        "The model was then trained once more on everything; the figures are those of the models measured before." if i["refit"] else "",
-        f"## Limits\n\n- It knows {len(rec.rank_codes):,} of {len(rec.movies):,} movies well enough to recommend them, and none that came later than its data.\n- It recommends what people like those in the data chose to see and rated {i['threshold']:g} or more; what is popular among them is recommended more than it is liked.\n- Nothing was measured for people with fewer than {FEW_LIKES} likes.\n- It is not meant for decisions about people.",
+        f"# Model card\n\nA recommender of {many} made by saerec {info['saerec']} (torch {info['torch']}, seed {info['seed']}). {_of_what(rec)}",
+        f"## Data\n\n{data['name']}: {data['ratings']:,} ratings, {data['users']:,} users, {data['movies']:,} {many}; "
+        f"fingerprint {data['fingerprint']}. {likes} The conditions of the data apply to what is derived from them.",
+        *_measured(rec),
+        "The model was then trained once more on everything; the figures are those of the models measured before." if info["refit"] else "",
+        f"## Limits\n\n- It knows {len(rec.rank_codes):,} of {len(rec.movies):,} {many} well enough to recommend them, and none that came later than its data.\n"
+        f"- It recommends what people like those in the data chose{f' to see and rated ' + format(info['threshold'], 'g') + ' or more' if rec.liker else ''}; "
+        "what is popular among them is recommended more than it is liked.\n"
+        f"- Nothing was measured for users with fewer than {FEW_LIKES} likes.\n- It is not meant for decisions about people.",
     ]
     return "\n\n".join(o for o in parts if o) + "\n"

@@ -138,10 +138,11 @@ def to_onnx(
     never = g("Add", g("Mul", g("Slice", z, np.array([0]), np.array([1]), np.array([1])), 0.0), -np.inf)
     column = np.where(rec._inner.numpy() < 0, len(rec.rank_codes), rec._inner.numpy())
     g("Gather", g("Concat", z, never, axis=1), column, axis=1, name="scores")
-    calibration_graph(g, rec.calibration, network_graph(g, rec.liker, "liked", "rated"), "p_like")
+    if rec.liker is not None: calibration_graph(g, rec.calibration, network_graph(g, rec.liker, "liked", "rated"), "p_like")
     if (size := sum(len(w.raw_data) for w in g.weights)) > 2**31 - 2**24: raise InputError(f"{path}: the model has {size / 1e9:.1f} GB, and an ONNX file holds 2 GB; train with ranker=\"network\" (--ranker network), or on fewer movies.")
+    inputs, outputs = (["liked"], ["scores"]) if rec.liker is None else (["liked", "rated"], ["scores", "p_like"])
     def values(*names: str) -> list[Any]: return [helper.make_tensor_value_info(k, TensorProto.FLOAT, ["people", n]) for k in names]
-    model = helper.make_model(helper.make_graph(g.nodes, "saerec", values("liked", "rated"), values("scores", "p_like"), g.weights), opset_imports=[helper.make_opsetid("", 20)], ir_version=9, producer_name="saerec")
+    model = helper.make_model(helper.make_graph(g.nodes, "saerec", values(*inputs), values(*outputs), g.weights), opset_imports=[helper.make_opsetid("", 20)], ir_version=9, producer_name="saerec")
     helper.set_model_props(model, {"titles": json.dumps(rec.movies.title.tolist(), ensure_ascii=False), "movie_ids": json.dumps(rec.movies.movie_id.astype(str).tolist()), "threshold": str(rec.info["threshold"]), "data": rec.info["data"]["name"]})
     onnx.checker.check_model(model)
     write_whole(Path(path), lambda new: new.write_bytes(model.SerializeToString()))

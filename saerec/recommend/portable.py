@@ -22,10 +22,10 @@ import numpy as np
 # %% auto #0
 __all__ = ['FORMATS', 'LIMITS', 'AGAIN', 'SETTINGS', 'DTYPES', 'ACTIVATIONS', 'SCORES', 'OPTIONS', 'T', 'open_file', 'checksum',
            'read_manifest', 'read_tensors', 'network_scores', 'edlae_scores', 'kernel_scores', 'model_scores',
-           'tensor_shapes', 'check_tensors', 'read_weights', 'set_aside', 'read_folder', 'Portable']
+           'tensor_shapes', 'catalogue_size', 'check_tensors', 'read_weights', 'set_aside', 'read_folder', 'Portable']
 
 # %% ../../nbs/recommend/portable.ipynb #0b0a50b8
-FORMATS = (1, 2, 3)  # of saved folders that can be read; 3 lists sizes and hashes, which 1 and 2 (a stack ranks) did not
+FORMATS = (1, 2, 3, 4)  # that can be read: 2 may have a stack that ranks, 3 lists sizes and hashes, 4 predicts no likes
 LIMITS = {"recommender.json": 2**24, "weights.safetensors": 2**35, "movies.parquet": 2**28, "ratings.parquet": 2**33, "model_card.md": 2**20}  # bytes; nothing larger is read
 AGAIN = "copy the whole folder again, or train again"
 
@@ -64,7 +64,7 @@ SETTINGS: dict[str, Callable[[Any], bool]] = {  # what every manifest has
     "saerec": _text, "threshold": _number, "scale": lambda v: isinstance(v, list) and len(v) == 2 and all(map(_number, v)) and v[0] <= v[1],
     "seed": lambda v: type(v) is int, "n_held": lambda v: _count(v, 0), "refit": _flag, "ease_regularization": _number,
     "data": lambda v: _dict(v) and _text(v.get("name")) and _text(v.get("fingerprint")) and all(_count(v.get(k)) for k in ("ratings", "users", "movies")),
-    "report": lambda v: _dict(v) and all(_dict(row) and all(x is None or _number(x) for x in row.values()) for row in v.values()), "report_about": _dict, "ranker": _dict, "liker": _dict}
+    "report": lambda v: _dict(v) and all(_dict(row) and all(x is None or _number(x) for x in row.values()) for row in v.values()), "report_about": _dict, "ranker": _dict, "liker": lambda v: v is None or _dict(v)}
 
 def _calibration(v: Any) -> bool:
     "Whether it is a rising map, or none."
@@ -103,6 +103,7 @@ def read_manifest(
     for key, right in SETTINGS.items():
         if key not in info: raise ValueError(f"{path}: `{key}` is missing; {AGAIN}.")
         if not right(info[key]): raise ValueError(f"{path}: `{key}` is not what it can be; {AGAIN}.")
+    if (info["liker"] is None) != (version == 4): raise ValueError(f"{path}: `liker` is not what it can be in format {version}; {AGAIN}.")
     if not _calibration(info.get("calibration")): raise ValueError(f"{path}: `calibration` is not what it can be; {AGAIN}.")
     return info
 
@@ -257,18 +258,25 @@ def _rows_fit(w: Mapping[str, np.ndarray], prefix: str, n: int) -> bool:
     data, indices, indptr = (w[prefix + k] for k in ("data", "indices", "indptr"))
     return len(indptr) == len(w[prefix + "weights"]) + 1 and indptr[0] == 0 and indptr[-1] == len(data) == len(indices) and bool((np.diff(indptr) >= 0).all()) and (not len(indices) or 0 <= int(indices.min()) <= int(indices.max()) < n)
 
+def catalogue_size(
+    info: Mapping[str, Any],  # a manifest, from `read_manifest`
+) -> int:
+    "How many movies the vocabulary has."
+    return int(info["data"]["movies"] if info["liker"] is None else info["liker"].get("n_movies", 0))
+
 def check_tensors(
     tensors: Mapping[str, np.ndarray],  # of a saved recommender, by name
     info: Mapping[str, Any],  # its manifest, from `read_manifest`
     where: str | Path,  # the file, for the sentence
 ) -> None:
     "Raises `ValueError` with the first tensor that does not fit the settings, or holds what is no number."
-    n = info["liker"].get("n_movies", 0)
+    n, liker = catalogue_size(info), info["liker"]
     codes = tensors.get("rank_codes")
     inner = len(codes) if codes is not None else info["ranker"].get("n_movies", 0)
-    try: wanted = {f"{part}.{k}": v for part, size in (("ranker", inner), ("liker", n)) for k, v in tensor_shapes(info[part], size).items()}
+    sizes = {"ranker": inner} | ({} if liker is None else {"liker": n})
+    try: wanted = {f"{part}.{k}": v for part, size in sizes.items() for k, v in tensor_shapes(info[part], size).items()}
     except ValueError as e: raise ValueError(f"{where}: it does not fit recommender.json, which has {e}; {AGAIN}.") from None
-    if info["liker"].get("kind", "StackedAutoencoder") != "StackedAutoencoder": raise ValueError(f"{where}: what predicts likes is no StackedAutoencoder; {AGAIN}.")
+    if liker is not None and liker.get("kind", "StackedAutoencoder") != "StackedAutoencoder": raise ValueError(f"{where}: what predicts likes is no StackedAutoencoder; {AGAIN}.")
     wanted |= {k: ((size,), "i8") for k, size in (("rank_codes", inner), ("movie_ids", n)) if k in tensors or (k == "rank_codes" and info["format"] >= 3)}
     if wrong := sorted(set(wanted) ^ set(tensors)): raise ValueError(f"{where}: the tensor {wrong[0][:60]!r} is {'missing' if wrong[0] in wanted else 'not one of this model'}; {AGAIN}.")
     for name, (shape, types) in wanted.items():
@@ -329,7 +337,7 @@ class Portable:
         self.info, tensors = read_folder(Path(folder), self._read)
         self.rank_codes, self.movie_ids = tensors["rank_codes"], tensors.get("movie_ids")
         self.models = {k: {n.removeprefix(k + "."): t for n, t in tensors.items() if n.startswith(k + ".")} for k in ("ranker", "liker")}
-        self.n_movies = int(self.info["liker"]["n_movies"])
+        self.n_movies = catalogue_size(self.info)
 
     @staticmethod
     def _read(folder: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -359,7 +367,8 @@ class Portable:
     def p_like(self,
         stars: Mapping[int, float],  # movie code -> stars
     ) -> np.ndarray:  # float64 [n_movies], in 0..1
-        "How probably each movie would be liked."
+        "How probably each movie would be liked. Raises `ValueError` if the model does not predict it."
+        if self.info["liker"] is None: raise ValueError("This model predicts no likes: its data do not tell liked from not liked.")
         s, c = network_scores(self.info["liker"], self.models["liker"], *self._cells(stars)).astype(np.float64), self.info.get("calibration") or {"kind": "none"}
         if c["kind"] == "isotonic": return np.interp(s, c["x"], c["y"])
         return 1 / (1 + np.exp(-np.clip(c["x"][0] * s + c["x"][1], -30, 30))) if c["kind"] == "platt" else np.clip(s, 0, 1)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..evaluate.calibration import Calibration
-from ..data import Batch, InputError, Ratings, to_batch
+from ..data import Batch, InputError, Ratings, default_threshold, ratings_from_frame, to_batch
 from ..evaluate import rows_at_once, top_k
 from ..model import StackedAutoencoder
 from ..plots import figure
@@ -31,8 +32,8 @@ from ..stack import RankStack
 from ..train import Recorder
 
 # %% auto #0
-__all__ = ['MAX_EXPLAINED_LIKES', 'left_out', 'column_major_decoder', 'Recommender', 'recommend_many', 'explain',
-           'plot_explanation', 'similar']
+__all__ = ['MAX_EXPLAINED_LIKES', 'left_out', 'column_major_decoder', 'things', 'Recommender', 'in_model_terms', 'recommend_many',
+           'explain', 'plot_explanation', 'similar']
 
 # %% ../../nbs/04_recommend.ipynb #08c109f8
 def left_out(
@@ -52,6 +53,13 @@ def column_major_decoder(
     "Lay out the decoder for products with single codes: same shape, same numbers, columns together."
     if ranker.decoder is not None: ranker.decoder.data = ranker.decoder.data.T.contiguous().T
     return ranker
+
+# %% ../../nbs/04_recommend.ipynb #0c90a69f
+def things(
+    movies: pd.DataFrame,  # `title`, `year`
+) -> str:  # "films" or "items"
+    "What a catalogue holds: films, if a title looks like that of one."
+    return "films" if movies.year.notna().any() else "items"
 
 # %% ../../nbs/04_recommend.ipynb #085de789
 MAX_EXPLAINED_LIKES = 512  # likes that are left out one by one
@@ -325,38 +333,83 @@ class Recommender:
         return similar(self, movie, n)
 
 # %% ../../nbs/04_recommend.ipynb #ccd827d8
+def in_model_terms(
+    rec: Recommender,
+    ratings: pd.DataFrame | Ratings,  # what the reader takes: user, movie (titles or ids), rating, under their usual names
+) -> tuple[Batch, np.ndarray, str]:  # a row of stars a user, in the order in which they first occur; their ids; what was left out, "" if nothing
+    "Ratings of many users as rows over the movies of a model. Raises `InputError` for marks off its scale and for movies rated twice."
+    r = ratings if isinstance(ratings, Ratings) else ratings_from_frame(ratings, name="the table")
+    found = np.array([_code_of(rec, i, t) for i, t in zip(r.movies.movie_id, r.movies.title, strict=True)], np.int64)
+    code, stars = found[r.movie], _on_scale(rec, r)
+    first = pd.unique(r.user)
+    place = np.empty(r.n_users, np.int64)
+    place[first] = np.arange(len(first))
+    user = place[r.user]
+
+    keep = (code >= 0) & ~np.isnan(stars)
+    key = user[keep] * len(rec.movies) + code[keep]
+    if (twice := pd.Series(key).duplicated().to_numpy()).any():
+        i = np.flatnonzero(keep)[int(twice.argmax())]
+        raise InputError(f"The user {r.users.user_id[r.user[i]]} rated {rec.movies.title[code[i]]!r} twice, once as {r.movies.title[r.movie[i]]!r}; keep one of the two.")
+    order = np.argsort(key, kind="stable")
+    offsets = np.concatenate([[0], np.bincount(user[keep], minlength=len(first)).cumsum()])
+    rows = Batch(torch.from_numpy(offsets), torch.from_numpy(code[keep][order]), torch.from_numpy(stars[keep][order]), len(rec.movies), torch.arange(len(first)))
+    return rows, r.users.user_id.to_numpy()[first], _left_out(rec, r, found)
+
+def _code_of(rec: Recommender, movie_id: Any, title: str) -> int:
+    "A movie of a table in the model, by its id or else by its title; -1 if it is not known."
+    if (code := rec.titles.ids.get(str(movie_id), -1)) >= 0: return code
+    for name in dict.fromkeys([title, movie_id]):
+        with suppress(InputError):
+            if isinstance(name, str): return rec.titles.find(name)
+    return -1
+
+def _on_scale(rec: Recommender, r: Ratings) -> np.ndarray:  # float32 [n]; NaN: not liked, where the model reads likes alone
+    "The marks of a table on the scale of the model. Raises `InputError` for one off it."
+    low, high = rec.info["scale"]
+    if r.feedback == "implicit" and r.value[0] == 1 and low < high: return np.full(len(r), high, np.float32)  # who saw what: likes
+    if low == high: return np.where(r.value >= default_threshold(r), np.float32(high), np.float32(np.nan))  # judged on the table's own scale
+    if (wrong := (r.value < low) | (r.value > high)).any():
+        i = int(wrong.argmax())
+        raise InputError(f"The rating {r.value[i]:g} of {r.movies.title[r.movie[i]]!r} by user {r.users.user_id[r.user[i]]} is not on the scale of this data, {rec.scale}.")
+    return r.value
+
+def _left_out(rec: Recommender, r: Ratings, found: np.ndarray) -> str:
+    "How many movies of a table a model does not know, as a sentence."
+    unknown = np.flatnonzero(found < 0)
+    if not len(unknown): return ""
+    ratings = int((found[r.movie] < 0).sum())
+    return f"{ratings:,} of {len(r):,} ratings were left out: {len(unknown):,} of {len(found):,} {things(rec.movies)} are not known to the model, the first {r.movies.title[unknown[0]]!r}."
+
+# %% ../../nbs/04_recommend.ipynb #15e6766a
 @torch.no_grad()
 def recommend_many(
     rec: Recommender,
-    ratings: pd.DataFrame,  # columns user, movie (titles or ids), rating
+    ratings: pd.DataFrame | Ratings,  # as in `in_model_terms`
     n: int = 10,  # length of each list
-) -> pd.DataFrame:  # user, rank, movie, title, score, p_like; people in the order in which they first occur
-    "Lists for many people. Raises `InputError` with the row of the first rating that cannot be used."
-    if missing := {"user", "movie", "rating"} - set(ratings.columns): raise InputError(f"The table has no column {sorted(missing)[0]}; it needs user, movie and rating.")
-    user, users = pd.factorize(ratings.user)
-    movie, asked = pd.factorize(ratings.movie)
-    try: codes = np.array([rec.titles.find(m if isinstance(m, str) else int(m)) for m in asked], np.int64)[movie]
-    except (TypeError, ValueError) as e: raise e if isinstance(e, InputError) else InputError("A movie of the table is neither a title nor an id.") from None
-    stars, (low, high) = pd.to_numeric(ratings.rating, errors="coerce").to_numpy(np.float32), rec.info["scale"]
-    wrong = ~((stars >= low) & (stars <= high)) | (user < 0)
-    key = user * len(rec.movies) + codes
-    twice = pd.Series(key).duplicated().to_numpy()
-    if wrong.any(): raise InputError(f"Row {ratings.index[int(wrong.argmax())]}: {ratings.rating.iloc[int(wrong.argmax())]} of user {ratings.user.iloc[int(wrong.argmax())]} is no rating on the scale of this data, {low:g} to {high:g} stars.")
-    if twice.any(): raise InputError(f"Row {ratings.index[int(twice.argmax())]}: user {ratings.user.iloc[int(twice.argmax())]} rated {rec.movies.title[codes[int(twice.argmax())]]!r} twice; keep one of the two.")
-    order = np.argsort(key, kind="stable")
-    rows = Batch(torch.from_numpy(np.concatenate([[0], np.bincount(user, minlength=len(users)).cumsum()])), torch.from_numpy(codes[order]), torch.from_numpy(stars[order]), len(rec.movies), torch.arange(len(users)))
-    parts = [pd.DataFrame({"user": [], "rank": [], "movie": [], "title": [], "score": [], "p_like": []})] if not len(users) else []
+) -> pd.DataFrame:  # user, rank, movie, title, score, p_like (if likes are predicted); attrs["left_out"]: a sentence about unknown movies, or ""
+    "Lists for many users, in the order in which they first occur. Raises `InputError` for what cannot be understood."
+    rows, users, left_out = in_model_terms(rec, ratings)
+    parts = []
     for part in torch.arange(len(users)).split(rows_at_once(rows.n_movies)):
         some = rows.take(part)
         scores = rec.rank_scores(some)
         scores[some.rows, some.movies] = -torch.inf
         top = top_k(scores, n)
-        person, place = (top >= 0).nonzero(as_tuple=True)
-        code = top[person, place]
-        cells = Batch(torch.cat([torch.zeros(1, dtype=torch.int64), (top >= 0).sum(1).cumsum(0)]), code, torch.ones(len(code)), rows.n_movies, some.users)
-        p = rec.calibration(rec.liker.eval().at(rec._liked(some), cells).numpy())
-        parts.append(pd.DataFrame({"user": users[part.numpy()][person.numpy()], "rank": place.numpy() + 1, "movie": rec._columns["movie"][code.numpy()], "title": rec._columns["title"][code.numpy()], "score": scores[person, code].numpy(), "p_like": p.astype(np.float32)}))
-    return pd.concat(parts, ignore_index=True)
+        user, place = (top >= 0).nonzero(as_tuple=True)
+        code = top[user, place]
+        columns = {"user": users[part.numpy()][user.numpy()], "rank": place.numpy() + 1, "movie": rec._columns["movie"][code.numpy()],
+                   "title": rec._columns["title"][code.numpy()], "score": scores[user, code].numpy()}
+
+        if rec.liker is not None:
+            offsets = torch.cat([torch.zeros(1, dtype=torch.int64), (top >= 0).sum(1).cumsum(0)])
+            cells = Batch(offsets, code, torch.ones(len(code)), rows.n_movies, some.users)
+            columns["p_like"] = rec.calibration(rec.liker.eval().at(rec._liked(some), cells).numpy()).astype(np.float32)
+        parts.append(pd.DataFrame(columns))
+
+    out = pd.concat(parts, ignore_index=True)
+    out.attrs["left_out"] = left_out
+    return out
 
 # %% ../../nbs/04_recommend.ipynb #3abe6be9
 def explain(
