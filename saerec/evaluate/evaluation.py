@@ -22,7 +22,7 @@ from fastcore.basics import GetAttr
 from torch import Tensor
 
 from .. import __version__
-from .baselines import EASE, EDLAE, BiasModel, ItemKNN, KernelRidge, Popularity
+from .baselines import EASE, EDLAE, BiasModel, Popularity
 from ..data import Batch, Held, HonestyWarning, InputError, Ratings, Split, to_batch
 from ..plots import figure
 from .protocols import find_protocol
