@@ -220,7 +220,7 @@ def _write(artefact: Artefact, folder: Path, card: str) -> None:
     from safetensors.numpy import save_file
     arrays, movies = dict(artefact.arrays), artefact.movies
     if pd.api.types.is_integer_dtype(movies.movie_id): arrays["movie_ids"] = movies.movie_id.to_numpy(np.int64)
-    save_file({k: np.ascontiguousarray(a) if a.ndim else a for k, a in arrays.items()}, folder / "weights.safetensors")
+    save_file({k: np.asarray(a, order="C") for k, a in arrays.items()}, folder / "weights.safetensors")
     (folder / "model_card.md").write_text(card, encoding="utf-8")
 
     rank = pd.array([None] * len(movies), dtype="Int32")

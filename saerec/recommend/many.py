@@ -46,12 +46,12 @@ def _on_scale(people: People, r: Ratings) -> np.ndarray:  # float32 [n]; NaN: no
                          f"{people.scale}.")
     return r.value
 
-def _left_out(r: Ratings, found: np.ndarray) -> str:
+def _left_out(people: People, r: Ratings, found: np.ndarray) -> str:
     "How many movies of a table a model does not know, as a sentence."
     unknown = np.flatnonzero(found < 0)
     if not len(unknown): return ""
     ratings = int((found[r.movie] < 0).sum())
-    return (f"{ratings:,} of {len(r):,} ratings were left out: {len(unknown):,} of {len(found):,} {things(r.movies)} "
+    return (f"{ratings:,} of {len(r):,} ratings were left out: {len(unknown):,} of {len(found):,} {things(people.movies)} "
             f"are not known to the model, the first {r.movies.title[unknown[0]]!r}.")
 
 def in_model_terms(
@@ -75,7 +75,7 @@ def in_model_terms(
         raise InputError(f"The user {user_id} rated {title!r} twice; keep one of the two.")
     offsets = np.concatenate([[0], np.bincount(user, minlength=len(first)).cumsum()])
     rows = csr_array((stars, code, offsets), shape=(len(first), len(people.movies)))
-    return rows, r.users.user_id.to_numpy()[first], _left_out(r, found)
+    return rows, r.users.user_id.to_numpy()[first], _left_out(people, r, found)
 
 # %% ../../nbs/recommend/many.ipynb #626c78f7
 BLOCK = 2**22  # scores that are made at a time
