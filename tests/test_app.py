@@ -14,6 +14,7 @@ import time
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from http.client import HTTPResponse
 from pathlib import Path
 from urllib.parse import quote
@@ -41,7 +42,7 @@ def model(tmp_path_factory, request):
     if not request.config.getoption("--slow"): r = r.only_movies(np.flatnonzero(np.bincount(r.movie) >= 40))
     rec = Recommender.fit(r, seed=0, n_held=50, ranker="network", say=None, likes_changes={"epochs": 1}, ranking_changes={"epochs": 2})
     odd = rec.movies.assign(title=[EVIL if t == "Matrix, The (1999)" else t for t in rec.movies.title])
-    rec = Recommender(rec.ranker, rec.liker, odd, rec.rank_codes, rec.info, rec.known)
+    rec = Recommender(replace(rec.artefact, movies=odd))
     return rec.save(tmp_path_factory.mktemp("app") / "model")
 
 

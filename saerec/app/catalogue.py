@@ -48,13 +48,13 @@ def _scale_of(
     rec: Recommender,
 ) -> Scale:
     "Stars, like and dislike, or like alone: as many answers as the data have."
-    low, high = rec.info["scale"]
-    if low == high: return Scale(low, high, (high,), ("I like it",))
+    m = rec.manifest
+    low, high = m.scale
+    if low == high or m.feedback == "implicit": return Scale(low, high, (high,), ("I like it",))
 
     # a model saved without its ratings does not say which values lie between the two
-    two = (low, high) == (0, 1) or rec.info.get("feedback") == "implicit"
-    if rec.known is not None: two = bool(np.isin(rec.known.value, (low, high)).all())
-    if two and low < rec.info["threshold"] <= high: return Scale(low, high, (low, high), ("Dislike", "Like"))
+    two = (low, high) == (0, 1) if rec.known is None else np.isin(rec.known.value, (low, high)).all()
+    if two and low < m.threshold <= high: return Scale(low, high, (low, high), ("Dislike", "Like"))
     return Scale(low, high, _star_steps(low, high))
 
 # %% ../../nbs/app/catalogue.ipynb #1e70fd15
@@ -71,7 +71,7 @@ class Catalogue:
         rec: Recommender,
     ):
         self.rec, self.scale = rec, _scale_of(rec)
-        self.threshold = float(rec.info["threshold"])
+        self.threshold = rec.manifest.threshold
         self.ids = [str(i) for i in rec.movies.movie_id]
         self.codes = {i: code for code, i in enumerate(self.ids)}
         self.titles: list[str] = rec.movies.title.tolist()

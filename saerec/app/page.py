@@ -215,7 +215,7 @@ def _whole_view(
 
     genres = taste(cat, stars)
     v.taste = genres if len(genres) <= 10 else genres[:7] + genres[-3:]  # what is liked most, and least
-    v.threshold, v.genres, v.data = f"{cat.threshold:g}", cat.all_genres, cat.rec.info["data"]["name"]
+    v.threshold, v.genres, v.data = f"{cat.threshold:g}", cat.all_genres, cat.rec.manifest.data.name
     return v
 
 # %% ../../nbs/app/page.ipynb #5470c688
