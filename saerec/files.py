@@ -24,8 +24,7 @@ import pandas as pd
 from .errors import InputError
 
 # %% auto #0
-__all__ = ['MAX_GROWTH', 'SMALL', 'MAGIC', 'ENCODINGS', 'DELIMITERS', 'plain_errors', 'check_growth', 'file_bytes', 'decode',
-           'read_text', 'find_delimiter', 'parse_table', 'read_table', 'take_header']
+__all__ = ['plain_errors', 'check_growth', 'file_bytes', 'decode', 'read_text', 'read_table', 'take_header']
 
 # %% ../nbs/base/files.ipynb #6671c9d3
 @contextmanager
@@ -44,9 +43,9 @@ def plain_errors(
         said = (str(e).splitlines() or [""])[0][:160]
         raise InputError(f"{where}: it cannot be read as ratings ({type(e).__name__}: {said}).") from None
 
-# %% ../nbs/base/files.ipynb #a5733e9b
-MAX_GROWTH, SMALL = 100, 2**26  # how many times its size a file may unpack to, and bytes that are always allowed
-MAGIC = {  # how files that are no text begin, and what helps
+# %% ../nbs/base/files.ipynb #3c9a617b
+_MAX_GROWTH, _SMALL = 100, 2**26  # how many times its size a file may unpack to, and bytes that are always allowed
+_MAGIC = {  # how files that are no text begin, and what helps
     b"\x1f\x8b": "gzip; unpack it first", b"BZh": "bzip2; unpack it first", b"\xfd7zXZ\0": "xz; unpack it first", b"(\xb5/\xfd": "zstd; unpack it first",
     b"PK\x03\x04": "zip; let its name end in .zip", b"PAR1": "Parquet; let its name end in .parquet",
     b"\xd0\xcf\x11\xe0": "an old Excel workbook; save it as CSV", b"%PDF": "PDF; save it as CSV"}
@@ -57,7 +56,7 @@ def check_growth(
     where: str,  # its name, for the message
 ) -> None:
     "Raises `InputError` if a file unpacks to more than any ratings do."
-    if unpacked > max(SMALL, MAX_GROWTH * packed):
+    if unpacked > max(_SMALL, _MAX_GROWTH * packed):
         raise InputError(f"{where}: its {packed:,} bytes say that they unpack to {unpacked:,}, which no ratings do; it was not unpacked.")
 
 def file_bytes(
@@ -69,14 +68,14 @@ def file_bytes(
     check_growth(info.compress_size, info.file_size, str(path))
     with path.open("rb") as f: return f.read(info.file_size)  # and not one byte more, whatever is in it
 
-# %% ../nbs/base/files.ipynb #34dafee7
-ENCODINGS = ["cp1252", "cp1250", "cp1251", "cp1253", "cp1254", "cp1255", "cp1256", "cp932", "euc_jp", "gb18030", "big5", "cp949", "koi8_r"]
+# %% ../nbs/base/files.ipynb #aca2867b
+_ENCODINGS = ["cp1252", "cp1250", "cp1251", "cp1253", "cp1254", "cp1255", "cp1256", "cp932", "euc_jp", "gb18030", "big5", "cp949", "koi8_r"]
 
 def _guess_encoding(data: bytes) -> str:
     "The encoding of text that is no Unicode: Windows-1252 unless another one reads better."
     from charset_normalizer import from_bytes
     sample = b"\n".join(line for line in data.splitlines() if not line.isascii())[:2**16]
-    found = list(from_bytes(sample, cp_isolation=ENCODINGS))
+    found = list(from_bytes(sample, cp_isolation=_ENCODINGS))
     if not found: return "cp1252"
 
     good = [o for o in found if o.percent_chaos <= found[0].percent_chaos + 2]
@@ -103,15 +102,15 @@ def read_text(
     "The text of a file. Raises `InputError` if it is no text, `pandas.errors.EmptyDataError` if nothing is in it."
     path = Path(path) if isinstance(path, str) else path
     data = file_bytes(path)
-    if (kind := next((o for begin, o in MAGIC.items() if data.startswith(begin)), None)): raise InputError(f"{path}: it is no text but {kind}.")
+    if (kind := next((o for begin, o in _MAGIC.items() if data.startswith(begin)), None)): raise InputError(f"{path}: it is no text but {kind}.")
 
     text = decode(data)
     if not text.strip(): raise pd.errors.EmptyDataError
     if "\0" in text: raise InputError(f"{path}: it is no text (it holds NUL characters); save it as CSV.")
     return text
 
-# %% ../nbs/base/files.ipynb #901e7e60
-DELIMITERS = ("::", "\t", ",", ";", "|", " ")
+# %% ../nbs/base/files.ipynb #70e9b6e2
+_DELIMITERS = ("::", "\t", ",", ";", "|", " ")
 
 def _widths(lines: list[str], delimiter: str) -> list[int]:
     "Into how many cells a delimiter cuts each of some lines."
@@ -119,19 +118,19 @@ def _widths(lines: list[str], delimiter: str) -> list[int]:
     try: return [len(cells) for cells in csv.reader(lines, delimiter=delimiter) if any(cells)] or [1]
     except csv.Error: return [line.count(delimiter) + 1 for line in lines]
 
-def find_delimiter(
+def _find_delimiter(
     text: str,  # of a table
 ) -> tuple[str, int]:  # the delimiter; the cells of the widest of the first lines
     "What stands between the cells, judged by the first twenty lines."
     lines = [line for line in text[:100_000].split("\n", 30)[:30] if line.strip()][:20]
-    widths = {d: _widths(lines, d) for d in DELIMITERS}
+    widths = {d: _widths(lines, d) for d in _DELIMITERS}
     if len(set(widths[" "])) > 1 or widths[" "][0] < 3: del widths[" "]  # words of a text, no table
 
     def even(d: str) -> tuple[int, int]: return min(widths[d]), sum(widths[d]) if d != " " else 0
     best = max(widths, key=even)
     return best, max(widths[best])
 
-# %% ../nbs/base/files.ipynb #3ba69734
+# %% ../nbs/base/files.ipynb #3cb4b7f1
 def _parse(text: str, delimiter: str, width: int, quotes: bool, rows: int | None = None) -> pd.DataFrame:
     "Cells as texts; blank lines are rows of empty cells."
     if delimiter == "::": text, delimiter = text.replace("::", "\x1f"), "\x1f"  # pandas' fast parser takes one character
@@ -145,14 +144,14 @@ def _lines(table: pd.DataFrame, quotes: bool) -> np.ndarray:
         for c in table: n += table[c].str.count("\n").to_numpy(dtype=np.int64)
     return np.concatenate([[1], 1 + n.cumsum()])
 
-def parse_table(
+def _parse_table(
     text: str,  # a table
     where: str,  # its name, for messages
     quotes: bool = True,  # whether '"' may stand around a cell
 ) -> pd.DataFrame:  # texts, "" where nothing is; columns 0, 1, ...; index: the line in the file; attrs: delimiter, unit
     "The cells of a text. Raises `InputError` with the line of what is no table."
     if said := re.match(r'"?sep=(.)"?\n', text, re.IGNORECASE): text = text[said.end() - 1:]
-    delimiter, width = find_delimiter(text.lstrip("\n"))
+    delimiter, width = _find_delimiter(text.lstrip("\n"))
     if said: delimiter, width = said[1], max(_widths(text[:100_000].split("\n")[1:20], said[1]))
     quotes = quotes and '"' in text
 
@@ -224,7 +223,7 @@ def _read_json(text: str, where: str) -> pd.DataFrame:
     table.attrs = {"delimiter": None, "unit": unit}
     return table
 
-# %% ../nbs/base/files.ipynb #ebf257b1
+# %% ../nbs/base/files.ipynb #4ff1e315
 def read_table(
     path: Any,  # a path (str or Path), or a zipfile.Path to a member: delimited text, JSON or an Excel workbook
 ) -> pd.DataFrame:  # texts, "" where nothing is; columns 0, 1, ...; index: line of the file; attrs: delimiter (None: not text), unit
@@ -235,7 +234,7 @@ def read_table(
         if data.startswith(b"PK\x03\x04") and b"xl/" in data or str(path).lower().endswith((".xlsx", ".xlsm")): return _read_excel(data, str(path))
         text = read_text(path)
         if text.lstrip()[:1] in ("{", "["): return _read_json(text, str(path))
-        return parse_table(text, str(path))
+        return _parse_table(text, str(path))
 
 def take_header(
     table: pd.DataFrame,  # of `read_table`

@@ -22,7 +22,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-from ..data import InputError, Ratings, check_parquet
+from ..data import InputError, Ratings
+from ..data.layouts import check_footer
 from ..evaluate import KernelRidge
 from .portable import AGAIN, LIMITS, checksum, open_file, read_folder, read_manifest, read_weights, set_aside
 from .card import model_card
@@ -135,7 +136,6 @@ def _check_table(
     schema, found = pq.read_schema(file), pq.read_metadata(file)
     if found.num_rows != rows: raise ValueError(f"it has {found.num_rows:,} rows, and recommender.json says {rows:,}")
     if missing := [c for c in columns if c not in schema.names]: raise ValueError(f"its column {missing[0]!r} is missing")
-    check_parquet(file, columns)
     kinds = {c: schema.field(c).type for c in columns}
     texts = [c for c, k in kinds.items() if pa.types.is_string(k) or pa.types.is_large_string(k)]
     if other := [c for c, k in kinds.items() if c not in texts and not (pa.types.is_integer(k) or pa.types.is_floating(k) or pa.types.is_boolean(k) or pa.types.is_null(k))]:
@@ -154,10 +154,12 @@ def _read_table(
     with open_file(folder, name, info.get("files", {}).get(name)) as file:
         try:
             if rows > 8 * os.fstat(file.fileno()).st_size: raise ValueError(f"{rows:,} rows cannot be in so small a file")
+            check_footer(file, str(folder / name))
             _check_table(file, rows, columns)
             table = pq.read_table(file, columns=list(columns)).to_pandas()
             if missing := [c for c in columns if c not in table.columns]: raise ValueError(f"its column {missing[0]!r} is no column but an index")
             return table.reset_index(drop=True)
+        except InputError: raise
         except Exception as e:
             why = str(e) if type(e) is ValueError else f"it is no whole Parquet table, {type(e).__name__}: {(str(e).splitlines() or [''])[0][:100]}"
             raise ValueError(f"{folder / name}: {why}; {AGAIN}.") from None

@@ -18,7 +18,7 @@ from typing import Any
 
 import pandas as pd
 
-from ..data.reading import plain_errors, text_of
+from ..files import plain_errors, read_text
 from ..errors import InputError
 from . import Recommender, plain_title
 
@@ -84,7 +84,7 @@ def read_own(
     with plain_errors(str(path)):
         if p.is_dir() or p.stat().st_size > LARGEST: raise InputError(f"{path}: " + ("it is a folder; give the file with the ratings in it." if p.is_dir() else f"it is larger than {LARGEST / 1e6:g} MB, which one person's ratings are not."))
         if p.read_bytes()[:4] == b"PK\3\4": raise InputError(f"{path}: it is a zip; unpack it and give the file with the ratings in it (of Letterboxd: ratings.csv).")
-        try: text = text_of(p)
+        try: text = read_text(p)
         except pd.errors.EmptyDataError: raise InputError(f"{path}: the file is empty; export your ratings again.") from None
     first = text.lstrip().partition("\n")[0]
     lines, rows = csv.reader(StringIO(text), delimiter=max(",;\t", key=first.count), strict=True), []
