@@ -205,7 +205,7 @@ def test_fast_and_careful_agree(data: bytes) -> None:
     with tempfile.TemporaryDirectory() as tmp:
         (path := Path(tmp) / "r.csv").write_bytes(data)
         fast = outcome(path)
-        with patch.object(saerec.data, "_plain_table", lambda path: None), patch.object(saerec.data, "_from_integers", lambda df, movies, name: None): assert outcome(path) == fast
+        with patch.object(saerec.data.reading, "_plain_table", lambda path: None): assert outcome(path) == fast
 
 
 def integers(lo: int, hi: int, n: int) -> st.SearchStrategy:

@@ -48,13 +48,13 @@ def _check_stars(
     step = f"fix or delete that {unit}" + (", or leave out all without a rating with --unrated ''" if empty else "")
     raise InputError(f"{where}, {unit} {column.index[i]}, column rating: the rating is {given}{more}; {step}.")
 
-# %% ../../nbs/data/cells.ipynb #10340f50
+# %% ../../nbs/data/cells.ipynb #56203aee
 def _suspect(v: np.ndarray) -> float | None:
     "A value that often means: not rated."
     low, high = float(v.min()), float(v.max())
     if low == high: return None
     others = v[v > low]
-    if low < 0 <= float(others.min()) and others.max() > 1: return low
+    if low in (-1, -9, -99, -999) and float(others.min()) >= 0 and others.max() > 1: return low
     if low == 0 and float(others.min()) >= 1 and float(others.max()) > 1 and len(v) - len(others) >= 0.1 * len(v): return low
     if high in (99, 999, 9999) and float(v[v < high].max()) <= 10: return high
     return None

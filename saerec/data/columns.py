@@ -18,7 +18,8 @@ from .ids import encode_ids
 from ..errors import InputError
 
 # %% auto #0
-__all__ = ['plain_name', 'known_columns', 'has_header', 'guess_columns', 'assign_roles', 'constant_within', 'choose_title']
+__all__ = ['plain_name', 'known_columns', 'has_header', 'guess_columns', 'assign_roles', 'as_texts', 'constant_within',
+           'choose_title']
 
 # %% ../../nbs/data/columns.ipynb #e4c39ab1
 _ROLES = {  # role -> names of a first rank, of a second, ...
@@ -47,7 +48,7 @@ def known_columns(
         if (hit := rank.get(plain_name(c))): found.setdefault(hit[0], []).append((hit[1], place))
     return {role: sorted(places) for role, places in found.items()}
 
-# %% ../../nbs/data/columns.ipynb #426d4f5b
+# %% ../../nbs/data/columns.ipynb #a837e6d6
 _NUMBER = re.compile(r"\s*[-+]?[0-9]*[.,]?[0-9]+\s*")
 
 def has_header(
@@ -55,7 +56,8 @@ def has_header(
     given: Mapping[str, str],  # role -> column, as said by the user
 ) -> bool:
     "Whether a row names columns."
-    if any(plain_name(v) == plain_name(c) for c in given.values() for v in first if plain_name(v)): return True
+    said = {plain_name(c) for c in given.values() if not c.strip().isdigit()}  # a number is a place
+    if said & {plain_name(c) for c in first if plain_name(c)}: return True
     known, numbers = known_columns(first), [bool(_NUMBER.fullmatch(c)) for c in first]
     if len(known) > 1 or known and (sum(numbers) > 1 or len(first) == 1): return True  # names, or "user,1,2,3": a column for each movie
     return not any(numbers)
@@ -75,7 +77,7 @@ def guess_columns(
     if a.str.fullmatch(r"B[0-9A-Z]{9}|[0-9]{9}[0-9X]").all() and b.str.fullmatch(r"A[0-9A-Z]{9,27}").all(): names[:2] = ["movie", "user"]
     return names
 
-# %% ../../nbs/data/columns.ipynb #df307b70
+# %% ../../nbs/data/columns.ipynb #eac29fed
 def _place_of(names: Sequence[Any], column: str, where: str) -> int:
     "Where a column is that the user named."
     for same in (lambda a: str(a) == column, lambda a: plain_name(a) == plain_name(column)):
@@ -87,7 +89,7 @@ def _ask(names: Sequence[Any], role: str, where: str) -> InputError:
     known = known_columns(names)
     have = ", ".join(map(str, names)) or "none"
     if role == "user" and ({"title"} & set(known) or "const" in map(plain_name, names)):
-        if "rating" not in known and "yourrating" not in map(plain_name, names):
+        if not any("rat" in plain_name(c) for c in names):
             return InputError(f"{where}: no column for the user, and none for the rating (columns found: {have}); a person's ratings are in another file of the same export, such as ratings.csv.")
         return InputError(f"{where}: no column for the user: this is one person's export, which a trained model takes with saerec recommend --ratings FILE; training needs the ratings of many.")
     return InputError(f"{where}: no column for the {role} (columns found: {have}); say which it is, as in --columns user=reviewerID,movie=asin.")
@@ -120,7 +122,14 @@ def assign_roles(
         if not places.get(role): raise _ask(names, role, where)
     return {role: [df.iloc[:, i] for i in found] for role, found in places.items() if found}
 
-# %% ../../nbs/data/columns.ipynb #f029eed4
+# %% ../../nbs/data/columns.ipynb #2501068b
+def as_texts(
+    column: pd.Series,  # of any type
+) -> pd.Series:  # str, numbered from 0
+    "Texts on one line without blanks around them; an empty one for what is missing or no single value."
+    texts = (str(v).strip() if pd.api.types.is_scalar(v) and pd.notna(v) else "" for v in column)
+    return pd.Series([" ".join(t.split("\n")) for t in texts], dtype="str")
+
 def _one_each(of: np.ndarray, value: np.ndarray) -> bool:
     "Whether each thing of one kind goes with a single value of another."
     pairs = pd.DataFrame({"of": of, "value": value}).drop_duplicates()
@@ -131,7 +140,7 @@ def constant_within(
     column: pd.Series,  # [n], of any type
 ) -> pd.Series | None:  # texts [n], "" where it says nothing; None: it differs within a movie
     "A column that says one thing of each movie."
-    text = pd.Series([str(v).strip() if pd.api.types.is_scalar(v) and pd.notna(v) else "" for v in column], dtype="str")
+    text = as_texts(column)
     for filled in (text != "", text.str.contains(r"\([0-9]{4}\)$", regex=True)):
         said = filled.to_numpy(dtype=bool)
         if said.any() and _one_each(movie[said], pd.factorize(text)[0][said]): return text.where(said, "")
