@@ -17,7 +17,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from .baselines import EDLAE, BiasModel, KernelRidge, announce_memory, balance_people, like_matrix
+from .evaluate.baselines import EDLAE, BiasModel, KernelRidge, announce_memory, balance_people, like_matrix
 from .data import Batch, Held, InputError, Ratings, Split, to_batch
 from .evaluate import Scorer, chosen_on_valid, predict_cells
 from .model import StackedAutoencoder
