@@ -97,7 +97,7 @@ def _read_blocks(
     out = cells.set_axis(["user", "rating", "timestamp"], axis=1).assign(movie=movie.reindex(body.index))
     return out.dropna(axis=1, how="all")
 
-# %% ../../nbs/data/layouts.ipynb #7af8c094
+# %% ../../nbs/data/layouts.ipynb #76f65eec
 def read_rating_table(
     path: Any,  # a Path or zipfile.Path to Parquet, text, JSON or Excel
     where: str,  # its name, for messages
@@ -105,7 +105,7 @@ def read_rating_table(
 ) -> tuple[pd.DataFrame, str]:  # columns named by the file or by their place; what its index counts: "line", "row" or "entry"
     "The table in a file, with its header or without. Raises `InputError` with the line of a fault."
     with path.open("rb") as f: begin = f.read(100)
-    if begin.startswith(b"PAR1") or path.name.lower().endswith((".parquet", ".pq")): return read_parquet(path, where, given), "row"
+    if begin.startswith(b"PAR1"): return read_parquet(path, where, given), "row"
     if re.match(rb"\s*[0-9]+:\s*\n", begin): return _read_blocks(read_text(path), where), "line"
     if b"Letterboxd list export" in begin:
         raise InputError(f"{where}: it is a list of Letterboxd, which has no ratings; they are in ratings.csv of the same export.")
