@@ -9,16 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-import torch
-from torch import Tensor
 
-from ..data import Batch, InputError, Split
-from .evaluation import Scorer, predict_cells
+from ..errors import InputError
 from ..plots import figure
+
+if TYPE_CHECKING:  # serving uses the maps alone, and does without torch
+    from torch import Tensor
+
+    from saerec.data.rows import Batch
+    from saerec.data.splits import Split
+    from saerec.evaluate.evaluation import Scorer
 
 # %% auto #0
 __all__ = ['reliability', 'brier_parts', 'Calibration', 'choose_calibration', 'Calibrated', 'calibrate', 'plot_reliability']
@@ -33,20 +37,24 @@ def reliability(
     if not len(p): raise InputError("reliability needs predictions; there are none.")
     order = np.argsort(p, kind="stable")
     parts = [b for b in np.array_split(order, min(bins, len(p))) if len(b)]
-    return pd.DataFrame({"predicted": [float(p[b].mean()) for b in parts], "liked": [float((y[b] > 0).mean()) for b in parts], "cells": [len(b) for b in parts]}, index=pd.RangeIndex(1, len(parts) + 1, name="bin"))
+    columns = {"predicted": [float(p[b].mean()) for b in parts], "liked": [float((y[b] > 0).mean()) for b in parts],
+               "cells": [len(b) for b in parts]}
+    return pd.DataFrame(columns, index=pd.RangeIndex(1, len(parts) + 1, name="bin"))
 
 # %% ../../nbs/evaluate/calibration.ipynb #eaf11751
 def brier_parts(
     p: np.ndarray,  # float [n]: predicted probabilities
     y: np.ndarray,  # float [n]: 1 liked, 0 not liked
     bins: int = 20,  # of equal numbers of cells
-) -> dict[str, float]:  # Brier, reliability, resolution, uncertainty, rest; Brier = reliability - resolution + uncertainty + rest
+) -> dict[str, float]:  # Brier = reliability - resolution + uncertainty + rest
     "Murphy's decomposition of the Brier score (*A new vector partition of the probability score*, 1973)."
     d, y = reliability(p, y, bins), y > 0
-    share, base = d.cells / len(p), float(y.mean())
-    out = {"Brier": float(((p - y) ** 2).mean()), "reliability": float((share * (d.predicted - d.liked) ** 2).sum()),
-           "resolution": float((share * (d.liked - base) ** 2).sum()), "uncertainty": base * (1 - base)}
-    return out | {"rest": out["Brier"] - out["reliability"] + out["resolution"] - out["uncertainty"]}
+    share, base, brier = d.cells / len(p), float(y.mean()), float(((p - y) ** 2).mean())
+    unreliable = float((share * (d.predicted - d.liked) ** 2).sum())
+    resolution = float((share * (d.liked - base) ** 2).sum())
+    uncertainty = base * (1 - base)
+    return {"Brier": brier, "reliability": unreliable, "resolution": resolution, "uncertainty": uncertainty,
+            "rest": brier - unreliable + resolution - uncertainty}
 
 # %% ../../nbs/evaluate/calibration.ipynb #20fe4703
 @dataclass(frozen=True)
@@ -62,7 +70,8 @@ class Calibration:
         "The probabilities."
         s = np.asarray(score, np.float64)
         if self.kind == "isotonic": return np.interp(s, self.x, self.y)
-        return 1 / (1 + np.exp(-np.clip(self.x[0] * s + self.x[1], -30, 30))) if self.kind == "platt" else np.clip(s, 0, 1)
+        if self.kind == "platt": return 1 / (1 + np.exp(-np.clip(self.x[0] * s + self.x[1], -30, 30)))
+        return np.clip(s, 0, 1)
 
     @staticmethod
     def fit(
@@ -89,7 +98,7 @@ def choose_calibration(
     user: np.ndarray,  # [n]: a user's cells stay together in a fold
     folds: int = 5,  # of the cross-validation
 ) -> tuple[Calibration, dict[str, float]]:  # the map; the cross-validated log loss of each kind
-    "The kind with the least cross-validated log loss, fitted on all cells; none if there are too few of either answer to tell."
+    "The kind with the least cross-validated log loss, fitted on all cells; none if either answer is too rare to tell."
     from sklearn.metrics import log_loss
     from sklearn.model_selection import GroupKFold
     y, kinds = np.asarray(y) > 0, ("none", "platt", "isotonic")
@@ -101,6 +110,7 @@ def choose_calibration(
     losses = {k: float(log_loss(y, np.clip(v, 0.01, 0.99))) for k, v in out.items()}
     return Calibration.fit(min(losses, key=losses.__getitem__), score, y), losses
 
+# %% ../../nbs/evaluate/calibration.ipynb #152e8ada
 class Calibrated:
     "A model whose scores go through a map."
     predicts_likes = True
@@ -111,6 +121,7 @@ class Calibrated:
         self.model, self.calibration = model, calibration
     def scores(self, batch: Batch) -> Tensor:
         "Probabilities of liking."
+        import torch
         return torch.from_numpy(self.calibration(self.model.scores(batch).numpy()).astype(np.float32))
 
 def calibrate(
@@ -118,8 +129,10 @@ def calibrate(
     split: Split,  # of likes; the map is fitted on its validation part
 ) -> Calibrated:
     "The model with its scores made probabilities, as well as validation allows."
+    from saerec.evaluate.evaluation import predict_cells
     held = split.valid
-    return Calibrated(model, choose_calibration(predict_cells(model, held), held.target.value, held.target.user)[0])
+    scores = predict_cells(model, held)
+    return Calibrated(model, choose_calibration(scores, held.target.value, held.target.user)[0])
 
 # %% ../../nbs/evaluate/calibration.ipynb #1e01cc5e
 def plot_reliability(

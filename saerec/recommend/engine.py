@@ -61,7 +61,7 @@ class Model(Protocol):
         rows: csr_array,  # [B, n_movies]
     ) -> np.ndarray: ...  # float32 [B, n_movies]; higher is better
 
-# %% ../../nbs/recommend/engine.ipynb #5b04654c
+# %% ../../nbs/recommend/engine.ipynb #03da04bc
 class NetworkModel:
     "A trained `StackedAutoencoder` as arrays."
     def __init__(self,
@@ -71,6 +71,7 @@ class NetworkModel:
         self.config, self.arrays, self.f = config, arrays, ACTIVATIONS[config["activation"]]
         decoder = arrays["table" if config["tied"] else "decoder"]
         self.decoder = np.ascontiguousarray(decoder.T)  # [width, n_movies]: long rows for the product of a single code
+        self.bias = arrays["decoder_bias"] + arrays["movie_offset"] if config["centred"] else arrays["decoder_bias"]
         self.plain = not config["dislikes"] and not config["centred"]  # it reads likes and nothing else
 
     def _first_layer(self, rows: csr_array) -> np.ndarray:  # float32 [B, width]
@@ -115,9 +116,8 @@ class NetworkModel:
         movies: np.ndarray | None = None,  # int64 [k]; None: all
     ) -> np.ndarray:  # float32 [B, n_movies] or [B, k]
         "From latent vectors to scores; without the offsets of users of a network that centres."
-        w, some = self.arrays, slice(None) if movies is None else movies
-        bias = w["decoder_bias"] + w["movie_offset"] if self.config["centred"] else w["decoder_bias"]
-        return codes @ self.decoder[:, some] + bias[some]
+        if movies is None: return codes @ self.decoder + self.bias
+        return codes @ self.decoder[:, movies] + self.bias[movies]
 
     def scores(self,
         rows: csr_array,  # [B, n_movies]
@@ -241,7 +241,7 @@ def best_of(
     some = some[scores[some] > -np.inf]
     return some[np.argsort(-scores[some], kind="stable")][:n]
 
-# %% ../../nbs/recommend/engine.ipynb #8d82f3ea
+# %% ../../nbs/recommend/engine.ipynb #a1a14678
 MAX_EXPLAINED_LIKES = 512  # likes of one user that are left out one by one
 
 @dataclass(frozen=True)
@@ -280,6 +280,14 @@ class Engine:
         "Scores for ranking."
         return self._over_all(self.ranker.scores(self._of_ranker(rows)))
 
+    def scores_at(self,
+        rows: csr_array,  # [B, n_movies]
+        movies: np.ndarray,  # int64 [k], known to the ranker
+    ) -> np.ndarray:  # float32 [B, k]
+        "Scores for ranking of a few movies."
+        if isinstance(self.ranker, NetworkModel): return self.ranker.scores(self._of_ranker(rows), self.inner[movies])
+        return self.ranker.scores(self._of_ranker(rows))[:, self.inner[movies]]
+
     def p_like(self,
         rows: csr_array,  # [B, n_movies]
         movies: np.ndarray | None = None,  # int64 [k]; None: all
@@ -287,6 +295,32 @@ class Engine:
         "How probably each movie would be liked if it were seen and rated. Raises `InputError` if that is not predicted."
         if self.liker is None: raise InputError("This model learned from implicit feedback: it predicts no likes.")
         return self.calibration(self.liker.scores(rows, movies)).astype(np.float32)
+
+    def p_like_at(self,
+        rows: csr_array,  # [B, n_movies]
+        user: np.ndarray,  # int64 [n]: a row for each cell
+        movie: np.ndarray,  # int64 [n]: its movie
+    ) -> np.ndarray:  # float32 [n], in 0..1
+        "The same for single cells, at their cost."
+        net = self.liker
+        if net is None: raise InputError("This model learned from implicit feedback: it predicts no likes.")
+        z = np.einsum("ij,ji->i", net.encode(rows)[user], net.decoder[:, movie]) + net.bias[movie] + net.base(rows)[user]
+        return self.calibration(z).astype(np.float32)
+
+    @cached_property
+    def network(self) -> NetworkModel:
+        "The network that ranks; of an ensemble, the first."
+        members = self.ranker.members.values() if isinstance(self.ranker, EnsembleModel) else [self.ranker]
+        return next(m for m in members if isinstance(m, NetworkModel))
+
+    def likeness(self,
+        movies: np.ndarray,  # int64 [k]: known to the ranker
+        others: np.ndarray,  # int64 [j]: likewise
+    ) -> np.ndarray:  # float32 [k, j] in -1..1
+        "Cosines between the vectors that the network's decoder has for movies."
+        a, b = (self.network.decoder[:, self.inner[m]] for m in (movies, others))
+        a, b = (v / np.maximum(np.linalg.norm(v, axis=0), 1e-12) for v in (a, b))
+        return a.T @ b
 
     def list_for(self,
         row: csr_array,  # [1, n_movies]
@@ -315,3 +349,9 @@ class List:
     movies: np.ndarray  # int64 [k]: indices, best first
     scores: np.ndarray  # float32 [k]
     owed: np.ndarray  # float32 [likes, k]: how much each score falls without each like
+
+    def take(self,
+        places: np.ndarray,  # int64 [j]
+    ) -> List:
+        "Some of the list, in another order."
+        return List(self.movies[places], self.scores[places], self.owed[:, places])
