@@ -17,17 +17,19 @@ from ..errors import InputError
 # %% auto #0
 __all__ = ['DUPLICATES', 'read_values', 'one_rating_each']
 
-# %% ../../nbs/data/cells.ipynb #51090d29
+# %% ../../nbs/data/cells.ipynb #6b5e1074
 def _to_stars(
     column: pd.Series,  # of any type; the index numbers the rows of the source
 ) -> np.ndarray:  # float32, not finite where there is no number
     "Ratings as numbers. Raises `TypeError` for dates and other things that are none."
     kind, text = column.dtype, isinstance(column.dtype, pd.StringDtype)
-    if kind.kind in "mMc" or not (text or isinstance(kind, np.dtype | pd.CategoricalDtype) or pd.api.types.is_numeric_dtype(kind)): raise TypeError(str(kind))
+    plain = text or isinstance(kind, np.dtype | pd.CategoricalDtype) or pd.api.types.is_numeric_dtype(kind)
+    if kind.kind in "mMc" or not plain: raise TypeError(str(kind))
     if text:
         comma = column.str.fullmatch(r"\s*[-+]?[0-9]*,[0-9]{1,2}\s*").fillna(False)
         if comma.any(): column = column.where(~comma, column.str.replace(",", "."))
         column = column.replace({"true": "1", "false": "0", "True": "1", "False": "0"})
+    if kind == np.float32: return column.to_numpy() + np.float32(0)
     number = pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
     with np.errstate(over="ignore"): return number.astype(np.float32) + np.float32(0)  # no minus zero
 
@@ -48,14 +50,15 @@ def _check_stars(
     step = f"fix or delete that {unit}" + (", or leave out all without a rating with --unrated ''" if empty else "")
     raise InputError(f"{where}, {unit} {column.index[i]}, column rating: the rating is {given}{more}; {step}.")
 
-# %% ../../nbs/data/cells.ipynb #56203aee
+# %% ../../nbs/data/cells.ipynb #ec5a9d92
 def _suspect(v: np.ndarray) -> float | None:
     "A value that often means: not rated."
     low, high = float(v.min()), float(v.max())
     if low == high: return None
     others = v[v > low]
     if low in (-1, -9, -99, -999) and float(others.min()) >= 0 and others.max() > 1: return low
-    if low == 0 and float(others.min()) >= 1 and float(others.max()) > 1 and len(v) - len(others) >= 0.1 * len(v): return low
+    if low == 0 and float(others.min()) >= 1 and float(others.max()) > 1 and len(v) - len(others) >= 0.1 * len(v):
+        return low
     if high in (99, 999, 9999) and float(v[v < high].max()) <= 10: return high
     return None
 
@@ -68,7 +71,8 @@ def _ask_unrated(
     if scale is not None or not len(v): return ""
     if (odd := _suspect(v)) is not None:
         n, rest = int((v == odd).sum()), v[v != odd]
-        raise InputError(f"{where}: {n:,} of {len(v):,} ratings are {odd:g}, which often means not rated; leave them out with --unrated {odd:g}, "
+        raise InputError(f"{where}: {n:,} of {len(v):,} ratings are {odd:g}, which often means not rated; leave them "
+                         f"out with --unrated {odd:g}, "
                          f"or keep them with --scale {min(odd, rest.min()):g} {max(odd, rest.max()):g}.")
     zeros = int((v == 0).sum()) if v.min() == 0 and v.max() > 1 and v[v > 0].min() >= 1 else 0
     return f"{zeros:,} ratings are 0 and count as the lowest; if they mean not rated, leave them out with --unrated 0." if zeros else ""
@@ -83,14 +87,16 @@ def _check_scale(
     "Raises `InputError` with the place of the first rating off the stated scale."
     if scale is None: return
     low, high = scale
-    if not -np.inf < low < high < np.inf: raise InputError(f"--scale {low:g} {high:g}: give the lowest and the best rating, such as 1 10.")
+    if not -np.inf < low < high < np.inf:
+        raise InputError(f"--scale {low:g} {high:g}: give the lowest and the best rating, such as 1 10.")
     off = (v < low) | (v > high)
     if not off.any(): return
     i = int(off.argmax())
-    raise InputError(f"{where}, {unit} {index[i]}, column rating: {v[i]:g} is off the scale of {low:g} to {high:g}, and so are {int(off.sum()) - 1:,} more; "
+    raise InputError(f"{where}, {unit} {index[i]}, column rating: {v[i]:g} is off the scale of {low:g} to {high:g}, "
+                     f"and so are {int(off.sum()) - 1:,} more; "
                      f"fix them, state another --scale, or leave out what is not rated with --unrated {v[i]:g}.")
 
-# %% ../../nbs/data/cells.ipynb #b80f789f
+# %% ../../nbs/data/cells.ipynb #f717bdce
 def _is_unrated(value: np.ndarray, column: pd.Series, unrated: float | str | None) -> np.ndarray:
     "Which cells mean: not rated."
     if unrated is None: return np.zeros(len(value), bool)
@@ -106,7 +112,8 @@ def read_values(
 ) -> tuple[np.ndarray, np.ndarray, list[str]]:  # float32 [kept]; which rows are kept, bool [n]; notes
     "The ratings, what is not rated left out. Raises `InputError` for a fault, or a question."
     try: value = _to_stars(column)
-    except TypeError as e: raise InputError(f"{where}, column rating: it holds {e}, which are no numbers of stars.") from None
+    except TypeError as e:
+        raise InputError(f"{where}, column rating: it holds {e}, which are no numbers of stars.") from None
 
     keep, notes = ~_is_unrated(value, column, unrated), []
     if not keep.all():
@@ -150,7 +157,7 @@ def _settle_repeats(
     mean = cells.groupby(["user", "movie"]).value.mean()
     return kept.assign(value=mean.loc[list(zip(kept.user, kept.movie, strict=True))].to_numpy(dtype=np.float32))
 
-# %% ../../nbs/data/cells.ipynb #ae819347
+# %% ../../nbs/data/cells.ipynb #65da0476
 def one_rating_each(
     cells: dict[str, Any],  # user, movie (codes), value, time (or None): arrays [n]
     how: str,  # of `DUPLICATES`
@@ -170,7 +177,8 @@ def one_rating_each(
         first, second = index[np.flatnonzero((user == user[i]) & (movie == movie[i]))[:2]]
         rated = f"user {str(names[0][user[i]])[:60]} rated movie {str(names[1][movie[i]])[:60]} twice"
         same = not frame.drop_duplicates(["user", "movie", "value"]).duplicated(["user", "movie"]).any()
-        raise InputError(f"{where}, {unit}s {first} and {second}: {rated}; {n:,} rating{'s are' if n > 1 else ' is'} repeated in all"
+        raise InputError(f"{where}, {unit}s {first} and {second}: {rated}; {n:,} rating{'s are' if n > 1 else ' is'} "
+                         f"repeated in all"
                          f"{' (with the same value)' if same else ''}: say which counts with --duplicates latest, first or mean.")
 
     kept = _settle_repeats(frame, how)

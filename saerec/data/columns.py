@@ -21,11 +21,14 @@ from ..errors import InputError
 __all__ = ['plain_name', 'known_columns', 'has_header', 'guess_columns', 'assign_roles', 'as_texts', 'constant_within',
            'choose_title']
 
-# %% ../../nbs/data/columns.ipynb #e4c39ab1
+# %% ../../nbs/data/columns.ipynb #03cf2875
 _ROLES = {  # role -> names of a first rank, of a second, ...
-    "user": ("user userid uid", "reviewerid customerid memberid visitorid viewerid raterid profileid personid", "username reviewer customer member person rater"),
-    "movie": ("movieid itemid filmid iid mid", "movie item film", "parentasin", "asin isbn productid bookid businessid gmapid songid trackid artistid imdbid tmdbid tconst", "product book"),
-    "rating": ("rating stars score ratings", "overall bookrating movierating userrating starrating reviewrating", "value weight rate liked feedback label interaction"),
+    "user": ("user userid uid", "reviewerid customerid memberid visitorid viewerid raterid profileid personid",
+             "username reviewer customer member person rater"),
+    "movie": ("movieid itemid filmid iid mid", "movie item film", "parentasin",
+              "asin isbn productid bookid businessid gmapid songid trackid artistid imdbid tmdbid tconst", "product book"),
+    "rating": ("rating stars score ratings", "overall bookrating movierating userrating starrating reviewrating",
+               "value weight rate liked feedback label interaction"),
     "timestamp": ("timestamp time ts", "datetime date unixreviewtime unixtime ratedat createdat dateadded reviewtime"),
     "title": ("title movietitle itemtitle filmtitle booktitle producttitle", "moviename itemname filmname productname", "name"),
     "year": ("year releaseyear movieyear yearofrelease",),
@@ -48,7 +51,7 @@ def known_columns(
         if (hit := rank.get(plain_name(c))): found.setdefault(hit[0], []).append((hit[1], place))
     return {role: sorted(places) for role, places in found.items()}
 
-# %% ../../nbs/data/columns.ipynb #a837e6d6
+# %% ../../nbs/data/columns.ipynb #04a007c9
 _NUMBER = re.compile(r"\s*[-+]?[0-9]*[.,]?[0-9]+\s*")
 
 def has_header(
@@ -59,7 +62,8 @@ def has_header(
     said = {plain_name(c) for c in given.values() if not c.strip().isdigit()}  # a number is a place
     if said & {plain_name(c) for c in first if plain_name(c)}: return True
     known, numbers = known_columns(first), [bool(_NUMBER.fullmatch(c)) for c in first]
-    if len(known) > 1 or known and (sum(numbers) > 1 or len(first) == 1): return True  # names, or "user,1,2,3": a column for each movie
+    if len(known) > 1 or known and (sum(numbers) > 1 or len(first) == 1):
+        return True  # names, or "user,1,2,3": a column for each movie
     return not any(numbers)
 
 def guess_columns(
@@ -69,7 +73,8 @@ def guess_columns(
     "The columns of a table without a header. Raises `InputError` if there are fewer than two or more than four."
     n = table.shape[1]
     if not 2 <= n <= 4:
-        raise InputError(f"{where}: {n} column{'s' * (n != 1)} and no header; three or four are read as user, movie, rating[, timestamp]. "
+        raise InputError(f"{where}: {n} column{'s' * (n != 1)} and no header; three or four are read as user, movie, "
+                         f"rating[, timestamp]. "
                          "Say which are which by their numbers, as in --columns user=1,movie=2,rating=3.")
     names = ["user", "movie", "rating", "timestamp"][:n]
     if n == 3 and table[table.columns[2]].str.fullmatch(r"\s*[0-9]{9,}\s*").all(): names[2] = "timestamp"
@@ -77,7 +82,7 @@ def guess_columns(
     if a.str.fullmatch(r"B[0-9A-Z]{9}|[0-9]{9}[0-9X]").all() and b.str.fullmatch(r"A[0-9A-Z]{9,27}").all(): names[:2] = ["movie", "user"]
     return names
 
-# %% ../../nbs/data/columns.ipynb #eac29fed
+# %% ../../nbs/data/columns.ipynb #dff46528
 def _place_of(names: Sequence[Any], column: str, where: str) -> int:
     "Where a column is that the user named."
     for same in (lambda a: str(a) == column, lambda a: plain_name(a) == plain_name(column)):
@@ -90,9 +95,12 @@ def _ask(names: Sequence[Any], role: str, where: str) -> InputError:
     have = ", ".join(map(str, names)) or "none"
     if role == "user" and ({"title"} & set(known) or "const" in map(plain_name, names)):
         if not any("rat" in plain_name(c) for c in names):
-            return InputError(f"{where}: no column for the user, and none for the rating (columns found: {have}); a person's ratings are in another file of the same export, such as ratings.csv.")
-        return InputError(f"{where}: no column for the user: this is one person's export, which a trained model takes with saerec recommend --ratings FILE; training needs the ratings of many.")
-    return InputError(f"{where}: no column for the {role} (columns found: {have}); say which it is, as in --columns user=reviewerID,movie=asin.")
+            return InputError(f"{where}: no column for the user, and none for the rating (columns found: {have}); a "
+                              f"person's ratings are in another file of the same export, such as ratings.csv.")
+        return InputError(f"{where}: no column for the user: this is one person's export, which a trained model "
+                          f"takes with saerec recommend --ratings FILE; training needs the ratings of many.")
+    return InputError(f"{where}: no column for the {role} (columns found: {have}); say which it is, as in --columns "
+                      f"user=reviewerID,movie=asin.")
 
 def assign_roles(
     df: pd.DataFrame,  # any table with named columns
@@ -101,7 +109,8 @@ def assign_roles(
     need: Sequence[str] = ("user", "movie"),  # roles without which nothing can be read
 ) -> dict[str, list[pd.Series]]:  # role -> the columns that may have it, the best first
     "The roles of the columns of a table. Raises `InputError` if one is missing, or taken twice."
-    if (bad := set(given) - set(_ROLES)): raise InputError(f"{min(bad)!r} is no role of a column; there are {', '.join(_ROLES)}.")
+    if (bad := set(given) - set(_ROLES)):
+        raise InputError(f"{min(bad)!r} is no role of a column; there are {', '.join(_ROLES)}.")
     names = list(df.columns)
     places = {role: [_place_of(names, c, where)] for role, c in given.items()}
     taken = {p[0] for p in places.values()}
@@ -112,11 +121,13 @@ def assign_roles(
         best = [i for rank, i in found if rank == found[0][0]]
         if role in ("user", "movie", "rating") and len(best) > 1:
             a, b = (names[i] for i in best[:2])
-            raise InputError(f"{where}: the columns {a!r} and {b!r} both look like the {role}; keep one, or say which with --columns {role}=NAME.")
+            raise InputError(f"{where}: the columns {a!r} and {b!r} both look like the {role}; keep one, or say "
+                             f"which with --columns {role}=NAME.")
         places[role] = [i for _, i in found]
 
     if "movie" in places:  # "movie" beside "movie_id" may be its title
-        places["title"] = places.get("title", []) + [i for i in places["movie"][1:] if plain_name(names[i]) in ("movie", "item", "film", "product", "book")]
+        others = [i for i in places["movie"][1:] if plain_name(names[i]) in ("movie", "item", "film", "product", "book")]
+        places["title"] = places.get("title", []) + others
     if "movie" not in places and places.get("title"): places["movie"] = places["title"][:1]  # movies that are named, not numbered
     for role in need:
         if not places.get(role): raise _ask(names, role, where)

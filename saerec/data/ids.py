@@ -18,7 +18,7 @@ from ..errors import InputError
 # %% auto #0
 __all__ = ['as_ids', 'encode_ids', 'ids_like']
 
-# %% ../../nbs/data/ids.ipynb #e2e28bdc
+# %% ../../nbs/data/ids.ipynb #1b197ecc
 _WHOLE = r"(?:0|-?[1-9][0-9]{0,18})(?:\.0+)?"  # a whole number as a text, without leading zeros or a plus
 
 def _text(v: Any) -> str:
@@ -27,8 +27,10 @@ def _text(v: Any) -> str:
     if isinstance(v, bytes | bytearray):
         try: return v.decode("utf-8")
         except UnicodeDecodeError: return v.decode("latin-1")
-    if isinstance(v, float | np.floating | Decimal) and abs(float(v)) < 2**63 and float(v).is_integer(): return str(int(v))
-    if isinstance(v, list | tuple | dict | set | np.ndarray) or type(v).__repr__ is object.__repr__: raise TypeError(type(v).__name__)
+    if isinstance(v, float | np.floating | Decimal) and abs(float(v)) < 2**63 and float(v).is_integer():
+        return str(int(v))
+    if isinstance(v, list | tuple | dict | set | np.ndarray) or type(v).__repr__ is object.__repr__:
+        raise TypeError(type(v).__name__)
     return str(v)
 
 def as_ids(
@@ -41,7 +43,8 @@ def as_ids(
     clean = text.str.strip()
     if len(text) and clean.str.fullmatch(_WHOLE).all():
         numbers = [int(v.partition(".")[0]) for v in clean]
-        if -2**63 <= min(numbers) and max(numbers) < 2**63: return pd.Series(numbers, index=values.index, dtype=np.int64)
+        if -2**63 <= min(numbers) and max(numbers) < 2**63:
+            return pd.Series(numbers, index=values.index, dtype=np.int64)
     return text
 
 # %% ../../nbs/data/ids.ipynb #09c99c9d
@@ -60,7 +63,7 @@ def _encode_integers(
     code_of = there.cumsum(dtype=np.int32) - np.int32(1)
     return code_of[at], (np.flatnonzero(there) + (high - int(at.max()))).astype(ids.dtype)
 
-# %% ../../nbs/data/ids.ipynb #41e56512
+# %% ../../nbs/data/ids.ipynb #3870e1f7
 def encode_ids(
     values: pd.Series,  # one id a rating; the index numbers the rows of the source
     what: str,  # "user" or "movie", for messages
@@ -73,18 +76,23 @@ def encode_ids(
         return code, pd.Index(numbers.astype(np.int64))
 
     def refuse(bad: np.ndarray, why: str) -> InputError:
-        return InputError(f"{where}, {unit} {values.index[int(bad.argmax())]}: the {what} is {why}; every rating needs a user and a movie.")
+        return InputError(f"{where}, {unit} {values.index[int(bad.argmax())]}: the {what} is {why}; every rating "
+                          f"needs a user and a movie.")
 
     if (missing := values.isna().to_numpy(dtype=bool)).any(): raise refuse(missing, "missing")
     try:
         code, different = pd.factorize(values)
         known = as_ids(pd.Series(different))
-    except TypeError as e: raise InputError(f"{where}: a {what} is an object ({str(e)[:60]}), which is no id; give numbers or texts.") from None
+    except TypeError as e:
+        raise InputError(f"{where}: a {what} is an object ({str(e)[:60]}), which is no id; give numbers or "
+                         f"texts.") from None
     if known.dtype != np.int64:
         blank = known.str.strip() == ""
         if blank.any(): raise refuse(blank.to_numpy(dtype=bool)[code], "missing")
         try: "".join(known).encode()
-        except UnicodeEncodeError: raise InputError(f"{where}: a {what} is no text that can be written (a lone surrogate); repair the encoding.") from None
+        except UnicodeEncodeError:
+            raise InputError(f"{where}: a {what} is no text that can be written (a lone surrogate); repair the "
+                             f"encoding.") from None
 
     again, ids = pd.factorize(known, sort=True)
     return again[code].astype(np.int32), pd.Index(ids)

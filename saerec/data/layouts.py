@@ -23,14 +23,17 @@ from ..files import check_growth, file_bytes, read_table, read_text, take_header
 # %% auto #0
 __all__ = ['find_ratings', 'check_footer', 'read_parquet', 'read_rating_table']
 
-# %% ../../nbs/data/layouts.ipynb #a41b5188
-_RATING_FILES = (r"u\.data", r"ratings?\.dat", r"ratings?\.csv", r"ratings?\.(parquet|pq|tsv|txt|xlsx|jsonl?)", r".+\.inter", r"u1\.(base|test)",
-                r"combined_data_[0-9]+\.txt", r"mv_[0-9]+\.txt", r"(bx-)?book-ratings\.csv", r"(interactions|ratings_small|reviews)\.(csv|tsv|parquet|jsonl?)")
-_MOVIE_FILES = (r"u\.item", r"movies?\.dat", r"movies?\.csv", r"movies?\.(parquet|pq|tsv)", r".+\.item", r"movie_titles\.(csv|txt)", r"(items|movies_metadata)\.(csv|parquet)")
+# %% ../../nbs/data/layouts.ipynb #d47b259f
+_RATING_FILES = (r"u\.data", r"ratings?\.dat", r"ratings?\.csv", r"ratings?\.(parquet|pq|tsv|txt|xlsx|jsonl?)", r".+\.inter",
+                 r"u1\.(base|test)", r"combined_data_[0-9]+\.txt", r"mv_[0-9]+\.txt", r"(bx-)?book-ratings\.csv",
+                 r"(interactions|ratings_small|reviews)\.(csv|tsv|parquet|jsonl?)")
+_MOVIE_FILES = (r"u\.item", r"movies?\.dat", r"movies?\.csv", r"movies?\.(parquet|pq|tsv)", r".+\.item",
+                r"movie_titles\.(csv|txt)", r"(items|movies_metadata)\.(csv|parquet)")
 _SEVERAL = (5, 6, 7)  # places in _RATING_FILES of what is cut into files
 _TABLES = r".+\.(csv|tsv|parquet|pq|xlsx|jsonl?|inter|dat)"
 
-def _matching(files: list[Any], pattern: str) -> list[Any]: return [f for f in files if re.fullmatch(pattern, f.name.lower())]
+def _matching(files: list[Any], pattern: str) -> list[Any]:
+    return [f for f in files if re.fullmatch(pattern, f.name.lower())]
 
 def find_ratings(
     root: Any,  # a folder: a Path or a zipfile.Path
@@ -42,13 +45,17 @@ def find_ratings(
     files = [o for o in inside if o.is_file()]
     for i, pattern in enumerate(_RATING_FILES):
         if not (found := _matching(files, pattern)): continue
-        if len(found) > 1 and i not in _SEVERAL: raise InputError(f"{where}: there are ratings in {found[0].name} and in {found[1].name}; give one of these files.")
+        if len(found) > 1 and i not in _SEVERAL:
+            raise InputError(f"{where}: there are ratings in {found[0].name} and in {found[1].name}; give one of "
+                             f"these files.")
         order = [f for p in _MOVIE_FILES for f in _matching(files, p)]
         beside = sorted(order, key=lambda f: f.name.rpartition(".")[2] != found[0].name.rpartition(".")[2])
         return sorted(found, key=lambda f: f.name, reverse=i == 5), next(iter(beside), None)  # u1.test before u1.base: then fold 1 is u1
 
     below = [(o, hit) for o in inside if depth and o.is_dir() and (hit := find_ratings(o, f"{where}/{o.name}", depth - 1))[0]]
-    if len(below) > 1: raise InputError(f"{where}: there are ratings in {below[0][0].name} and in {below[1][0].name}; give one of these folders.")
+    if len(below) > 1:
+        raise InputError(f"{where}: there are ratings in {below[0][0].name} and in {below[1][0].name}; give one of "
+                         f"these folders.")
     if below: return below[0][1]
     tables = _matching(files, _TABLES)
     return (tables, None) if len(tables) == 1 else ([], None)
@@ -80,7 +87,7 @@ def read_parquet(
         f.seek(0)
         return pq.read_table(f, columns=wanted).to_pandas().reset_index(drop=True) if wanted else pd.DataFrame(columns=names)
 
-# %% ../../nbs/data/layouts.ipynb #cec57768
+# %% ../../nbs/data/layouts.ipynb #43e7c690
 def _read_blocks(
     text: str,  # blocks of a movie and its ratings
     where: str,  # the source, for messages
@@ -93,11 +100,12 @@ def _read_blocks(
     body = lines[~head & (lines.str.strip() != "")]
     cells = body.str.split(",", expand=True).reindex(columns=range(3))
     bad = (body.str.count(",") > 2) | cells[1].isna()
-    if bad.any(): raise InputError(f"{where}, line {bad.idxmax()}: a line is user,rating,date below the line of its movie.")
+    if bad.any():
+        raise InputError(f"{where}, line {bad.idxmax()}: a line is user,rating,date below the line of its movie.")
     out = cells.set_axis(["user", "rating", "timestamp"], axis=1).assign(movie=movie.reindex(body.index))
     return out.dropna(axis=1, how="all")
 
-# %% ../../nbs/data/layouts.ipynb #76f65eec
+# %% ../../nbs/data/layouts.ipynb #42a0ff58
 def read_rating_table(
     path: Any,  # a Path or zipfile.Path to Parquet, text, JSON or Excel
     where: str,  # its name, for messages
@@ -108,11 +116,13 @@ def read_rating_table(
     if begin.startswith(b"PAR1"): return read_parquet(path, where, given), "row"
     if re.match(rb"\s*[0-9]+:\s*\n", begin): return _read_blocks(read_text(path), where), "line"
     if b"Letterboxd list export" in begin:
-        raise InputError(f"{where}: it is a list of Letterboxd, which has no ratings; they are in ratings.csv of the same export.")
+        raise InputError(f"{where}: it is a list of Letterboxd, which has no ratings; they are in ratings.csv of the "
+                         f"same export.")
 
     table = read_table(path)
     unit = table.attrs["unit"]
     first = table.iloc[0].tolist()
     if has_header(first, given): return take_header(table, where), unit
-    if given: return table.set_axis([str(i + 1) for i in range(table.shape[1])], axis=1), unit  # columns named by their numbers
+    if given:
+        return table.set_axis([str(i + 1) for i in range(table.shape[1])], axis=1), unit  # columns named by their numbers
     return table.set_axis(guess_columns(table, where), axis=1), unit

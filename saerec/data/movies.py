@@ -57,7 +57,7 @@ def movie_frame(
     title = title.where(title != "", own)
     return pd.DataFrame({"movie_id": ids, "title": title.to_numpy(), "year": title_year(title).array, "genres": genres.to_numpy()})
 
-# %% ../../nbs/data/movies.ipynb #47d80b69
+# %% ../../nbs/data/movies.ipynb #51aced55
 GENRES_100K = ("unknown Action Adventure Animation Children's Comedy Crime Documentary Drama Fantasy Film-Noir Horror Musical "
                "Mystery Romance Sci-Fi Thriller War Western").split()
 
@@ -69,14 +69,16 @@ def read_movies(
     special = {"u.item": "|", "movies.dat": "::", "movie_titles.csv": ",", "movie_titles.txt": ","}.get(path.name.lower())
     if special is None or special == "," and not re.match(rb"\s*[0-9]+,([0-9]{4}|NULL),", file_bytes(path)[:100]):
         table = read_table(path)
-        if not has_header(table.iloc[0].tolist(), {}): raise InputError(f"{where}: a file of movies needs a header with movie and title.")
+        if not has_header(table.iloc[0].tolist(), {}):
+            raise InputError(f"{where}: a file of movies needs a header with movie and title.")
         return take_header(table, where)
 
     rows = []
     for n, line in enumerate(decode(file_bytes(path)).split("\n"), 1):
         if not line.strip(): continue
         f = line.split(special)
-        if len(f) < 3 or not f[0].strip().isdigit(): raise InputError(f"{where}, line {n}: a movie needs an id, a title and genres between {special!r}.")
+        if len(f) < 3 or not f[0].strip().isdigit():
+            raise InputError(f"{where}, line {n}: a movie needs an id, a title and genres between {special!r}.")
         flags = "|".join(g for g, on in zip(GENRES_100K, f[5:], strict=False) if on.strip() == "1")
         rows.append({"|": (f[0], f[1], "", flags), "::": (f[0], "::".join(f[1:-1]), "", f[-1].strip()), ",": (f[0], ",".join(f[2:]), f[1], "")}[special])
     return pd.DataFrame(rows, columns=["movie", "title", "year", "genres"]).astype("str")

@@ -34,7 +34,7 @@ from ..files import file_bytes, plain_errors
 # %% auto #0
 __all__ = ['ReadOptions', 'ratings_from_frame', 'read_ratings']
 
-# %% ../../nbs/data/reading.ipynb #c1e6544e
+# %% ../../nbs/data/reading.ipynb #1296a2eb
 @dataclass(frozen=True)
 class ReadOptions:
     "What the user says about a table of ratings. Raises `InputError` for what cannot be said."
@@ -44,11 +44,14 @@ class ReadOptions:
     duplicates: str = "refuse"  # which rating of a pair counts: "latest", "first" or "mean"
 
     def __post_init__(self) -> None:
-        if self.duplicates not in DUPLICATES: raise InputError(f"duplicates={self.duplicates!r}: there are {', '.join(DUPLICATES)}.")
-        if isinstance(self.unrated, str) and self.unrated.strip(): raise InputError(f"unrated={self.unrated!r}: give a number, or '' for empty cells.")
-        if self.scale is not None and len(self.scale) != 2: raise InputError(f"scale={self.scale!r}: give the lowest and the best rating, such as (1, 10).")
+        if self.duplicates not in DUPLICATES:
+            raise InputError(f"duplicates={self.duplicates!r}: there are {', '.join(DUPLICATES)}.")
+        if isinstance(self.unrated, str) and self.unrated.strip():
+            raise InputError(f"unrated={self.unrated!r}: give a number, or '' for empty cells.")
+        if self.scale is not None and len(self.scale) != 2:
+            raise InputError(f"scale={self.scale!r}: give the lowest and the best rating, such as (1, 10).")
 
-# %% ../../nbs/data/reading.ipynb #5070fac0
+# %% ../../nbs/data/reading.ipynb #d1e1d120
 def _check_left_over(df: pd.DataFrame, cols: Mapping[str, list[pd.Series]], where: str) -> None:
     "Raises `InputError` if a column of unknown name may hold the ratings."
     used = {c.name for found in cols.values() for c in found}
@@ -57,20 +60,24 @@ def _check_left_over(df: pd.DataFrame, cols: Mapping[str, list[pd.Series]], wher
         if name in used or plain in ("", "index", "id", "row") or plain.startswith("unnamed"): continue
         if pd.to_numeric(df[name], errors="coerce").notna().all():
             have = ", ".join(map(str, df.columns))
-            raise InputError(f"{where}: no column for the rating (columns found: {have}); say which it is with --columns rating={name}, "
+            raise InputError(f"{where}: no column for the rating (columns found: {have}); say which it is with "
+                             f"--columns rating={name}, "
                              "or --columns rating= if there is none.")
 
-# %% ../../nbs/data/reading.ipynb #d6efa5b1
+# %% ../../nbs/data/reading.ipynb #48c24698
 def _movie_column(cols: Mapping[str, list[pd.Series]]) -> pd.Series:
     "The ids of movies; with the year where a text alone would mix two movies."
     movie, year = cols["movie"][0], cols.get("year", [None])[0]
-    if year is None or not isinstance(movie.dtype, pd.StringDtype | pd.CategoricalDtype) and movie.dtype != object: return movie
+    if year is None or not isinstance(movie.dtype, pd.StringDtype | pd.CategoricalDtype) and movie.dtype != object:
+        return movie
     named = movie.name in {c.name for c in cols.get("title", [])}  # a table that has nothing but titles
     if movie.isna().any() or not named and constant_within(pd.factorize(movie)[0], year) is not None: return movie
     return complete_titles(movie.astype("str"), year)
 
-# %% ../../nbs/data/reading.ipynb #bb1a5247
-def _known_movies(cols: Mapping[str, list[pd.Series]], user: np.ndarray, movie: np.ndarray, ids: pd.Index) -> tuple[pd.DataFrame | None, str]:
+# %% ../../nbs/data/reading.ipynb #d896cb61
+def _known_movies(
+    cols: Mapping[str, list[pd.Series]], user: np.ndarray, movie: np.ndarray, ids: pd.Index,
+) -> tuple[pd.DataFrame | None, str]:
     "Titles, years and genres out of the table of ratings; None if it has none. And a note, or an empty text."
     title, note = choose_title(user, movie, cols["title"]) if "title" in cols else (None, "")
     text = ids.dtype != np.int64
@@ -80,7 +87,7 @@ def _known_movies(cols: Mapping[str, list[pd.Series]], user: np.ndarray, movie: 
         if role in cols and (said := constant_within(movie, cols[role][0])) is not None: out[role] = said
     return out[out.title != ""], note
 
-# %% ../../nbs/data/reading.ipynb #dc82a70b
+# %% ../../nbs/data/reading.ipynb #741551a4
 def ratings_from_frame(
     df: pd.DataFrame,  # columns user and movie, and maybe rating, timestamp, title, year, genres, or well-known spellings
     movies: pd.DataFrame | None = None,  # columns movie, title[, year][, genres]; None: titles from `df`, else made from ids
@@ -96,7 +103,8 @@ def _from_frame(df: pd.DataFrame, movies: pd.DataFrame | None, where: str, unit:
     if not df.index.is_unique or isinstance(df.index, pd.MultiIndex): df = df.reset_index(drop=True)
     cols = assign_roles(df, {k: v for k, v in o.columns.items() if v}, where)
     if o.columns.get("rating") == "": cols.pop("rating", None)
-    if not len(df): raise InputError(f"{where}: it holds no ratings; at least the columns user, movie and one {unit} are needed.")
+    if not len(df):
+        raise InputError(f"{where}: it holds no ratings; at least the columns user, movie and one {unit} are needed.")
 
     if "rating" in cols: value, keep, notes = read_values(cols["rating"][0], o.unrated, o.scale, where, unit)
     else:
@@ -118,17 +126,16 @@ def _from_frame(df: pd.DataFrame, movies: pd.DataFrame | None, where: str, unit:
     return Ratings(**cells, users=pd.DataFrame({"user_id": users}), movies=movie_frame(ids, found, where), name=where,
                    notes=tuple(notes), scale=o.scale)
 
-# %% ../../nbs/data/reading.ipynb #7f4b2b05
+# %% ../../nbs/data/reading.ipynb #345c3964
 def _is_plain(block: bytes) -> bool:
-    "Whether text holds no number that pyarrow takes for another one than a person would: no 0x1F, no quotes, no leading zeros."
-    if any(c in block for c in (b"x", b"X", b'"', b"-0", b"+")): return False
+    "Whether text is nothing but numbers, of which none is another one to pyarrow than to a person: no 0x1F, no quotes, no leading zeros."
+    if block.translate(None, b"0123456789.,;:\t\r\n- ") or b"-" in block and b"-0" in block: return False
     a = np.frombuffer(block, np.uint8)
-    if len(a) < 3: return True
     leading = a[1:-1] == ord("0")  # a zero ...
     leading &= a[2:] - np.uint8(ord("0")) < 10  # with a digit behind it ...
     before = a[:-2]
-    starts = before < ord("-")  # and the beginning of a cell before it: a comma, a tab or a line end
-    starts |= before >= ord(":")
+    starts = before < ord("-")  # and the beginning of a cell before it: a blank, a comma, a tab or a line end, ...
+    starts |= before >= ord(":")  # a colon or semicolon
     leading &= starts
     return not leading.any()
 
@@ -141,7 +148,8 @@ def _plain_layout(first: str) -> tuple[str, list[str], bool] | None:
         roles = ["user", "movie", "rating", "timestamp"][:len(cells)]
         return (":", [o for role in roles for o in (role, "")][:-1], False) if sep == "::" else (sep, roles, False)
     known = {place: role for role, found in known_columns(cells).items() if len(found) == 1 for _, place in found}
-    if sorted(set(known.values()) - {"timestamp"}) != ["movie", "rating", "user"] or len(known) < len(cells) or sep == "::": return None
+    if sorted(set(known.values()) - {"timestamp"}) != ["movie", "rating", "user"] or len(known) < len(cells) or sep == "::":
+        return None
     return sep, [known[i] for i in range(len(cells))], True
 
 def _plain_table(
@@ -157,20 +165,24 @@ def _plain_table(
         if layout is None: return None
         sep, roles, header = layout
         if not header: f.seek(0)
-        while block := f.read(1 << 24):
-            if not _is_plain(block): return None
+        last = b"\n"
+        while block := f.read(1 << 19):  # small enough for the processor's cache
+            if not _is_plain(last + block): return None
+            last = block[-2:]
 
     names = [role or f"empty{i}" for i, role in enumerate(roles)]
     types = {"user": pa.int64(), "movie": pa.int64(), "rating": pa.float32(), "timestamp": pa.int64()}
     with pa.memory_map(str(path)) if unpacked is None else pa.BufferReader(unpacked) as source:
-        try: table = arrow_csv.read_csv(source, arrow_csv.ReadOptions(column_names=names, skip_rows=int(header), block_size=1 << 22), arrow_csv.ParseOptions(delimiter=sep),
-                                        arrow_csv.ConvertOptions(column_types=types, null_values=[], strings_can_be_null=False, include_columns=[o for o in roles if o]))
+        how = arrow_csv.ReadOptions(column_names=names, skip_rows=int(header), block_size=1 << 22)
+        what = arrow_csv.ConvertOptions(column_types=types, null_values=[], strings_can_be_null=False,
+                                        include_columns=[role for role in roles if role])
+        try: table = arrow_csv.read_csv(source, how, arrow_csv.ParseOptions(delimiter=sep), what)
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError): return None
     columns = dict(zip(table.column_names, table.columns, strict=True))
     del table  # so that each column is given back once it is copied out
     return pd.DataFrame({c: columns.pop(c).to_numpy() for c in list(columns)}, copy=False)
 
-# %% ../../nbs/data/reading.ipynb #ef477740
+# %% ../../nbs/data/reading.ipynb #96960824
 def read_ratings(
     source: pd.DataFrame | str | os.PathLike[str],  # frame, or path of a table (text, JSON, Excel, Parquet), a folder or a zip
     movies: pd.DataFrame | None = None,  # titles for a single file or frame: columns movie, title[, year][, genres]
@@ -202,7 +214,9 @@ def _find(path: Path, where: str) -> tuple[list[Any], Any]:
     if not path.exists(): raise FileNotFoundError
     if path.is_file() and path.suffix.lower() != ".zip": return [path], None
     paths, beside = find_ratings(path if path.is_dir() else zipfile.Path(path), where)
-    if not paths: raise InputError(f"{where}: no ratings in it; a folder or zip holds ratings.csv, ratings.dat, u.data, ratings.parquet or the like, or one table alone. Give the file that has them.")
+    if not paths:
+        raise InputError(f"{where}: no ratings in it; a folder or zip holds ratings.csv, ratings.dat, u.data, "
+                         f"ratings.parquet or the like, or one table alone. Give the file that has them.")
     return paths, beside
 
 def _read_files(paths: list[Any], movies: pd.DataFrame | None, where: str, options: dict[str, Any]) -> Ratings:
@@ -210,6 +224,7 @@ def _read_files(paths: list[Any], movies: pd.DataFrame | None, where: str, optio
     if len(paths) == 1 and not options["columns"] and (plain := _plain_table(paths[0])) is not None:
         with suppress(InputError): return ratings_from_frame(plain, movies, where, "line", **options)  # a fault is found again, with its line
         del plain
-    tables = [read_rating_table(p, where if len(paths) == 1 else f"{where.rpartition('/')[0]}/{p.name}", options["columns"]) for p in paths]
+    at = [where] if len(paths) == 1 else [f"{where.rpartition('/')[0]}/{p.name}" for p in paths]
+    tables = [read_rating_table(p, place, options["columns"]) for p, place in zip(paths, at, strict=True)]
     df = tables[0][0] if len(tables) == 1 else pd.concat([t for t, _ in tables], ignore_index=True)
     return ratings_from_frame(df, movies, where, tables[0][1], **options)

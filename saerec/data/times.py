@@ -15,9 +15,11 @@ import pandas as pd
 # %% auto #0
 __all__ = ['to_seconds']
 
-# %% ../../nbs/data/times.ipynb #dc50338c
-_UNITS = (("seconds", 1, 1e11), ("milliseconds", 10**3, 1e14), ("microseconds", 10**6, 1e17), ("nanoseconds", 10**9, 2.0**63))  # of a second; below
-_CALENDAR = {4: ("%Y", "years"), 8: ("%Y%m%d", "days written as yyyymmdd"), 14: ("%Y%m%d%H%M%S", "times written as yyyymmddhhmmss")}  # by digits
+# %% ../../nbs/data/times.ipynb #67c75c6c
+_UNITS = (("seconds", 1, 1e11), ("milliseconds", 10**3, 1e14), ("microseconds", 10**6, 1e17),
+          ("nanoseconds", 10**9, 2.0**63))  # how many make a second; numbers in it are below this
+_CALENDAR = {4: ("%Y", "years"), 8: ("%Y%m%d", "days written as yyyymmdd"),  # by the number of digits
+             14: ("%Y%m%d%H%M%S", "times written as yyyymmddhhmmss")}
 
 def _unit(n: float) -> int:
     "Which of `_UNITS` a number is in."
@@ -33,11 +35,13 @@ def _numbers_to_seconds(
     if low >= 0 and digits == len(str(int(low))) and digits in _CALENDAR:
         form, said = _CALENDAR[digits]
         days = pd.to_datetime(pd.Series(n).astype(np.int64).astype("str"), format=form, errors="coerce")
-        if days.notna().all() and days.dt.year.between(1900, 2100).all(): return _whole_seconds(days), f"times are taken as {said}."
+        if days.notna().all() and days.dt.year.between(1900, 2100).all():
+            return _whole_seconds(days), f"times are taken as {said}."
 
     i = _unit(max(abs(low), abs(high)))
     if i == len(_UNITS): return None, "a time is too large to be one: times are left out."
-    if 1e8 < abs(low) and _unit(low) != i: return None, f"times are partly {_UNITS[_unit(low)][0]}, partly {_UNITS[i][0]}: times are left out."
+    if 1e8 < abs(low) and _unit(low) != i:
+        return None, f"times are partly {_UNITS[_unit(low)][0]}, partly {_UNITS[i][0]}: times are left out."
     unit, a_second, _ = _UNITS[i]
     if i == 0: return (n if n.dtype == np.int64 else np.floor(n).astype(np.int64)), ""
     return np.floor_divide(n, a_second).astype(np.int64), f"times are taken as {unit} since 1970."
@@ -89,7 +93,7 @@ def _texts_to_seconds(
         return None, f"{unit} {t.index[i]} has {t.iloc[i][:40]!r}, which is no time that is understood: times are left out."
     return _whole_seconds(found)[code], note
 
-# %% ../../nbs/data/times.ipynb #afcdb8a3
+# %% ../../nbs/data/times.ipynb #bb5a813a
 def to_seconds(
     t: pd.Series,  # of any type; the index numbers the rows of the source
     unit: str = "row",  # what the index counts
@@ -103,6 +107,8 @@ def to_seconds(
 
         if pd.api.types.is_datetime64_any_dtype(t.dtype): return _whole_seconds(t), ""
         if t.dtype == object and all(isinstance(v, int | float | np.number) for v in t): t = pd.to_numeric(t)
-        if pd.api.types.is_numeric_dtype(t.dtype): return _numbers_to_seconds(t.to_numpy(dtype=np.int64 if t.dtype.kind == "i" else np.float64))
+        kind = np.int64 if t.dtype.kind == "i" else np.float64
+        if pd.api.types.is_numeric_dtype(t.dtype): return _numbers_to_seconds(t.to_numpy(dtype=kind))
         return _texts_to_seconds(t.astype("str"), unit)
-    except Exception as e: return None, f"the times are of a kind that is not understood ({type(e).__name__}): times are left out."
+    except Exception as e:
+        return None, f"the times are of a kind that is not understood ({type(e).__name__}): times are left out."
