@@ -135,13 +135,13 @@ def _find_delimiter(
     best = max(widths, key=even)
     return best, max(widths[best])
 
-# %% ../nbs/base/files.ipynb #57bc59b5
+# %% ../nbs/base/files.ipynb #7a349262
 def _parse(text: str, delimiter: str, width: int, quotes: bool, rows: int | None = None) -> pd.DataFrame:
     "Cells as texts; blank lines are rows of empty cells."
     if delimiter == "::": text, delimiter = text.replace("::", "\x1f"), "\x1f"  # pandas' fast parser takes one character
-    quoting = csv.QUOTE_MINIMAL if quotes else csv.QUOTE_NONE
     return pd.read_csv(io.StringIO(text), sep=delimiter, header=None, names=range(width), index_col=False, nrows=rows,
-                       dtype="str", keep_default_na=False, skip_blank_lines=False, quoting=quoting)
+                       dtype="str", keep_default_na=False, skip_blank_lines=False,
+                       quoting=csv.QUOTE_MINIMAL if quotes else csv.QUOTE_NONE)
 
 def _lines(table: pd.DataFrame, quotes: bool) -> np.ndarray:
     "The line on which each row begins, from 1; one more than there are rows, for the line after the last."
