@@ -5,7 +5,6 @@ import bz2
 import contextlib
 import io
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
