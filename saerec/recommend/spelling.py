@@ -114,7 +114,7 @@ class Title:
     @property
     def loose(self) -> list[str]:
         "Forms in which blanks and ways of writing a number do not count, and in the second not the article either."
-        return list(dict.fromkeys((_loose(_spoken(self.name)), _loose(self.bare))))
+        return list(dict.fromkeys(map(_loose, {_spoken(self.name): 0, self.bare: 0})))
 
     @property
     def others(self) -> list[Title]:
