@@ -85,7 +85,9 @@ _ALSO = re.compile(r"^\s*a\.?k\.?a\.?:?\s+", re.IGNORECASE)
 
 class Title:
     "A title, as in the data or as typed, in the forms by which it is compared; 1,000 characters of it count."
-    def __init__(self, text: str):
+    def __init__(self,
+        text: str,  # with or without year
+    ):
         self.name, self.year = " ".join(text[:1000].translate(_APOSTROPHES).split()), None
         self.brackets: list[str] = []  # what stands in brackets behind the name, but for the year
         while self.name.endswith(")") and (start := self._opening()) > 0:
