@@ -175,7 +175,7 @@ def _zero_diagonal_weights(
     users, movies, n = np.flatnonzero(x.multiply(x).sum(1)), np.flatnonzero(square), x.shape[1]
     announce_memory(
         f"A movies x movies matrix of {n:,} movies", 16 * len(movies)**2 + 4 * n**2,
-        "keep fewer movies (min_ratings in filter, or split_users), or use ItemKNN or a network, "
+        "keep fewer movies (Ratings.only_movies), or use ItemKNN or a network, "
         "whose memory follows the number of ratings")
 
     p = _regularized_inverse(x[users][:, movies], regularization + dropout / (1 - dropout) * square[movies])
