@@ -104,6 +104,7 @@ def _held_out(
     def split(r: Ratings, seed: int) -> Split: return split_users(r.likes(), n, n, dislikes=dislikes, seed=seed)
     return EvaluationProtocol(name, data, "ranking", seeds, split, about)
 
+# %% ../../nbs/evaluate/protocols.ipynb #c158e57c
 def _likes_and_stars(
     name: str,
     data: str,  # "bundled", or an edition
@@ -116,6 +117,7 @@ def _likes_and_stars(
     return (EvaluationProtocol(name, data, "likes", seeds, of_likes, f"{about}; {_RATED}"),
             EvaluationProtocol(f"{name}-stars", data, "stars", seeds, split, f"{about}; {_STARS}"))
 
+# %% ../../nbs/evaluate/protocols.ipynb #9ea568ce
 def _fold(k: int) -> Callable[[Ratings, int], Split]:
     "The split by the published fold `k`."
     return lambda r, seed: split_fold(r, k, seed=seed)
