@@ -321,6 +321,7 @@ def test_wild_parquet(df: pd.DataFrame) -> None:
 # --- what is written is read back ---
 
 stars = st.sampled_from([i / 2 for i in range(1, 11)]) | st.floats(-1e6, 1e6, width=32, allow_subnormal=False)
+ANY = (-1e6, 1e6)  # a stated scale: then no value is asked about
 int_ids = st.integers(-2**62, 2**62) | st.integers(1, 20)
 text_ids = st.text("abcéÅ日0 -", max_size=4).map(lambda s: "u" + s.strip())
 plain = st.characters(exclude_categories=["C", "Z"]) | st.sampled_from(" ,;\"'()0129")
@@ -338,7 +339,7 @@ def tables(draw, ids: st.SearchStrategy = int_ids | text_ids, values: st.SearchS
     cells = draw(st.lists(pairs, min_size=1, max_size=12, unique=True))
     df = pd.DataFrame(cells, columns=["user", "movie"]).assign(rating=[draw(values) for _ in cells])
     if not draw(st.booleans()): return df
-    seconds = [draw(st.integers(-10**9, 4 * 10**9)) for _ in cells]
+    seconds = [draw(st.integers(3 * 10**8, 4 * 10**9)) for _ in cells]
     return df.assign(timestamp=np.array(seconds, dtype=np.int64))
 
 
@@ -372,9 +373,9 @@ def write_files(tmp: Path, files: dict[str, bytes], zipped: bool) -> Path:
 @given(df=tables())
 @tries
 def test_frames_are_read(df: pd.DataFrame) -> None:
-    check_same(ratings_from_frame(df), df)
+    check_same(ratings_from_frame(df, scale=ANY), df)
     other = {"user": "userId", "movie": "Item_ID", "rating": " stars", "timestamp": "ts"}
-    check_same(ratings_from_frame(df.rename(columns=other)), df)
+    check_same(ratings_from_frame(df.rename(columns=other), scale=ANY), df)
 
 
 SEPARATORS, ENDS = st.sampled_from([",", ";", "\t", "::", "|"]), st.sampled_from(["\n", "\r\n", "\r"])
@@ -394,7 +395,7 @@ def test_text_with_header(df: pd.DataFrame, sep: str, end: str, blank: str, bom:
     with tempfile.TemporaryDirectory() as tmp:
         path = Path(tmp) / "r.txt"
         path.write_bytes(end.join(lines).encode("utf-8-sig" if bom else "utf-8"))
-        check_same(read_ratings(path), df)
+        check_same(read_ratings(path, scale=ANY), df)
 
 
 @given(df=tables(ids=int_ids), sep=st.sampled_from([",", ";", "\t", "::"]), end=st.sampled_from(["\n", "\r\n", "\r"]))
@@ -404,7 +405,7 @@ def test_text_without_header(df: pd.DataFrame, sep: str, end: str) -> None:
         path = Path(tmp) / "r.dat"
         text = table_text(df.assign(rating=df.rating.map(lambda v: f"{v:.6f}")), sep, header=False, end=end)
         path.write_bytes(text.encode())
-        check_same(read_ratings(path), df.assign(rating=df.rating.map(lambda v: float(f"{v:.6f}"))))
+        check_same(read_ratings(path, scale=ANY), df.assign(rating=df.rating.map(lambda v: float(f"{v:.6f}"))))
 
 
 @given(df=tables(), kind=st.sampled_from(["r.parquet", "r.pq", "ml", "ml.zip"]))
@@ -414,13 +415,11 @@ def test_parquet(df: pd.DataFrame, kind: str) -> None:
         data, path = parquet_bytes(df), Path(tmp) / kind
         if kind.startswith("ml"): path = write_files(Path(tmp), {"ratings.parquet": data}, kind == "ml.zip")
         else: path.write_bytes(data)
-        check_same(read_ratings(path), df)
+        check_same(read_ratings(path, scale=ANY), df)
 
 
-def is_utf8(data: bytes) -> bool:
-    try: data.decode("utf-8")
-    except UnicodeDecodeError: return False
-    return True
+LATIN = ["Misérables, Les (1995)", "Cité des enfants perdus, La (1995)", "Männer (1985)", "Y tu mamá también (2001)",
+         "Å leve (1998)"]
 
 
 def titles_csv(names: dict) -> str:
@@ -466,9 +465,7 @@ def test_movielens_layouts(df: pd.DataFrame, names: list[str], zipped: bool, lay
 
     (ratings_file, movies_file), write, allowed = EDITIONS[layout]
     known = dict(zip(sorted(df.movie.unique().tolist()), names, strict=False))
-    if latin: known = {i: t.encode("latin-1", "ignore").decode("latin-1") for i, t in known.items()}
-    # "Ã©" in latin-1 is "é" in UTF-8: nobody can tell
-    if latin and is_utf8("".join(known.values()).encode("latin-1")): latin = False
+    if latin: known = {i: LATIN[len(t) % len(LATIN)] for i, t in known.items()}
     known = {i: allowed(t) for i, t in known.items()}
 
     ratings, movies = write(df, known)
@@ -511,8 +508,7 @@ def test_lines_longer_than_the_first() -> None:
     ("user,movie,rating\n\n1,1,3\n\n1,2,3,4\n", 5),
     ("user,movie,rating\n\n1,1,3,4\n", 3),
     ("user::movie::rating\n1::1::3\n\n1::2::x\n", 4),
-    ("user,movie,rating\n1,1,3\n,2,3\n", 3),
-    ("user,movie,rating,ts\n1,1,3,5\n \n1,2,3,soon\n", 4)])
+    ("user,movie,rating\n1,1,3\n,2,3\n", 3)])
 def test_a_fault_is_found_at_its_line(text: str, line: int, tmp_path: Path) -> None:
     "Counted as an editor counts, whatever was skipped before."
     (path := tmp_path / "r.csv").write_bytes(text.encode())
