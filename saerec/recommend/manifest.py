@@ -153,7 +153,7 @@ class CalibrationEntry(Part):
 class Manifest(Part):
     "What `recommender.json` says."
     model_config = ConfigDict(extra="allow")
-    format: Literal[1, 2, 3]  # 1: a network ranks; 2: an ensemble may; 3: sizes and hashes of files
+    format: Literal[1, 2, 3, 4]  # 1: a network ranks; 2: an ensemble may; 3: sizes and hashes of files; 4: no likes are predicted
     saerec: str  # version that wrote it
     threshold: float  # the rating from which one is a like
     scale: Annotated[list[float], Field(min_length=2, max_length=2)]  # lowest and highest rating
@@ -210,8 +210,8 @@ def parse_manifest(
     if not isinstance(info, dict): raise ValueError("it is no JSON object")
 
     version = info.get("format")
-    if type(version) is not int or version not in (1, 2, 3):
-        raise ValueError(f"it was written in format {str(version)[:20]!r}, and this version of saerec reads 1, 2 and 3; "
+    if type(version) is not int or version not in (1, 2, 3, 4):
+        raise ValueError(f"it was written in format {str(version)[:20]!r}, and this version of saerec reads 1, 2, 3 and 4; "
                          f"install the saerec that wrote it ({str(info.get('saerec'))[:20]!r})")
     if (version >= 3 or "checksum" in info) and info.get("checksum") != checksum(info):
         raise ValueError("it was altered, its checksum is not that of what it says")
