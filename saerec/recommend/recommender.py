@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -75,7 +74,8 @@ class Recommender:
         known: Ratings | None = None,  # the ratings of known users, for `recommend(user_id)`
     ):
         self.ranker, self.liker, self.rank_codes, self.info, self.known = ranker, liker and liker.eval(), rank_codes, info, known
-        self.movies, self.titles = movies, Titles(movies)
+        popularity = None if known is None else np.bincount(known.movie, minlength=len(movies))
+        self.movies, self.titles = movies, Titles(movies, popularity)
         c = info.get("calibration") or {}  # models saved before there was one have none
         self.calibration = Calibration(c.get("kind", "none"), tuple(c.get("x", ())), tuple(c.get("y", ())))
         self.recorders: dict[str, Recorder] = {}
@@ -359,10 +359,9 @@ def in_model_terms(
 def _code_of(rec: Recommender, movie_id: Any, title: str) -> int:
     "A movie of a table in the model, by its id or else by its title; -1 if it is not known."
     if (code := rec.titles.ids.get(str(movie_id), -1)) >= 0: return code
-    for name in dict.fromkeys([title, movie_id]):
-        with suppress(InputError):
-            if isinstance(name, str): return rec.titles.find(name)
-    return -1
+    names = [name for name in dict.fromkeys([title, movie_id]) if isinstance(name, str)]
+    codes, _ = rec.titles.match(names)
+    return codes[0] if len(codes) == 1 else -1
 
 def _on_scale(rec: Recommender, r: Ratings) -> np.ndarray:  # float32 [n]; NaN: not liked, where the model reads likes alone
     "The marks of a table on the scale of the model. Raises `InputError` for one off it."
