@@ -35,9 +35,9 @@ from .train import alone, trainer
 
 # %% auto #0
 __all__ = ['EXAMPLE', 'LEFT', 'RIGHT', 'VERBS', 'parser', 'get_data', 'parse_rating', 'show', 'to_json', 'to_stderr', 'opened',
-           'columns_of', 'report_parts', 'example_person', 'next_command', 'training_folder', 'training_room',
-           'check_place', 'run_train', 'run_protocol', 'run_evaluate', 'person_of', 'parse_years', 'run_recommend',
-           'run_similar', 'run_explain', 'run_serve', 'run_export', 'run_download', 'main']
+           'example_person', 'next_command', 'training_folder', 'training_room', 'check_place', 'run_train',
+           'run_protocol', 'run_evaluate', 'person_of', 'parse_years', 'run_recommend', 'run_similar', 'run_explain',
+           'run_serve', 'run_export', 'run_download', 'main']
 
 # %% ../nbs/06_cli.ipynb #a652cc6f
 def parser() -> argparse.ArgumentParser:
@@ -168,14 +168,14 @@ def opened(
     n = max(about["finals"])
     return f"Each test part was opened {'once' if n == 1 else f'{n} times'}."
 
-def columns_of(
+def _columns_of(
     table: pd.DataFrame,
     *names: str,  # columns that are wanted
 ) -> pd.DataFrame:
     "Those of the columns that there are: not every model predicts likes, and not every metric is defined."
     return table[[k for k in names if k in table]]
 
-def report_parts(
+def _report_parts(
     rec: Recommender,
 ) -> list[str]:  # paragraphs
     "The test figures beside the baselines, and what is left out."
@@ -184,7 +184,7 @@ def report_parts(
     if len(table):
         many = rec.info["n_held"]
         on = ("MSE and AUC: held-out ratings; " if "MSE" in table else "") + f"NDCG: {many} held-out user{'s' * (many != 1)}, new to the model."
-        parts.append(f"Test, beside the baselines. {on} {opened(rec.info['report_about'])}\n{show(columns_of(table, *LEFT, *RIGHT))}")
+        parts.append(f"Test, beside the baselines. {on} {opened(rec.info['report_about'])}\n{show(_columns_of(table, *LEFT, *RIGHT))}")
     return [*parts, "\n".join(verdict(table))]
 
 # %% ../nbs/06_cli.ipynb #b4e2d6f8
@@ -263,8 +263,8 @@ def run_train(args: argparse.Namespace) -> tuple[dict[str, Any], str]:  # for --
     table, seconds = rec.report, time.perf_counter() - start
     names = {"likes": "like / not-like on rated cells (mean squared error)", "ranking": "ranking over the whole catalogue (mean squared error over all cells)", "multinomial": "ranking by a softmax over the catalogue (negative log likelihood)"}
     parts = [f"{r!r}", *(f"Losses: {names[k]}; best epoch {rec.recorders[k].best_epoch}\n{show(f, 'epoch')}" for k, f in losses.items()),
-             *report_parts(rec),
-             f"Ten {things(rec.movies)} for somebody who rated " + ", ".join(f"{t} {s:g}" for t, s in person.items()) + f":\n{show(columns_of(top, 'title', 'score', 'p_like', 'because'), 'rank')}",
+             *_report_parts(rec),
+             f"Ten {things(rec.movies)} for somebody who rated " + ", ".join(f"{t} {s:g}" for t, s in person.items()) + f":\n{show(_columns_of(top, 'title', 'score', 'p_like', 'because'), 'rank')}",
              f"Saved in {out}{os.sep} after {seconds:.0f} seconds. Next: {next_command(rec, out, person)}"]
     return {"model": str(out), "data": rec.info["data"], "seed": args.seed, "test_loss": float(table.MSE.iloc[0]) if "MSE" in table else None, "report": table, "verdict": verdict(table), "losses": losses,
             "best_epochs": rec.info["epochs"], "person": person, "recommendations": top, "seconds": round(seconds, 1)}, "\n\n".join(parts)
@@ -333,7 +333,7 @@ def run_recommend(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     person, own = person_of(args, rec)
     top = rec.recommend(person, n=args.n, genres=args.genre, years=parse_years(args.years), exclude=args.exclude, diversity=args.diversity)
     of_file = {} if own is None else {"file": {"layout": own.layout, "found": len(own.found), "not_found": own.missing, "left_out": own.skipped}}
-    return {"model": args.model, "recommendations": top, "about": top.attrs["about"]} | of_file, "\n\n".join([show(columns_of(top, "title", "genres", "score", "p_like", "because"), "rank"), top.attrs["about"], *([str(own)] if own else [])])
+    return {"model": args.model, "recommendations": top, "about": top.attrs["about"]} | of_file, "\n\n".join([show(_columns_of(top, "title", "genres", "score", "p_like", "because"), "rank"), top.attrs["about"], *([str(own)] if own else [])])
 
 # %% ../nbs/06_cli.ipynb #010d79cb
 def run_similar(args: argparse.Namespace) -> tuple[dict[str, Any], str]:

@@ -2,13 +2,13 @@
 from ..lazy import front_door
 
 __getattr__, __all__ = front_door(__name__, {
-    "recommender": "Recommender column_major_decoder explain in_model_terms left_out plot_explanation "
-                   "recommend_many similar things",
+    "recommender": "Recommender column_major_decoder explain left_out plot_explanation similar",
     "spelling": "plain_title",
     "titles": "TitleWarning Titles",
     "own": "OwnRatings own_ratings",
-    "filters": "FEW_LIKES allowed_movies diversify genre_masks",
-    "training": "SAE TrainingPlan choose_ranker fit_baselines fit_network fit_ranker fit_recommender held_out_users "
+    "filters": "FEW_LIKES allowed_movies diversify genre_masks things",
+    "many": "recommend_many",
+    "training": "SAE TrainingPlan choose_ranker fit_baselines fit_ranker fit_recommender held_out_users "
                 "make_splits measure plan_training report settings_for_many verdict",
     "artefact": "load save",
     "card": "model_card",

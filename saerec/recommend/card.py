@@ -12,16 +12,16 @@ from typing import Any
 
 import pandas as pd
 
-from .filters import FEW_LIKES
-from .recommender import Recommender, things
+from .filters import FEW_LIKES, things
+from .recommender import Recommender
 from .training import verdict
 from ..stack import RankStack
 
 # %% auto #0
-__all__ = ['markdown_table', 'model_card']
+__all__ = ['model_card']
 
 # %% ../../nbs/recommend/card.ipynb #de1898e1
-def markdown_table(
+def _markdown(
     frame: pd.DataFrame,  # numbers and texts
     first: str,  # heading of the index
 ) -> str:
@@ -54,11 +54,11 @@ def _measured(rec: Recommender) -> list[str]:
     on.append(f"NDCG and Recall: users of whom nothing was in training, the whole catalogue ranked, {about['ranking']}.")
     opened = max(about["finals"])
     on.append(f"Epochs were chosen on validation; each test part was opened {opened} time{'s' * (opened != 1)}.")
-    parts = [f"## Measured\n\n{' '.join(on)}\n\n{markdown_table(rec.report, 'model')}"]
+    parts = [f"## Measured\n\n{' '.join(on)}\n\n{_markdown(rec.report, 'model')}"]
     if about.get("differences"):
         d = pd.DataFrame(about["differences"], columns=["baseline", "metric", "difference", "low", "high", "result"])
         parts.append("Differences from the baselines, with 95% intervals over users (paired bootstrap):\n\n"
-                     + markdown_table(d.set_index("baseline"), "baseline"))
+                     + _markdown(d.set_index("baseline"), "baseline"))
     return [*parts, reasons]
 
 # %% ../../nbs/recommend/card.ipynb #5362adc2

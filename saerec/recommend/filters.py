@@ -18,7 +18,14 @@ from ..data import InputError
 from .titles import Titles
 
 # %% auto #0
-__all__ = ['FEW_LIKES', 'diversify', 'genre_masks', 'allowed_movies']
+__all__ = ['FEW_LIKES', 'things', 'diversify', 'genre_masks', 'allowed_movies']
+
+# %% ../../nbs/recommend/filters.ipynb #32c8b067
+def things(
+    movies: pd.DataFrame,  # `title`, `year`
+) -> str:  # "films" or "items"
+    "What a catalogue holds: films, if a title looks like that of one."
+    return "films" if movies.year.notna().any() else "items"
 
 # %% ../../nbs/recommend/filters.ipynb #28ed3bd7
 FEW_LIKES = 4  # the fewest likes that a held-out person is shown: 4 of 5

@@ -21,18 +21,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..evaluate.calibration import Calibration
-from ..data import Batch, InputError, Ratings, default_threshold, ratings_from_frame, to_batch
-from ..evaluate import rows_at_once, top_k
+from ..data import Batch, InputError, Ratings, to_batch
+from ..evaluate import top_k
 from ..model import StackedAutoencoder
 from ..plots import figure
-from .filters import FEW_LIKES, allowed_movies, diversify, genre_masks
+from .filters import FEW_LIKES, allowed_movies, diversify, genre_masks, things
 from .titles import Titles
 from ..stack import RankStack
 from ..train import Recorder
 
 # %% auto #0
-__all__ = ['MAX_EXPLAINED_LIKES', 'left_out', 'column_major_decoder', 'things', 'Recommender', 'in_model_terms', 'recommend_many',
-           'explain', 'plot_explanation', 'similar']
+__all__ = ['MAX_EXPLAINED_LIKES', 'left_out', 'column_major_decoder', 'Recommender', 'explain', 'plot_explanation', 'similar']
 
 # %% ../../nbs/04_recommend.ipynb #08c109f8
 def left_out(
@@ -52,13 +51,6 @@ def column_major_decoder(
     "Lay out the decoder for products with single codes: same shape, same numbers, columns together."
     if ranker.decoder is not None: ranker.decoder.data = ranker.decoder.data.T.contiguous().T
     return ranker
-
-# %% ../../nbs/04_recommend.ipynb #0c90a69f
-def things(
-    movies: pd.DataFrame,  # `title`, `year`
-) -> str:  # "films" or "items"
-    "What a catalogue holds: films, if a title looks like that of one."
-    return "films" if movies.year.notna().any() else "items"
 
 # %% ../../nbs/04_recommend.ipynb #085de789
 MAX_EXPLAINED_LIKES = 512  # likes that are left out one by one
@@ -305,10 +297,11 @@ class Recommender:
     def _genres(self) -> dict[str, np.ndarray]: return genre_masks(self.movies)
 
     def recommend_many(self,
-        ratings: pd.DataFrame | Ratings,  # what the reader takes: user, movie (titles or ids), rating, under their usual names
+        ratings: pd.DataFrame | Ratings,  # what the reader takes: user, movie (titles or ids), rating, by any of their names
         n: int = 10,  # length of each list
     ) -> pd.DataFrame:  # user, rank, movie, title, score, p_like (if likes are predicted)
-        "Lists for many people at once: `recommend_many`."
+        "Lists for many users at once: `saerec.recommend.many.recommend_many`."
+        from saerec.recommend.many import recommend_many
         return recommend_many(self, ratings, n)
 
     def explain(self,
@@ -331,84 +324,6 @@ class Recommender:
     ) -> pd.DataFrame:  # movie (id), title, genres, similarity; most similar first
         "Movies that go together with one: `similar`."
         return similar(self, movie, n)
-
-# %% ../../nbs/04_recommend.ipynb #ccd827d8
-def in_model_terms(
-    rec: Recommender,
-    ratings: pd.DataFrame | Ratings,  # what the reader takes: user, movie (titles or ids), rating, under their usual names
-) -> tuple[Batch, np.ndarray, str]:  # a row of stars a user, in the order in which they first occur; their ids; what was left out, "" if nothing
-    "Ratings of many users as rows over the movies of a model. Raises `InputError` for marks off its scale and for movies rated twice."
-    r = ratings if isinstance(ratings, Ratings) else ratings_from_frame(ratings, name="the table")
-    found = np.array([_code_of(rec, i, t) for i, t in zip(r.movies.movie_id, r.movies.title, strict=True)], np.int64)
-    code, stars = found[r.movie], _on_scale(rec, r)
-    first = pd.unique(r.user)
-    place = np.empty(r.n_users, np.int64)
-    place[first] = np.arange(len(first))
-    user = place[r.user]
-
-    keep = (code >= 0) & ~np.isnan(stars)
-    key = user[keep] * len(rec.movies) + code[keep]
-    if (twice := pd.Series(key).duplicated().to_numpy()).any():
-        i = np.flatnonzero(keep)[int(twice.argmax())]
-        raise InputError(f"The user {r.users.user_id[r.user[i]]} rated {rec.movies.title[code[i]]!r} twice, once as {r.movies.title[r.movie[i]]!r}; keep one of the two.")
-    order = np.argsort(key, kind="stable")
-    offsets = np.concatenate([[0], np.bincount(user[keep], minlength=len(first)).cumsum()])
-    rows = Batch(torch.from_numpy(offsets), torch.from_numpy(code[keep][order]), torch.from_numpy(stars[keep][order]), len(rec.movies), torch.arange(len(first)))
-    return rows, r.users.user_id.to_numpy()[first], _left_out(rec, r, found)
-
-def _code_of(rec: Recommender, movie_id: Any, title: str) -> int:
-    "A movie of a table in the model, by its id or else by its title; -1 if it is not known."
-    if (code := rec.titles.ids.get(str(movie_id), -1)) >= 0: return code
-    names = [name for name in dict.fromkeys([title, movie_id]) if isinstance(name, str)]
-    codes, _ = rec.titles.match(names)
-    return codes[0] if len(codes) == 1 else -1
-
-def _on_scale(rec: Recommender, r: Ratings) -> np.ndarray:  # float32 [n]; NaN: not liked, where the model reads likes alone
-    "The marks of a table on the scale of the model. Raises `InputError` for one off it."
-    low, high = rec.info["scale"]
-    if r.feedback == "implicit" and r.value[0] == 1 and low < high: return np.full(len(r), high, np.float32)  # who saw what: likes
-    if low == high: return np.where(r.value >= default_threshold(r), np.float32(high), np.float32(np.nan))  # judged on the table's own scale
-    if (wrong := (r.value < low) | (r.value > high)).any():
-        i = int(wrong.argmax())
-        raise InputError(f"The rating {r.value[i]:g} of {r.movies.title[r.movie[i]]!r} by user {r.users.user_id[r.user[i]]} is not on the scale of this data, {rec.scale}.")
-    return r.value
-
-def _left_out(rec: Recommender, r: Ratings, found: np.ndarray) -> str:
-    "How many movies of a table a model does not know, as a sentence."
-    unknown = np.flatnonzero(found < 0)
-    if not len(unknown): return ""
-    ratings = int((found[r.movie] < 0).sum())
-    return f"{ratings:,} of {len(r):,} ratings were left out: {len(unknown):,} of {len(found):,} {things(rec.movies)} are not known to the model, the first {r.movies.title[unknown[0]]!r}."
-
-# %% ../../nbs/04_recommend.ipynb #15e6766a
-@torch.no_grad()
-def recommend_many(
-    rec: Recommender,
-    ratings: pd.DataFrame | Ratings,  # as in `in_model_terms`
-    n: int = 10,  # length of each list
-) -> pd.DataFrame:  # user, rank, movie, title, score, p_like (if likes are predicted); attrs["left_out"]: a sentence about unknown movies, or ""
-    "Lists for many users, in the order in which they first occur. Raises `InputError` for what cannot be understood."
-    rows, users, left_out = in_model_terms(rec, ratings)
-    parts = []
-    for part in torch.arange(len(users)).split(rows_at_once(rows.n_movies)):
-        some = rows.take(part)
-        scores = rec.rank_scores(some)
-        scores[some.rows, some.movies] = -torch.inf
-        top = top_k(scores, n)
-        user, place = (top >= 0).nonzero(as_tuple=True)
-        code = top[user, place]
-        columns = {"user": users[part.numpy()][user.numpy()], "rank": place.numpy() + 1, "movie": rec._columns["movie"][code.numpy()],
-                   "title": rec._columns["title"][code.numpy()], "score": scores[user, code].numpy()}
-
-        if rec.liker is not None:
-            offsets = torch.cat([torch.zeros(1, dtype=torch.int64), (top >= 0).sum(1).cumsum(0)])
-            cells = Batch(offsets, code, torch.ones(len(code)), rows.n_movies, some.users)
-            columns["p_like"] = rec.calibration(rec.liker.eval().at(rec._liked(some), cells).numpy()).astype(np.float32)
-        parts.append(pd.DataFrame(columns))
-
-    out = pd.concat(parts, ignore_index=True)
-    out.attrs["left_out"] = left_out
-    return out
 
 # %% ../../nbs/04_recommend.ipynb #3abe6be9
 def explain(

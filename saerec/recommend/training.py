@@ -31,22 +31,21 @@ from ..stack import RankStack, fit_again, network_settings, rank_stack
 from ..train import Recorder, fit, make_model
 
 # %% auto #0
-__all__ = ['MIN_LIKES', 'SAE', 'ONLY_LIKES', 'held_out_users', 'has_both', 'make_splits', 'TrainingPlan', 'plan_training',
-           'fit_baselines', 'report', 'verdict', 'choose_ranker', 'settings_for_many', 'fit_network', 'fit_ranker',
-           'fit_recommender', 'measure']
+__all__ = ['SAE', 'held_out_users', 'make_splits', 'TrainingPlan', 'plan_training', 'fit_baselines', 'report', 'verdict',
+           'choose_ranker', 'settings_for_many', 'fit_ranker', 'fit_recommender', 'measure']
 
 # %% ../../nbs/recommend/training.ipynb #debc5454
-MIN_LIKES = 5  # users with fewer are never held out
+_MIN_LIKES = 5  # users with fewer are never held out
 
 def held_out_users(
     r: Ratings,  # likes
-    min_likes: int = MIN_LIKES,  # users with fewer are never held out
+    min_likes: int = _MIN_LIKES,  # users with fewer are never held out
 ) -> int:  # users for each of validation and test
     "100 of a small data set (at most a fifth), a tenth of a large one, never over 10,000."
     able = int((np.bincount(r.user[r.value > 0], minlength=r.n_users) >= min_likes).sum())
     return max(1, min(100, able // 5) if able < 4000 else min(10_000, able // 10))
 
-def has_both(
+def _has_both(
     r: Ratings,  # likes: values 1 and 0
 ) -> bool:
     "Whether some ratings are likes and some are not."
@@ -59,8 +58,8 @@ def make_splits(
 ) -> tuple[Split | None, Split]:  # for likes, None where there is nothing to tell apart; for ranking
     "The two splits that a recommender is trained and measured on."
     n = held_out_users(likes) if n_held is None else n_held
-    pairs = split_pairs(likes, seed=seed) if has_both(likes) else None
-    if pairs is not None and not has_both(pairs.train): pairs = None
+    pairs = split_pairs(likes, seed=seed) if _has_both(likes) else None
+    if pairs is not None and not _has_both(pairs.train): pairs = None
     return pairs, split_users(likes, n, n, seed=seed)
 
 # %% ../../nbs/recommend/training.ipynb #6254b7ab
@@ -101,13 +100,13 @@ def _check_enough(r: Ratings, likes: Ratings, threshold: float, n_held: int) -> 
     if not liked.any():
         raise InputError(f"{r.name}: no rating reaches {threshold:g}, from which one is a like, and the highest is {r.value.max():g}; give a lower threshold (--threshold).")
 
-    able = int((np.bincount(likes.user[liked], minlength=r.n_users) >= MIN_LIKES).sum())
+    able = int((np.bincount(likes.user[liked], minlength=r.n_users) >= _MIN_LIKES).sum())
     most = (able - 2) // 2
     if most < 1:
-        raise InputError(f"{r.name}: {able} users have {MIN_LIKES} or more likes (ratings of {threshold:g} or more), and 4 are needed: two to learn from, "
+        raise InputError(f"{r.name}: {able} users have {_MIN_LIKES} or more likes (ratings of {threshold:g} or more), and 4 are needed: two to learn from, "
                          "one for validation, one for the test. Give more ratings, or a lower threshold (--threshold).")
     if not 1 <= n_held <= most:
-        raise InputError(f"{r.name}: {n_held} users cannot be held out for each of validation and test; of the {able} with {MIN_LIKES} or more likes "
+        raise InputError(f"{r.name}: {n_held} users cannot be held out for each of validation and test; of the {able} with {_MIN_LIKES} or more likes "
                          f"{'1 can' if most == 1 else f'1 to {most} can'} (--held-out).")
 
 def _notes(r: Ratings, threshold: float, pairs: Split | None, default: bool) -> list[str]:
@@ -147,7 +146,7 @@ def fit_baselines(
 
 # %% ../../nbs/recommend/training.ipynb #7250f660
 SAE = "Stacked autoencoder"
-ONLY_LIKES = "MSE, AUC and the probability of a like are left out: all ratings are likes, so nothing tells liked from not liked."
+_ONLY_LIKES = "MSE, AUC and the probability of a like are left out: all ratings are likes, so nothing tells liked from not liked."
 
 def _on_test(
     models: Mapping[str, Scorer],  # the network first
@@ -187,7 +186,7 @@ def report(
     out = pd.concat(tables, axis=1)
     told = json.loads(pd.concat([d for d in differences if len(d)] or [differences[0]], ignore_index=True).to_json(orient="records"))
     out.attrs = how | {"data": tables[-1].attrs["data"], "finals": [s.finals for s in (pairs, users) if s is not None and s.finals], "differences": told,
-                       "left_out": [ONLY_LIKES] * (how["likes"] is None) + [line for part in left_out for line in part]}
+                       "left_out": [_ONLY_LIKES] * (how["likes"] is None) + [line for part in left_out for line in part]}
     return out
 
 def verdict(
@@ -223,7 +222,7 @@ def settings_for_many(
     n = len(np.unique(train.user))
     return network_settings(objective, train) if n >= (1000 if objective == "ranking" else 20_000) else {}
 
-def fit_network(
+def _fit_network(
     objective: str,  # a key of `OBJECTIVES`
     split: Split,
     seed: int,  # of first weights, order and hiding
@@ -249,7 +248,7 @@ def fit_ranker(
 ) -> tuple[StackedAutoencoder | RankStack, dict[str, Recorder]]:  # what ranks; the recorders of its networks, by objective
     "Train what ranks, and say how it stands on validation."
     if kind == "network":
-        network, recorder = fit_network("ranking", users, seed, progress, say, changes, checkpoints)
+        network, recorder = _fit_network("ranking", users, seed, progress, say, changes, checkpoints)
         return network, {"ranking": recorder}
 
     stack = rank_stack(users, checkpoints=checkpoints, **changes)
@@ -279,7 +278,7 @@ def fit_recommender(
     for note in plan.notes if say is not None else (): say(note)
 
     if plan.pairs is not None:
-        liker, recorders["likes"] = fit_network("likes", plan.pairs, seed, progress, say, likes_changes or {}, checkpoints)
+        liker, recorders["likes"] = _fit_network("likes", plan.pairs, seed, progress, say, likes_changes or {}, checkpoints)
     best, found = fit_ranker(kind, plan.users, seed, progress, say, ranking_changes or {}, checkpoints)
     rec = _assemble(plan, best, liker, recorders | found)
     keep(rec)
