@@ -19,6 +19,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pandas as pd
@@ -28,16 +29,16 @@ from .data import BUNDLED, MOVIELENS, HonestyWarning, InputError, Ratings, downl
 from .evaluate import evaluate
 from .evaluate.protocols import PROTOCOLS, find_protocol, open_edition
 from .recommend.own import OwnRatings, own_ratings, to_model_scale
-from .recommend import SAE, Recommender, fit_recommender, measure, plan_training, things, verdict
+from .recommend import SAE, Recommender, fit_recommender, measure, plan_training, verdict
 from .data.shards import read_shards
 from .stack import stack
 from .train import alone, trainer
 
 # %% auto #0
-__all__ = ['EXAMPLE', 'LEFT', 'RIGHT', 'VERBS', 'parser', 'get_data', 'parse_rating', 'show', 'to_json', 'to_stderr', 'opened',
-           'example_person', 'next_command', 'training_folder', 'training_room', 'check_place', 'run_train',
-           'run_protocol', 'run_evaluate', 'person_of', 'parse_years', 'run_recommend', 'run_similar', 'run_explain',
-           'run_serve', 'run_export', 'run_download', 'main']
+__all__ = ['EXAMPLE', 'LEFT', 'RIGHT', 'VERBS', 'parser', 'add_reading', 'reading_options', 'get_data', 'parse_rating', 'show',
+           'to_json', 'to_stderr', 'opened', 'example_person', 'next_command', 'training_folder', 'training_room',
+           'check_place', 'run_train', 'run_protocol', 'run_evaluate', 'person_of', 'parse_years', 'run_recommend',
+           'run_similar', 'run_explain', 'run_serve', 'run_export', 'run_download', 'main']
 
 # %% ../nbs/06_cli.ipynb #a652cc6f
 def parser() -> argparse.ArgumentParser:
@@ -45,7 +46,7 @@ def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(prog="saerec", description="A movie recommender: stacked autoencoders on MovieLens, with honest evaluation.")
     p.add_argument("--version", action="version", version=f"saerec {__version__}")
     verbs = p.add_subparsers(dest="verb", required=True, metavar="VERB")
-    data_help = f"bundled (default), {', '.join(MOVIELENS)}, or a path: CSV, Parquet, MovieLens folder or zip, folder of shards"
+    data_help = f"bundled (default), {', '.join(MOVIELENS)}, or a path: a table (CSV, JSON, Excel, Parquet), a folder or zip of one, folder of shards"
 
     t = verbs.add_parser("train", help="train, test beside the baselines, and save a model")
     t.add_argument("--data", default="bundled", help=data_help)
@@ -104,17 +105,50 @@ def parser() -> argparse.ArgumentParser:
     d = verbs.add_parser("download", help="fetch a MovieLens edition into the cache")
     d.add_argument("name", help=", ".join(MOVIELENS))
     d.add_argument("--cache", help="folder (default: $SAEREC_CACHE, else the user's cache)")
+    for verb in (t, e): add_reading(verb)
     for verb in (t, e, r, s, x, w, o, d): verb.add_argument("--json", action="store_true", help="one JSON object on stdout, nothing else there")
     return p
+
+# %% ../nbs/06_cli.ipynb #c1a5e502
+def add_reading(
+    verb: argparse.ArgumentParser,  # train or evaluate
+) -> None:
+    "The options of `read_ratings`."
+    g = verb.add_argument_group("a table of your own")
+    g.add_argument("--columns", metavar="ROLE=NAME,...", help="which column is what, such as user=reviewerID,movie=asin; without a header by number, such as user=1")
+    g.add_argument("--unrated", metavar="N", help="the number that means: not rated, such as -1 (leave out those cells); '' for empty cells")
+    g.add_argument("--scale", type=float, nargs=2, metavar=("LOW", "HIGH"), help="the lowest and the best rating there can be (default: those that occur)")
+    g.add_argument("--duplicates", choices=["refuse", "latest", "first", "mean"], help="which rating counts where a user rated a movie again (default: refuse)")
+
+def reading_options(
+    args: argparse.Namespace,  # of train or evaluate
+) -> dict[str, Any]:  # of `read_ratings`: what was given
+    "What was said about a table of one's own. Raises `InputError` for what cannot be meant."
+    out: dict[str, Any] = {}
+    if args.columns is not None:
+        pairs = [o.partition("=") for o in args.columns.split(",")]
+        if not all(role.strip() and eq for role, eq, _ in pairs): raise InputError(f"--columns {args.columns}: write for instance user=reviewerID,movie=asin.")
+        out["columns"] = {role.strip(): name.strip() for role, _, name in pairs}
+    if args.unrated is not None:
+        try: out["unrated"] = float(args.unrated) if args.unrated.strip() else ""
+        except ValueError: raise InputError(f"--unrated {args.unrated}: give the number that means not rated, such as -1, or '' for empty cells.") from None
+    if args.scale is not None: out["scale"] = tuple(args.scale)
+    if args.duplicates is not None: out["duplicates"] = args.duplicates
+    return out
 
 # %% ../nbs/06_cli.ipynb #e7709e87
 def get_data(
     source: str,  # "bundled", an edition of MovieLens or a path
+    options: Mapping[str, Any] = MappingProxyType({}),  # of `read_ratings`, for a table of your own
 ) -> Ratings:
-    "Ratings by name or path. A path that exists goes before a name."
+    "Ratings by name or path; what the reader understood is said. A path that exists goes before a name."
+    own = source != "bundled" and Path(source).exists() and not (Path(source) / "manifest.json").exists()
+    if options and not own: raise InputError(f"{source}: --columns, --unrated, --scale and --duplicates go with a table of your own; leave them out.")
     if source == "bundled" or (source in MOVIELENS and not Path(source).exists()): return load_movielens(source)
     if not Path(source).exists(): raise InputError(f"{source}: neither a file or folder nor a MovieLens edition; there are bundled, {', '.join(MOVIELENS)}.")
-    return read_shards(source) if (Path(source) / "manifest.json").exists() else read_ratings(source)
+    r = read_ratings(source, **options) if own else read_shards(source)
+    for note in r.notes: to_stderr(f"{r.name}: {note}")
+    return r
 
 def parse_rating(
     text: str,  # "TITLE=STARS"; the last = counts
@@ -182,9 +216,11 @@ def _report_parts(
     table, parts = rec.report, []
     if "MSE" in table: parts.append(f"Test loss (MSE on held-out like / not-like ratings): {table.MSE.iloc[0]:.4f}")
     if len(table):
-        many = rec.info["n_held"]
-        on = ("MSE and AUC: held-out ratings; " if "MSE" in table else "") + f"NDCG: {many} held-out user{'s' * (many != 1)}, new to the model."
-        parts.append(f"Test, beside the baselines. {on} {opened(rec.info['report_about'])}\n{show(_columns_of(table, *LEFT, *RIGHT))}")
+        many = rec.manifest.n_held
+        on = "MSE and AUC: held-out ratings; " if "MSE" in table else ""
+        on += f"NDCG: {many} held-out user{'s' * (many != 1)}, new to the model."
+        figures = show(_columns_of(table, *LEFT, *RIGHT))
+        parts.append(f"Test, beside the baselines. {on} {opened(table.attrs)}\n{figures}")
     return [*parts, "\n".join(verdict(table))]
 
 # %% ../nbs/06_cli.ipynb #b4e2d6f8
@@ -252,11 +288,12 @@ def run_train(args: argparse.Namespace) -> tuple[dict[str, Any], str]:  # for --
     if args.epochs is not None and args.epochs < 1: raise InputError(f"--epochs {args.epochs}: one epoch or more is needed.")
     if args.lr is not None and not 0 < args.lr < math.inf: raise InputError(f"--lr {args.lr:g}: it has to be above 0.")
     changes = {k: v for k in ("epochs", "lr") if (v := getattr(args, k)) is not None}
-    r = get_data(args.data)
-    threshold = plan_training(r, args.seed, args.threshold, args.held_out).threshold  # data too small are refused before anything is printed
+    r = get_data(args.data, reading_options(args))
+    threshold = plan_training(r, args.seed, args.threshold, args.held_out).threshold  # too few data are refused before anything is printed
     with training_room(out, args.resume) as where:
         print(show(summary(r, threshold=threshold).T.rename_axis(None)), file=sys.stderr, flush=True)
-        rec = fit_recommender(r, seed=args.seed, threshold=args.threshold, n_held=args.held_out, refit=args.refit, ranker=args.ranker, progress=True, say=to_stderr, likes_changes=changes, ranking_changes=changes, checkpoints=where, keep=lambda rec: rec.save(out))
+        rec = fit_recommender(r, seed=args.seed, threshold=args.threshold, n_held=args.held_out, refit=args.refit, ranker=args.ranker, progress=True, say=to_stderr, likes_changes=changes, ranking_changes=changes, checkpoints=where,
+                              keep=lambda rec: rec.save(out))
     losses = {k: o.frame.drop(columns="seconds") for k, o in rec.recorders.items()}
     person = example_person(rec)
     top = rec.recommend(person)
@@ -264,7 +301,8 @@ def run_train(args: argparse.Namespace) -> tuple[dict[str, Any], str]:  # for --
     names = {"likes": "like / not-like on rated cells (mean squared error)", "ranking": "ranking over the whole catalogue (mean squared error over all cells)", "multinomial": "ranking by a softmax over the catalogue (negative log likelihood)"}
     parts = [f"{r!r}", *(f"Losses: {names[k]}; best epoch {rec.recorders[k].best_epoch}\n{show(f, 'epoch')}" for k, f in losses.items()),
              *_report_parts(rec),
-             f"Ten {things(rec.movies)} for somebody who rated " + ", ".join(f"{t} {s:g}" for t, s in person.items()) + f":\n{show(_columns_of(top, 'title', 'score', 'p_like', 'because'), 'rank')}",
+             f"Ten {rec.people.things} for somebody who rated " + ", ".join(f"{t} {s:g}" for t, s in person.items())
+             + f":\n{show(_columns_of(top, 'title', 'score', 'p_like', 'because'), 'rank')}",
              f"Saved in {out}{os.sep} after {seconds:.0f} seconds. Next: {next_command(rec, out, person)}"]
     return {"model": str(out), "data": rec.info["data"], "seed": args.seed, "test_loss": float(table.MSE.iloc[0]) if "MSE" in table else None, "report": table, "verdict": verdict(table), "losses": losses,
             "best_epochs": rec.info["epochs"], "person": person, "recommendations": top, "seconds": round(seconds, 1)}, "\n\n".join(parts)
@@ -278,7 +316,7 @@ def run_protocol(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     objective, changes = "ranking" if how.kind == "ranking" else "likes", {} if args.epochs is None else {"epochs": args.epochs}
     models: dict[str, Any] = {} if args.only_baselines else {SAE: trainer(objective, progress=True, say=to_stderr, **changes)} if args.single else {"Stack": stack(objective, **changes)}
     if args.moments: models["Stack + moments"] = stack(objective, **{"times" if objective == "ranking" else "moments": True}, **changes)
-    ratings = get_data(args.data) if args.data else open_edition(how.data) if args.moments else None
+    ratings = get_data(args.data, reading_options(args)) if args.data else open_edition(how.data) if args.moments else None
     if args.moments and ratings is not None and ratings.time is None: raise InputError(f"{ratings.name}: these ratings have no times; leave out --moments.")
     found = evaluate(models, protocol=args.protocol, seeds=args.seeds, ratings=ratings)
     several = len(found.table) > 1
@@ -296,7 +334,8 @@ def run_evaluate(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     name = rec.info["data"]["name"]
     if not args.data and not Path(name).exists() and name not in (BUNDLED, *MOVIELENS):
         raise InputError(f"{name}: the ratings that {args.model} was trained on are not there any more; say with --data where they are.")
-    table = measure(rec, get_data(args.data or ("bundled" if name == BUNDLED else name)))
+    r = get_data(args.data or ("bundled" if name == BUNDLED else name), reading_options(args))
+    table = measure(rec, r)
     about = table.attrs
     how = [name, *([f"held-out ratings: {about['likes']}"] if about["likes"] else []), f"held-out people: {about['ranking']}", opened(about)]
     return ({"model": args.model, "data": rec.info["data"], "report": table, "verdict": verdict(table), "about": about},
@@ -364,7 +403,7 @@ def run_export(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     if "\0" in args.onnx: raise InputError(f"{args.onnx}: no file can have such a name; give another one with --onnx.")
     rec = Recommender.load(args.model)
     path, inputs, outputs = rec.to_onnx(args.onnx), "input liked", "output scores"
-    if rec.liker is not None: inputs, outputs = "inputs liked and rated", "outputs scores and p_like"
+    if rec.predicts_likes: inputs, outputs = "inputs liked and rated", "outputs scores and p_like"
     return {"model": args.model, "onnx": str(path), "bytes": path.stat().st_size}, f"{path}: {path.stat().st_size / 1e6:.1f} MB; {inputs}, {outputs}, one column a movie in the order of movies.parquet"
 
 # %% ../nbs/06_cli.ipynb #d3225317

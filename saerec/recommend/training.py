@@ -13,7 +13,7 @@ import math
 import platform
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,26 +26,30 @@ from ..evaluate.calibration import Calibrated, Calibration, calibrate, choose_ca
 from ..data import HonestyWarning, InputError, Ratings, Split, default_threshold, like_share_note, split_pairs, split_users
 from ..evaluate import EASE, BiasModel, Popularity, Scorer, best_on_valid, evaluate, predict_cells, rank_metrics
 from ..model import StackedAutoencoder
-from .recommender import Recommender
-from ..stack import RankStack, fit_again, network_settings, rank_stack
+from .artefact import Artefact
+from .card import report_of
+from .manifest import Manifest, parse_models
+from ..stack import (RankStack, as_tensors, fit_again, from_tensors, network_settings,
+                          rank_stack)
 from ..train import Recorder, fit, make_model
 
 # %% auto #0
-__all__ = ['SAE', 'held_out_users', 'make_splits', 'TrainingPlan', 'plan_training', 'fit_baselines', 'report', 'verdict',
-           'choose_ranker', 'settings_for_many', 'fit_ranker', 'fit_recommender', 'measure']
+__all__ = ['MIN_LIKES', 'SAE', 'ONLY_LIKES', 'held_out_users', 'has_both', 'make_splits', 'TrainingPlan', 'plan_training',
+           'fit_baselines', 'report', 'choose_ranker', 'settings_for_many', 'fit_network', 'fit_ranker', 'train',
+           'models_of', 'compute_report']
 
 # %% ../../nbs/recommend/training.ipynb #debc5454
-_MIN_LIKES = 5  # users with fewer are never held out
+MIN_LIKES = 5  # users with fewer are never held out
 
 def held_out_users(
     r: Ratings,  # likes
-    min_likes: int = _MIN_LIKES,  # users with fewer are never held out
+    min_likes: int = MIN_LIKES,  # users with fewer are never held out
 ) -> int:  # users for each of validation and test
     "100 of a small data set (at most a fifth), a tenth of a large one, never over 10,000."
     able = int((np.bincount(r.user[r.value > 0], minlength=r.n_users) >= min_likes).sum())
     return max(1, min(100, able // 5) if able < 4000 else min(10_000, able // 10))
 
-def _has_both(
+def has_both(
     r: Ratings,  # likes: values 1 and 0
 ) -> bool:
     "Whether some ratings are likes and some are not."
@@ -58,8 +62,8 @@ def make_splits(
 ) -> tuple[Split | None, Split]:  # for likes, None where there is nothing to tell apart; for ranking
     "The two splits that a recommender is trained and measured on."
     n = held_out_users(likes) if n_held is None else n_held
-    pairs = split_pairs(likes, seed=seed) if _has_both(likes) else None
-    if pairs is not None and not _has_both(pairs.train): pairs = None
+    pairs = split_pairs(likes, seed=seed) if has_both(likes) else None
+    if pairs is not None and not has_both(pairs.train): pairs = None
     return pairs, split_users(likes, n, n, seed=seed)
 
 # %% ../../nbs/recommend/training.ipynb #6254b7ab
@@ -100,13 +104,13 @@ def _check_enough(r: Ratings, likes: Ratings, threshold: float, n_held: int) -> 
     if not liked.any():
         raise InputError(f"{r.name}: no rating reaches {threshold:g}, from which one is a like, and the highest is {r.value.max():g}; give a lower threshold (--threshold).")
 
-    able = int((np.bincount(likes.user[liked], minlength=r.n_users) >= _MIN_LIKES).sum())
+    able = int((np.bincount(likes.user[liked], minlength=r.n_users) >= MIN_LIKES).sum())
     most = (able - 2) // 2
     if most < 1:
-        raise InputError(f"{r.name}: {able} users have {_MIN_LIKES} or more likes (ratings of {threshold:g} or more), and 4 are needed: two to learn from, "
+        raise InputError(f"{r.name}: {able} users have {MIN_LIKES} or more likes (ratings of {threshold:g} or more), and 4 are needed: two to learn from, "
                          "one for validation, one for the test. Give more ratings, or a lower threshold (--threshold).")
     if not 1 <= n_held <= most:
-        raise InputError(f"{r.name}: {n_held} users cannot be held out for each of validation and test; of the {able} with {_MIN_LIKES} or more likes "
+        raise InputError(f"{r.name}: {n_held} users cannot be held out for each of validation and test; of the {able} with {MIN_LIKES} or more likes "
                          f"{'1 can' if most == 1 else f'1 to {most} can'} (--held-out).")
 
 def _notes(r: Ratings, threshold: float, pairs: Split | None, default: bool) -> list[str]:
@@ -146,7 +150,7 @@ def fit_baselines(
 
 # %% ../../nbs/recommend/training.ipynb #7250f660
 SAE = "Stacked autoencoder"
-_ONLY_LIKES = "MSE, AUC and the probability of a like are left out: all ratings are likes, so nothing tells liked from not liked."
+ONLY_LIKES = "MSE, AUC and the probability of a like are left out: all ratings are likes, so nothing tells liked from not liked."
 
 def _on_test(
     models: Mapping[str, Scorer],  # the network first
@@ -186,23 +190,8 @@ def report(
     out = pd.concat(tables, axis=1)
     told = json.loads(pd.concat([d for d in differences if len(d)] or [differences[0]], ignore_index=True).to_json(orient="records"))
     out.attrs = how | {"data": tables[-1].attrs["data"], "finals": [s.finals for s in (pairs, users) if s is not None and s.finals], "differences": told,
-                       "left_out": [_ONLY_LIKES] * (how["likes"] is None) + [line for part in left_out for line in part]}
+                       "left_out": [ONLY_LIKES] * (how["likes"] is None) + [line for part in left_out for line in part]}
     return out
-
-def verdict(
-    table: pd.DataFrame,  # from `report`
-) -> list[str]:  # plain sentences
-    "Where the first row wins, where it loses to a simple baseline, and what is left out for what reason."
-    out = []
-    for metric, sign in (("MSE", -1), ("AUC", 1), ("NDCG@10", 1), ("NDCG@100", 1)):
-        if metric not in table: continue
-        mine, others = float(table[metric].iloc[0]), table[metric].iloc[1:].dropna()
-        if not len(others) or math.isnan(mine): continue
-        best = str((sign * others).idxmax())
-        gain = sign * (mine - others[best])
-        word = "ahead of" if gain > 0 else "WARNING: it loses to" if gain < 0 else "equal to"
-        out.append(f"{metric}: {mine:.4f}, {word} {best} ({others[best]:.4f})")
-    return out + list(table.attrs.get("left_out", ()))
 
 # %% ../../nbs/recommend/training.ipynb #13567cca
 def choose_ranker(
@@ -222,7 +211,7 @@ def settings_for_many(
     n = len(np.unique(train.user))
     return network_settings(objective, train) if n >= (1000 if objective == "ranking" else 20_000) else {}
 
-def _fit_network(
+def fit_network(
     objective: str,  # a key of `OBJECTIVES`
     split: Split,
     seed: int,  # of first weights, order and hiding
@@ -248,7 +237,7 @@ def fit_ranker(
 ) -> tuple[StackedAutoencoder | RankStack, dict[str, Recorder]]:  # what ranks; the recorders of its networks, by objective
     "Train what ranks, and say how it stands on validation."
     if kind == "network":
-        network, recorder = _fit_network("ranking", users, seed, progress, say, changes, checkpoints)
+        network, recorder = fit_network("ranking", users, seed, progress, say, changes, checkpoints)
         return network, {"ranking": recorder}
 
     stack = rank_stack(users, checkpoints=checkpoints, **changes)
@@ -258,7 +247,7 @@ def fit_ranker(
     return stack, {o.settings.objective: o for o in reversed(stack.recorders.values())}
 
 # %% ../../nbs/recommend/training.ipynb #c2414e3d
-def fit_recommender(
+def train(
     r: Ratings,  # on any scale; all equal: implicit feedback
     seed: int = 0,  # of splits, first weights and training
     threshold: float | None = None,  # the rating from which one is a like; None: `default_threshold`
@@ -267,93 +256,135 @@ def fit_recommender(
     progress: bool = False,  # bars or lines on stderr
     say: Callable[[str], None] | None = print,  # of `fit`; also told what a like is
     likes_changes: Mapping[str, Any] | None = None,  # other `Settings` of the like network
-    ranking_changes: Mapping[str, Any] | None = None,  # other `Settings` of the ranking network, or of those in the stack
+    ranking_changes: Mapping[str, Any] | None = None,  # of the ranking network, or of those in the ensemble
     ranker: str = "auto",  # "network", "stack", or "auto": `choose_ranker`
-    checkpoints: str | Path | None = None,  # a folder for where the trainings stand, at most 30 seconds old; trainings found there go on
-    keep: Callable[[Recommender], Any] | None = None,  # called when it is trained, again when it is measured, and after a refit: to save it
-) -> Recommender:
-    "Train and measure. Raises `InputError` if the data are too small to hold users out, or if there is no such ranker."
-    plan, keep = plan_training(r, seed, threshold, n_held), keep or (lambda rec: None)
+    checkpoints: str | Path | None = None,  # a folder, written every 30 seconds; trainings found there go on
+    keep: Callable[[Artefact], Any] | None = None,  # called when it is trained, measured and refitted: to save it
+) -> tuple[Artefact, dict[str, Recorder]]:  # what was trained; how each training went, by objective
+    """Train and measure what `Recommender` serves.
+
+    Raises `InputError` if the data are too small to hold users out, or if there is no such ranker.
+    """
+    plan, keep = plan_training(r, seed, threshold, n_held), keep or (lambda artefact: None)
     kind, liker, recorders = choose_ranker(plan.users.train, ranker), None, {}
     for note in plan.notes if say is not None else (): say(note)
 
     if plan.pairs is not None:
-        liker, recorders["likes"] = _fit_network("likes", plan.pairs, seed, progress, say, likes_changes or {}, checkpoints)
+        liker, recorders["likes"] = fit_network("likes", plan.pairs, seed, progress, say, likes_changes or {}, checkpoints)
     best, found = fit_ranker(kind, plan.users, seed, progress, say, ranking_changes or {}, checkpoints)
-    rec = _assemble(plan, best, liker, recorders | found)
-    keep(rec)
+    recorders |= found
+    artefact = _assemble(plan, best, liker, recorders)
+    keep(artefact)
 
-    _measure_into(rec, plan)
-    keep(rec)
+    artefact = _measured(artefact, plan)
+    keep(artefact)
     if refit:
-        rec = _refit(rec, plan, progress)
-        keep(rec)
-    return rec
+        artefact = _refit(artefact, plan, best, recorders, progress)
+        keep(artefact)
+    return artefact, recorders
 
 # %% ../../nbs/recommend/training.ipynb #236dec84
-def _assemble(plan: TrainingPlan, ranker: StackedAutoencoder | RankStack, liker: StackedAutoencoder | None, recorders: dict[str, Recorder]) -> Recommender:
+def _arrays(ranker: StackedAutoencoder | RankStack, liker: StackedAutoencoder | None, codes: np.ndarray) -> dict[str, np.ndarray]:
+    "All that was learned, by name."
+    parts = {"ranker": ranker} | ({} if liker is None else {"liker": liker})
+    tensors = {f"{k}.{name}": t for k, model in parts.items() for name, t in as_tensors(model)[1].items()}
+    return {k: t.detach().numpy() for k, t in tensors.items()} | {"rank_codes": codes}
+
+def _assemble(plan: TrainingPlan, ranker: StackedAutoencoder | RankStack, liker: StackedAutoencoder | None,
+              recorders: Mapping[str, Recorder]) -> Artefact:
     "A recommender that nothing has measured yet."
     calibration, losses = Calibration(), {}
     if liker is not None and plan.pairs is not None:
         cells = plan.pairs.valid.target
-        calibration, losses = choose_calibration(predict_cells(liker, plan.pairs.valid), cells.value, cells.user)
+        scores = predict_cells(liker, plan.pairs.valid)
+        calibration, losses = choose_calibration(scores, cells.value, cells.user)
 
     r = plan.ratings
-    info = {"saerec": __version__, "torch": torch.__version__.split("+")[0], "python": platform.python_version(),
-            "data": {"name": r.name, "fingerprint": r.fingerprint(), "ratings": len(r), "users": r.n_users, "movies": r.n_movies},
-            "feedback": r.feedback, "threshold": plan.threshold, "scale": list(r.scale), "seed": plan.seed, "n_held": plan.n_held, "refit": False,
-            "epochs": {k: o.best_epoch for k, o in recorders.items()}, "train_seconds": {k: round(o.seconds, 1) for k, o in recorders.items()},
-            "calibration": asdict(calibration) | {"log_loss": losses}, "ease_regularization": 0.0, "report": {}, "report_about": {"left_out": ["It was not measured."]}}
-    codes = pd.Index(r.movies.movie_id).get_indexer(pd.Index(plan.users.train.movies.movie_id)).astype(np.int64)
-    rec = Recommender(ranker, liker, r.movies, codes, info, r)
-    rec.recorders = recorders
-    return rec
+    said = {
+        "saerec": __version__, "torch": torch.__version__.split("+")[0], "python": platform.python_version(),
+        "data": {"name": r.name, "fingerprint": r.fingerprint(), "ratings": len(r), "users": r.n_users,
+                 "movies": r.n_movies},
+        "feedback": r.feedback, "threshold": float(plan.threshold), "scale": [float(x) for x in r.scale],
+        "seed": plan.seed, "n_held": plan.n_held, "refit": False,
+        "epochs": {k: o.best_epoch for k, o in recorders.items()},
+        "train_seconds": {k: round(o.seconds, 1) for k, o in recorders.items()},
+        "calibration": {"kind": calibration.kind, "x": list(calibration.x), "y": list(calibration.y),
+                        "log_loss": losses},
+        "ranker": as_tensors(ranker)[0], "liker": None if liker is None else as_tensors(liker)[0],
+        "report": {}, "report_about": {"left_out": ["It was not measured."]}}
+    known = pd.Index(r.movies.movie_id)
+    codes = known.get_indexer(pd.Index(plan.users.train.movies.movie_id)).astype(np.int64)
+    return Artefact(Manifest(**said), _arrays(ranker, liker, codes), r.movies, r)
 
-def _measure_into(rec: Recommender, plan: TrainingPlan) -> None:
-    "Put the report into a recommender. Whatever goes wrong here costs no model: it is said, and there is no report."
+def models_of(
+    artefact: Artefact,
+) -> tuple[Any, Calibrated | None]:  # what ranks; what predicts likes, calibrated; None: nothing does
+    "The models of a recommender as torch has them, for measuring."
+    m, parts = artefact.manifest, {}
+    for name, part in (("ranker", m.ranker), ("liker", m.liker)):
+        tensors = {k: torch.from_numpy(a) for k, a in artefact.part(name).items()}
+        parts[name] = None if part is None else from_tensors(part.model_dump(), tensors)
+
+    if parts["liker"] is None: return parts["ranker"], None
+    parts["liker"].predicts_likes = True
+    c = m.calibration
+    calibration = Calibration() if c is None else Calibration(c.kind, tuple(c.x), tuple(c.y))
+    return parts["ranker"], Calibrated(parts["liker"], calibration)
+
+def _measured(artefact: Artefact, plan: TrainingPlan) -> Artefact:
+    "The same with its report. Whatever goes wrong here costs no model: it is said, and there is no report."
     try:
         baselines = fit_baselines(plan.pairs, plan.users)
-        liker = None if rec.liker is None else Calibrated(rec.liker, rec.calibration)
-        table = report(liker, rec.ranker, plan.pairs, plan.users, baselines)
+        ranker, liker = models_of(artefact)
+        table = report(liker, ranker, plan.pairs, plan.users, baselines)
         ease = float(getattr(baselines[1].get("EASE"), "regularization", 0.0))
-        rec.info.update(ease_regularization=ease, report=json.loads(table.T.to_json()), report_about=table.attrs)
+        said: dict[str, Any] = {"ease_regularization": ease, "report": json.loads(table.T.to_json()),
+                                "report_about": table.attrs}
     except Exception as e:
         reason = f"It could not be measured ({type(e).__name__}: {str(e)[:200]})."
-        rec.info.update(report={}, report_about={"left_out": [reason]})
+        said = {"report": {}, "report_about": {"left_out": [reason]}}
         warnings.warn(f"The model is trained. {reason}", HonestyWarning, stacklevel=2)
+    return replace(artefact, manifest=artefact.manifest.model_copy(update=said))
 
-def _refit(rec: Recommender, plan: TrainingPlan, progress: bool) -> Recommender:
+def _refit(artefact: Artefact, plan: TrainingPlan, ranker: StackedAutoencoder | RankStack,
+           recorders: Mapping[str, Recorder], progress: bool) -> Artefact:
     "Everything again, on all ratings, for the number of epochs and with the settings that validation chose."
-    codes, held = np.unique(plan.likes.movie[plan.likes.value > 0]).astype(np.int64), plan.users.valid  # held out is nothing any more
+    codes, held = np.unique(plan.likes.movie[plan.likes.value > 0]).astype(np.int64), plan.users.valid
 
     def again(model: StackedAutoencoder, learned: Ratings, o: Recorder) -> StackedAutoencoder:
         settings = {k: v for k, v in vars(o.settings).items() if k != "objective"}
-        split = Split(learned, held, held, "all ratings", plan.seed, check=False)
+        split = Split(learned, held, held, "all ratings", plan.seed, check=False)  # held out is nothing any more
         fit(model, split, o.settings.objective, seed=plan.seed, stop_at=o.best_epoch, progress=progress, **settings)
         return model
 
-    liker, ranker = rec.liker, rec.ranker
-    if liker is not None: liker = again(make_model("likes", plan.likes.n_movies, seed=plan.seed), plan.likes, rec.recorders["likes"])
+    liker = None
+    if plan.pairs is not None:
+        liker = again(make_model("likes", plan.likes.n_movies, seed=plan.seed), plan.likes, recorders["likes"])
     liked = plan.likes.select(plan.likes.value > 0).only_movies(codes)
-    if isinstance(ranker, RankStack): ranker = fit_again(ranker, Split(liked, held, held, "all likes", plan.seed, check=False))
-    else: ranker = again(make_model("ranking", len(codes), seed=plan.seed), liked, rec.recorders["ranking"])
+    if isinstance(ranker, RankStack):
+        ranker = fit_again(ranker, Split(liked, held, held, "all likes", plan.seed, check=False))
+    else: ranker = again(make_model("ranking", len(codes), seed=plan.seed), liked, recorders["ranking"])
 
-    out = Recommender(ranker, liker, rec.movies, codes, rec.info | {"refit": True}, rec.known)
-    out.recorders = rec.recorders
-    return out
+    said = {"refit": True} | parse_models(as_tensors(ranker)[0], None if liker is None else as_tensors(liker)[0])
+    return replace(artefact, manifest=artefact.manifest.model_copy(update=said), arrays=_arrays(ranker, liker, codes))
+
 
 # %% ../../nbs/recommend/training.ipynb #fbaba41f
-def measure(
-    rec: Recommender,  # as loaded
+def compute_report(
+    artefact: Artefact,  # as loaded
     r: Ratings,  # the ratings it was trained on
 ) -> pd.DataFrame:  # as from `report`
-    "The report of a saved recommender, computed again. Raises `InputError` for other data, or if it was refitted on the test data."
-    if rec.info["refit"]: raise InputError("This model was trained again on all ratings (refit), so no held-out ratings are left to evaluate it on; its report is that of the networks measured before.")
-    found, expected = r.fingerprint(), rec.info["data"]["fingerprint"]
+    "The report of a saved recommender, computed again. Raises `InputError` for other data, or if it was refitted."
+    m = artefact.manifest
+    if m.refit:
+        raise InputError("This model was trained again on all ratings (refit), so no held-out ratings are left to evaluate "
+                         "it on; its report is that of the networks measured before.")
+    found, expected = r.fingerprint(), m.data.fingerprint
     if expected not in (found, r.fingerprint(times=False)):  # models of format 3 and before do not cover times
-        raise InputError(f"{r.name}: these are not the ratings that the model was trained on (fingerprint {found}, not {expected}); give those of {rec.info['data']['name']}.")
+        raise InputError(f"{r.name}: these are not the ratings that the model was trained on (fingerprint {found}, not "
+                         f"{expected}); give those of {m.data.name}.")
 
-    pairs, users = make_splits(r.likes(rec.info["threshold"]), rec.info["seed"], rec.info["n_held"])
-    known = {"regularizations": (x,)} if (x := rec.info["ease_regularization"]) else {}
-    liker = None if rec.liker is None else Calibrated(rec.liker, rec.calibration)
-    return report(liker, rec.ranker, pairs, users, fit_baselines(pairs, users, **known))
+    pairs, users = make_splits(r.likes(m.threshold), m.seed, m.n_held)
+    known = {"regularizations": (m.ease_regularization,)} if m.ease_regularization else {}
+    ranker, liker = models_of(artefact)
+    return report(liker, ranker, pairs if liker is not None else None, users, fit_baselines(pairs, users, **known))
