@@ -12,8 +12,9 @@ import gc
 import json
 import os
 import secrets
+import signal
 import sys
-import time
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import psutil
 import torch
 import torch.distributed as dist
 from safetensors import SafetensorError, safe_open
@@ -32,35 +34,16 @@ from torch.distributed.rendezvous import rendezvous
 
 from .data import MOVIELENS, Batch, Held, InputError, Ratings, Split, load_movielens, read_ratings, to_batch
 from .evaluate import rows_at_once, top_k
+from .files import atomic_write, exclusive_lock
 from .model import StackedAutoencoder
 from .scale import open_csr, write_csr
-from .train import Recorder, Rows, alone, batch_size_for, fit, make_model, write_whole
+from .train import Recorder, Rows, batch_size_for, fit, make_model
+from .workers import Terminated, sigterm_as_exception
 
 # %% auto #0
-__all__ = ['fresh_store', 'Group', 'processes', 'Refused', 'gathered', 'agreed', 'Likes', 'Source', 'open_data', 'hold_out',
-           'save_network', 'load_network', 'my_blocks', 'best_unseen', 'write_scores', 'read_scores', 'parser',
-           'prepare_folder', 'to_stderr', 'train_network', 'check_numbers', 'say_once', 'run', 'main', 'leave']
-
-# %% ../nbs/02_distributed.ipynb #69fc4c9b
-def fresh_store(
-    store: Any,  # a `torch.distributed.Store` that all processes see, and that earlier ones may have written to
-    rank: int,  # of this process
-    world: int,  # processes
-    timeout: float = 1800.0,  # seconds to wait for the others
-) -> Any:  # a store
-    "A part of the store that only processes started together have written to. Raises `InputError` if not all of them come."
-    mine, end = secrets.token_hex(8), time.monotonic() + timeout
-    def look(key: str) -> str: return store.get(f"saerec/{key}").decode() if store.check([f"saerec/{key}"]) else ""
-    def everybody_heard() -> bool: return all(look(f"here/{r}").startswith(mine) for r in range(1, world))
-    def named() -> bool:
-        store.set(f"saerec/here/{rank}", look("call") + mine)
-        return mine in look("all")
-    if rank == 0: store.set("saerec/call", mine)
-    while not (named() if rank else everybody_heard()):
-        if time.monotonic() > end: raise InputError(f"Not all of {world} processes were there after {timeout:g} seconds; look at what the others say, or give them longer with --timeout.")
-        time.sleep(0.05)
-    if rank == 0: store.set("saerec/all", " ".join([mine, *(look(f"here/{r}")[len(mine):] for r in range(1, world))]))
-    return dist.PrefixStore(look("all").split()[0], store)
+__all__ = ['Group', 'processes', 'Refused', 'gathered', 'agreed', 'Likes', 'Source', 'open_data', 'hold_out', 'save_network',
+           'load_network', 'my_blocks', 'best_unseen', 'write_scores', 'read_scores', 'parser', 'prepare_folder',
+           'to_stderr', 'train_network', 'check_numbers', 'say_once', 'run', 'end_when_told', 'main', 'exit_group']
 
 # %% ../nbs/02_distributed.ipynb #e0518f41
 @dataclass(frozen=True)
@@ -86,7 +69,9 @@ def processes(
     group = Group(rank, world, f"cuda:{local}" if gpu else "cpu")
     if world > 1:
         store, *_ = next(rendezvous("env://", timeout=timedelta(seconds=timeout)))
-        dist.init_process_group("cpu:gloo,cuda:nccl" if gpu else "gloo", store=fresh_store(store, rank, world, timeout), rank=rank, world_size=world, timeout=timedelta(seconds=timeout))
+        store = dist.PrefixStore(f"start-{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
+        backend = "cpu:gloo,cuda:nccl" if gpu else "gloo"
+        dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=timedelta(seconds=timeout))
     well = False
     try:
         yield group
@@ -219,7 +204,7 @@ def save_network(
 ) -> None:
     "Write a network. Raises `InputError` if it cannot be written."
     tensors = {k: v.detach().contiguous().cpu() for k, v in model.state_dict().items()}
-    write_whole(path, lambda new: save_file(tensors, new, {"saerec": json.dumps({"network": model.config} | about)}))
+    atomic_write(path, lambda new: save_file(tensors, new, {"saerec": json.dumps({"network": model.config} | about)}))
 
 def load_network(
     path: str | Path,  # from `save_network`
@@ -293,9 +278,9 @@ def write_scores(
     def write(new: Path) -> None:
         nonlocal lines
         lines = _write_part(new, model.to(group.device), source, threshold, n, group, run)
-    agreed(group, lambda: write_whole(folder / file, write))
+    agreed(group, lambda: atomic_write(folder / file, write))
     about = {"kind": "scores", "run": run, "n": n, "data": source.about(), "parts": [{"file": f, "lines": k} for f, k in gathered(group, (file, lines))]}
-    if group.rank == 0: write_whole(folder / "manifest.json", lambda new: new.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8"))
+    if group.rank == 0: atomic_write(folder / "manifest.json", lambda new: new.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8"))
     return about
 
 # %% ../nbs/02_distributed.ipynb #db526e91
@@ -348,7 +333,7 @@ def prepare_folder(
     if group.rank: return
     if out.exists() and not out.is_dir(): raise InputError(f"{out}: it is a file; choose a folder with --out.")
     file, checkpoint = out / "training.json", out / "checkpoint.safetensors"
-    with alone(checkpoint):  # what another training, still running, has there is not touched
+    with exclusive_lock(checkpoint):  # what another training, still running, has there is not touched
         for half in out.glob(".*.new"): half.unlink(missing_ok=True)  # of a process that was killed while it wrote
         if checkpoint.exists():
             try: old = json.loads(file.read_text(encoding="utf-8"))
@@ -356,7 +341,7 @@ def prepare_folder(
             if other := [f"{k} {old.get(k)} in place of {v}" for k, v in about.items() if old.get(k) != v]:
                 raise InputError(f"{checkpoint}: it is of another training ({'; '.join(other)}); use the same settings and data, or delete it to begin anew.")
             return to_stderr(f"{checkpoint}: training goes on from there")
-        write_whole(file, lambda new: new.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8"))
+        atomic_write(file, lambda new: new.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8"))
 
 def to_stderr(
     line: str,  # without its line end
@@ -381,7 +366,7 @@ def train_network(
     if group.rank == 0:
         save_network(out / "weights.safetensors", model, about | {"settings": vars(recorder.settings), "epoch": recorder.best_epoch})
         losses = {"best_epoch": recorder.best_epoch, "metric": recorder.metric, "epochs": recorder.frame.reset_index().to_dict("records")}
-        write_whole(out / "losses.json", lambda new: new.write_text(json.dumps(losses, indent=1) + "\n", encoding="utf-8"))
+        atomic_write(out / "losses.json", lambda new: new.write_text(json.dumps(losses, indent=1) + "\n", encoding="utf-8"))
         print(f"{args.objective}: validation {recorder.metric} {recorder.best:.4f} in epoch {recorder.best_epoch} of {len(recorder.rows)}; {out / 'weights.safetensors'}", flush=True)
     return model, recorder
 
@@ -416,30 +401,56 @@ def run(
     m = write_scores(out / "scores", model, source, args.threshold, args.n, group)
     if group.rank == 0: print(f"scores: {sum(p['lines'] for p in m['parts']):,} lines for {m['data']['users']:,} users in {len(m['parts'])} files; {out / 'scores'}", flush=True)
 
+# %% ../nbs/02_distributed.ipynb #e8614bae
+def end_when_told(
+    sentence: str,  # said at SIGTERM; empty: nothing is said
+) -> None:
+    "End this process at SIGTERM and with its parent, whatever it is doing."
+    def at_sigterm() -> None:
+        signal.sigwait({signal.SIGTERM})
+        if sentence: to_stderr(sentence)
+        os._exit(143)
+
+    def with_parent() -> None:
+        parent.wait()
+        os._exit(1)
+
+    parent = psutil.Process(os.getppid())
+    threading.Thread(target=with_parent, daemon=True).start()
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # of threads that come later, too
+        threading.Thread(target=at_sigterm, daemon=True).start()
+
+# %% ../nbs/02_distributed.ipynb #9078744a
 def main(
     argv: Sequence[str] | None = None,  # arguments; None: those of the process
-) -> int:  # exit code: 0, or 1 for a fault of the input and for a lost process (2, a wrong call, is argparse's)
+) -> int:  # exit code: 0, 1 for a fault of the input and for a lost process, 130 and 143 (2, a wrong call, is argparse's)
     "The program that `python -m saerec.train` is."
     args, (rank, world, *_) = parser().parse_args(argv), _started()
-    group = Group(rank, world)
-    me = f"process {group.rank} of {group.world}: " if group.world > 1 else ""
+    me = f"process {rank} of {world}: " if world > 1 else ""
+    kept = f"the epochs that were finished are in {Path(args.out) / 'checkpoint.safetensors'}."
+    if world > 1: end_when_told(f"ended by SIGTERM; {kept}" if rank == 0 else "")
+
     try:
-        with processes(args.timeout if 0 < args.timeout < 1e9 else 60.0) as group:  # what is wrong with another number, `run` says
+        with sigterm_as_exception(), processes(args.timeout if 0 < args.timeout < 1e9 else 60.0) as group:  # `run` refuses others
             try: run(args, group)
             except Refused as e: say_once(group, str(e))
             else: return 0
     except InputError as e: to_stderr(f"{me}{e}")
     except MemoryError: to_stderr(f"{me}there is not enough memory for data of this size.")
-    except KeyboardInterrupt: to_stderr(f"{me}stopped; the epochs that were finished are in {Path(args.out) / 'checkpoint.safetensors'}.")
+    except KeyboardInterrupt as e:
+        terminated = isinstance(e, Terminated)
+        to_stderr(f"{me}{'ended by SIGTERM' if terminated else 'stopped'}; {kept}")
+        return 143 if terminated else 130
     except RuntimeError as e:
-        if group.world == 1 or not (isinstance(e, dist.DistError) or "gloo" in str(e).lower() or "connection" in str(e).lower()): raise
+        if world == 1 or not (isinstance(e, dist.DistError) or "gloo" in str(e).lower() or "connection" in str(e).lower()): raise
         to_stderr(f"{me}another process was lost or did not answer; training goes on from the last finished epoch when it is started again.")
     return 1
 
-def leave(
+def exit_group(
     code: int,  # exit code
 ) -> None:
-    "End the program. One of several processes ends without the interpreter's own farewell: a thread of gloo that still holds a tensor then asks for an interpreter that is half gone, and aborts after all is written."
+    "End the program. One of several processes ends without the interpreter's own farewell, where a thread of gloo that still holds a tensor aborts."
     if _started()[1] == 1: sys.exit(code)
     for stream in (sys.stdout, sys.stderr): stream.flush()
     os._exit(code)

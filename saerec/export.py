@@ -21,7 +21,7 @@ from .evaluate import EDLAE, KernelRidge
 from .model import StackedAutoencoder
 from .recommend import Recommender
 from .stack import RankStack
-from .train import write_whole
+from .files import atomic_write
 
 # %% auto #0
 __all__ = ['OPERATIONS', 'Graph', 'network_graph', 'ranker_graph', 'calibration_graph', 'to_onnx']
@@ -144,5 +144,5 @@ def to_onnx(
     model = helper.make_model(helper.make_graph(g.nodes, "saerec", values("liked", "rated"), values("scores", "p_like"), g.weights), opset_imports=[helper.make_opsetid("", 20)], ir_version=9, producer_name="saerec")
     helper.set_model_props(model, {"titles": json.dumps(rec.movies.title.tolist(), ensure_ascii=False), "movie_ids": json.dumps(rec.movies.movie_id.astype(str).tolist()), "threshold": str(rec.info["threshold"]), "data": rec.info["data"]["name"]})
     onnx.checker.check_model(model)
-    write_whole(Path(path), lambda new: new.write_bytes(model.SerializeToString()))
+    atomic_write(Path(path), lambda new: new.write_bytes(model.SerializeToString()))
     return Path(path)

@@ -8,6 +8,7 @@ Docs: https://saerec.github.io/saerec/stack.html.md"""
 from __future__ import annotations
 
 import copy
+import multiprocessing
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,12 +23,13 @@ from .data import Batch, Held, InputError, Ratings, Split, to_batch
 from .evaluate import Scorer, chosen_on_valid, predict_cells
 from .model import StackedAutoencoder
 from .train import Recorder, batch_size_for, fit, make_model
+from .workers import side_by_side, usable_cores
 
 # %% auto #0
 __all__ = ['GRADE', 'BALANCE', 'MOMENTS', 'standardize', 'RankStack', 'has_dislikes', 'network_settings', 'train_network',
-           'train_networks', 'closed_forms', 'learn_again', 'rank_stack', 'fit_again', 'as_tensors', 'from_tensors',
-           'known_times', 'with_sittings', 'SittingRidge', 'near_gram', 'SittingEDLAE', 'TimedStack', 'agreement',
-           'moment_deviations', 'RatingStack', 'rating_stack', 'stack']
+           'train_arrays', 'train_networks', 'closed_forms', 'learn_again', 'rank_stack', 'fit_again', 'as_tensors',
+           'from_tensors', 'known_times', 'with_sittings', 'SittingRidge', 'near_gram', 'SittingEDLAE', 'TimedStack',
+           'agreement', 'moment_deviations', 'RatingStack', 'rating_stack', 'stack']
 
 # %% ../nbs/03_stack.ipynb #728a03bc
 def standardize(
@@ -100,14 +102,28 @@ def train_network(
     finally: torch.set_num_threads(threads)
     return model, recorder
 
+def train_arrays(
+    *job: Any,  # arguments of `train_network`
+) -> tuple[dict[str, Any], dict[str, np.ndarray], Recorder]:  # what the network is, its tensors, and how its training went
+    "`train_network` for a worker, which can send arrays."
+    model, recorder = train_network(*job)
+    about, tensors = as_tensors(model)
+    return about, {k: t.numpy() for k, t in tensors.items()}, recorder
+
 def train_networks(
     jobs: Sequence[tuple[Split, str, int, Mapping[str, Any]]],  # arguments of `train_network`
     workers: int | None = None,  # processes; None: one a core; 1: in this one
 ) -> list[tuple[StackedAutoencoder, Recorder]]:  # as from `train_network`, in order
     "Networks side by side."
-    from joblib import Parallel, cpu_count, delayed
-    n = min(len(jobs), workers or cpu_count())
-    return list(Parallel(n_jobs=n)(delayed(train_network)(*job) for job in jobs))
+    n = min(len(jobs), workers or usable_cores())
+    if n <= 1 or multiprocessing.current_process().daemon: return [train_network(*job) for job in jobs]  # a daemon may start none
+
+    out = []
+    for (_, objective, *_), (about, arrays, recorder) in zip(jobs, side_by_side("saerec.stack:train_arrays", jobs, n), strict=True):
+        model = from_tensors(about, {k: torch.from_numpy(a) for k, a in arrays.items()})
+        model.predicts_likes = objective == "likes"
+        out.append((model, recorder))
+    return out
 
 # %% ../nbs/03_stack.ipynb #4c009756
 def closed_forms(
