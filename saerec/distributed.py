@@ -34,9 +34,9 @@ from torch.distributed.rendezvous import rendezvous
 
 from .data import MOVIELENS, Batch, Held, InputError, Ratings, Split, load_movielens, read_ratings, to_batch
 from .evaluate import rows_at_once, top_k
-from .files import atomic_write, exclusive_lock
+from .disk import atomic_write, exclusive_lock
 from .model import StackedAutoencoder
-from .scale import open_csr, write_csr
+from .data.shards import open_csr, write_csr
 from .train import Recorder, Rows, batch_size_for, fit, make_model
 from .workers import Terminated, sigterm_as_exception
 
@@ -307,7 +307,7 @@ def read_scores(
 def parser() -> argparse.ArgumentParser:
     "The options."
     p = argparse.ArgumentParser(prog="saerec.train", description="Train a ranking network with one process or, under torchrun, with many; go on from the last finished epoch; score everybody.")
-    p.add_argument("--data", default="bundled", help=f"bundled (default), {', '.join(MOVIELENS)}, a file of ratings, or a folder of saerec.scale: shards or rows")
+    p.add_argument("--data", default="bundled", help=f"bundled (default), {', '.join(MOVIELENS)}, a file of ratings, or a folder of saerec.data.shards: shards or rows")
     p.add_argument("--out", default="trained", metavar="FOLDER", help="folder to write; a training that was stopped goes on from its checkpoint there (default: trained)")
     p.add_argument("--objective", choices=["ranking", "multinomial"], default="ranking", help="squared error or softmax, over the whole catalogue (default: ranking)")
     p.add_argument("--epochs", type=int, help="passes over the users (default: of the objective)")
@@ -406,8 +406,14 @@ def end_when_told(
     sentence: str,  # said at SIGTERM; empty: nothing is said
 ) -> None:
     "End this process at SIGTERM and with its parent, whatever it is doing."
+    heard, told = os.pipe()
+    os.set_blocking(told, False)
+    signal.signal(signal.SIGTERM, lambda number, frame: None)  # the number goes into the pipe, also while no Python code runs
+    signal.set_wakeup_fd(told)
+    parent = psutil.Process(os.getppid())
+
     def at_sigterm() -> None:
-        signal.sigwait({signal.SIGTERM})
+        while os.read(heard, 1) != bytes([signal.SIGTERM]): pass
         if sentence: to_stderr(sentence)
         os._exit(143)
 
@@ -415,11 +421,7 @@ def end_when_told(
         parent.wait()
         os._exit(1)
 
-    parent = psutil.Process(os.getppid())
-    threading.Thread(target=with_parent, daemon=True).start()
-    if hasattr(signal, "pthread_sigmask"):
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # of threads that come later, too
-        threading.Thread(target=at_sigterm, daemon=True).start()
+    for what in (at_sigterm, with_parent): threading.Thread(target=what, daemon=True).start()
 
 # %% ../nbs/02_distributed.ipynb #9078744a
 def main(

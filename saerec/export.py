@@ -21,7 +21,7 @@ from .evaluate import EDLAE, KernelRidge
 from .model import StackedAutoencoder
 from .recommend import Recommender
 from .stack import RankStack
-from .files import atomic_write
+from .disk import atomic_write
 
 # %% auto #0
 __all__ = ['OPERATIONS', 'Graph', 'network_graph', 'ranker_graph', 'calibration_graph', 'to_onnx']

@@ -18,7 +18,8 @@ from typing import Any
 
 import pandas as pd
 
-from .data import InputError, _plain_errors, _text
+from .data.reading import plain_errors, text_of
+from .errors import InputError
 from .recommend import Recommender, plain_title
 
 # %% auto #0
@@ -80,10 +81,10 @@ def read_own(
 ) -> pd.DataFrame:  # line, title, original, year (Int16), mark (float, as written); the order of their days if all have one; attrs: layout, skipped
     "The ratings in a file, whatever films they are of. Raises `InputError` with file, line and column."
     p = Path(path)
-    with _plain_errors(str(path)):
+    with plain_errors(str(path)):
         if p.is_dir() or p.stat().st_size > LARGEST: raise InputError(f"{path}: " + ("it is a folder; give the file with the ratings in it." if p.is_dir() else f"it is larger than {LARGEST / 1e6:g} MB, which one person's ratings are not."))
         if p.read_bytes()[:4] == b"PK\3\4": raise InputError(f"{path}: it is a zip; unpack it and give the file with the ratings in it (of Letterboxd: ratings.csv).")
-        try: text = _text(p)
+        try: text = text_of(p)
         except pd.errors.EmptyDataError: raise InputError(f"{path}: the file is empty; export your ratings again.") from None
     first = text.lstrip().partition("\n")[0]
     lines, rows = csv.reader(StringIO(text), delimiter=max(",;\t", key=first.count), strict=True), []

@@ -27,7 +27,7 @@ from torch import Tensor
 from .data import SHAPES, Batch, Held, InputError, Ratings, synthetic_ratings
 from .evaluate import rank_metrics
 from .model import Factored, StackedAutoencoder, catalogue_mse, gram_error, gram_is_cheaper
-from .scale import open_csr, write_csr, write_shards
+from .data.shards import open_csr, write_csr, write_shards
 from .train import OBJECTIVES, Rows, Training, batch_size_for, make_model
 
 # %% auto #0

@@ -120,7 +120,7 @@ def test_each_requirement_is_imported(key: str) -> None:
     ours = {imports.get(r.name, r.name) for r in NEEDED[key]}
     optional = {imports.get(r.name, r.name) for k in KINDS[2:] for r in NEEDED[k]}  # of extras, imported where they are used
     used = set()
-    for f in (ROOT / "saerec").glob("*.py"):
+    for f in (ROOT / "saerec").rglob("*.py"):
         for node in ast.walk(ast.parse(f.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Import): used |= {a.name.split(".")[0] for a in node.names}
             elif isinstance(node, ast.ImportFrom) and not node.level: used.add((node.module or "").split(".")[0])

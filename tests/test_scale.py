@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 import saerec.data
 from saerec.data import Batch, InputError, Ratings, gini, ratings_from_frame, read_ratings, shape_at, synthetic_ratings, to_batch
-from saerec.scale import open_csr, read_shards, write_csr, write_shards
+from saerec.data.shards import open_csr, read_shards, write_csr, write_shards
 
 MORE = os.environ.get("SAEREC_EXAMPLES")
 tries = settings(max_examples=int(MORE or 50), derandomize=not MORE, deadline=None, database=None, suppress_health_check=list(HealthCheck))
@@ -117,7 +117,7 @@ CHILD = """
 import resource, signal, sys
 from pathlib import Path
 from saerec.data import InputError, synthetic_ratings
-from saerec.scale import write_csr, write_shards
+from saerec.data.shards import write_csr, write_shards
 tmp = Path(sys.argv[1])
 r = synthetic_ratings(20_000)
 write_shards(r, tmp / "s", 200)
@@ -131,7 +131,7 @@ KILLED = """
 import os, sys
 import pyarrow.parquet as pq
 from saerec.data import synthetic_ratings
-from saerec.scale import write_shards
+from saerec.data.shards import write_shards
 real, calls = pq.write_table, []
 def stand_in(*args, **kw):
     calls.append(1)

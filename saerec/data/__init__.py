@@ -1,0 +1,14 @@
+"""What is a rating, and what does a network read: `Ratings`, readers, likes, splits and sparse rows."""
+from ..errors import HonestyWarning as HonestyWarning, InputError as InputError
+from ..lazy import front_door
+
+__getattr__, __all__ = front_door(__name__, {
+    "ratings": "Ratings",
+    "reading": "ALIASES LAYOUTS PACKED WIDTH GENRES_100K check_parquet ratings_from_frame read_ratings title_year",
+    "editions": "MOVIELENS MOVIELENS_URL TRIES download_movielens load_bundled load_movielens",
+    "describe": "activity long_tail plot_ratings rating_histogram summary",
+    "rows": "Batch damped_means row_offset to_batch",
+    "splits": "Held Split check_split split_by_time split_fold split_pairs split_per_user split_users",
+    "shards": "MappedRows open_csr read_shards write_csr write_shards",
+    "synthetic": "GROUPS SHAPES Shape gini shape_at synthetic_ratings",
+})
