@@ -27,7 +27,7 @@ setup(
     packages=find_packages(include=[cfg["lib_path"], cfg["lib_path"] + ".*"]),
     package_data={cfg["lib_path"]: ["py.typed", "bundled/*", "static/*"]},
     install_requires=lines("requirements"),
-    extras_require={"dev": lines("dev_requirements"), "onnx": lines("onnx_requirements"), "app": lines("app_requirements")},
+    extras_require={"dev": lines("dev_requirements"), "excel": lines("excel_requirements"), "onnx": lines("onnx_requirements"), "app": lines("app_requirements")},
     entry_points={"console_scripts": lines("console_scripts"), "nbdev": [f"{cfg['lib_name']}={cfg['lib_path']}._modidx:d"]},
     zip_safe=False,
 )

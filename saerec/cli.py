@@ -11,12 +11,10 @@ import argparse
 import json
 import math
 import os
-import shutil
 import sys
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,21 +23,19 @@ import pandas as pd
 from . import __version__
 from .data import MOVIELENS, HonestyWarning, InputError, Ratings, download_movielens, load_movielens, read_ratings, summary
 from .evaluate import evaluate
-from .own import OwnRatings, own_ratings
+from .recommend.own import OwnRatings, own_ratings
 from .protocols import PROTOCOLS, find_protocol, open_edition
 from .recommend import SAE, Recommender, fit_recommender, make_splits, measure, verdict
 from .data.shards import read_shards
 from .stack import stack
-from .disk import atomic_write, exclusive_lock
 from .train import trainer
+from .recommend.resume import finished_model, kept_something, training_folder, training_room
 from .workers import Terminated, sigterm_as_exception
 
 # %% auto #0
 __all__ = ['EXAMPLE', 'LEFT', 'RIGHT', 'VERBS', 'parser', 'get_data', 'parse_rating', 'show', 'to_json', 'to_stderr', 'opened',
-           'example_person', 'training_folder', 'kept_something', 'training_settings', 'differences', 'finished_model',
-           'resume_training', 'training_room', 'check_place', 'run_train', 'training_result', 'run_protocol',
-           'run_evaluate', 'person_of', 'parse_years', 'run_recommend', 'run_similar', 'run_explain', 'run_serve',
-           'run_export', 'run_download', 'main']
+           'example_person', 'check_place', 'run_train', 'run_protocol', 'run_evaluate', 'person_of', 'parse_years',
+           'run_recommend', 'run_similar', 'run_explain', 'run_serve', 'run_export', 'run_download', 'main']
 
 # %% ../nbs/06_cli.ipynb #a652cc6f
 def parser() -> argparse.ArgumentParser:
@@ -177,87 +173,13 @@ def example_person(rec: Recommender) -> dict[Any, float]:
     return dict(zip(mine.movie_id.tolist(), mine.rating.astype(float).tolist(), strict=True))
 
 # %% ../nbs/06_cli.ipynb #63c157ec
-def training_folder(
-    out: str | os.PathLike[str],  # where the model will be
-) -> Path:
-    "Where the checkpoints of a training are until its model is saved."
-    return Path(out).with_name(f".{Path(out).name}-training")
-
-def kept_something(
-    where: Path,  # from `training_folder`
-) -> bool:
-    "Whether a training left a checkpoint there."
-    return any(where.glob("*.safetensors"))
-
-def training_settings(
+def _training_settings(
     args: argparse.Namespace,  # of the verb train
     r: Ratings,
 ) -> dict[str, Any]:  # by the name of the option
     "What a training is asked for: every option that changes the model, and the ratings."
-    return {k: v for k, v in vars(args).items() if k not in ("verb", "out", "resume", "json")} | {"data": r.fingerprint()}
-
-def differences(
-    had: Mapping[str, Any],  # from `training_settings`
-    wanted: Mapping[str, Any],  # the same
-) -> str:  # empty: none
-    "Which settings differ, for a sentence."
-    def shown(value: Any) -> str: return "its default" if value is None else str(value)
-    other = [k for k in wanted if k in had and had[k] != wanted[k]]  # an earlier version may not have had an option
-    return ", ".join("other ratings" if k == "data" else f"--{k.replace('_', '-')} {shown(had.get(k))} in place of {shown(wanted[k])}" for k in other)
-
-# %% ../nbs/06_cli.ipynb #96c1a8a5
-def finished_model(
-    out: Path,  # where the model will be
-    settings: Mapping[str, Any],  # from `training_settings`
-) -> Recommender | None:  # None: it has to be trained
-    "The model that an earlier call has trained. Raises `InputError` if it is of other settings."
-    begun = training_folder(out) / "settings.json"
-    if begun.is_file() or not (out / "recommender.json").is_file(): return None
-    rec = Recommender.load(out)
-    advice = "give another --out, or leave out --resume to train anew"
-    if (had := rec.info.get("training")) is None:
-        raise InputError(f"{out}: the model there does not say with which settings it was trained; {advice}.")
-    if other := differences(had, settings): raise InputError(f"{out}: the model there was trained with {other}; {advice}.")
-    return rec
-
-def resume_training(
-    out: Path,  # where the model will be
-    settings: Mapping[str, Any],  # from `training_settings`
-) -> None:
-    "Say what there is to go on with. Raises `InputError` if it is a training of other settings."
-    where = training_folder(out)
-    try: had = dict(json.loads((where / "settings.json").read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError): had = {}
-    if kept_something(where):
-        if had and (other := differences(had, settings)):
-            raise InputError(f"{out}: the training that was stopped had {other}; use the same, or leave out --resume to begin anew.")
-        to_stderr(f"saerec: {out}: going on with the training that was stopped.")
-    elif had: to_stderr(f"saerec: {out}: the training that was stopped had kept nothing yet, so it begins anew.")
-    else: to_stderr(f"saerec: {out}: there is nothing to go on with, so the training begins.")
-
-@contextmanager
-def training_room(
-    out: Path,  # where the model will be
-    settings: Mapping[str, Any],  # from `training_settings`
-    resume: bool,  # go on with what is there; else it is deleted
-) -> Iterator[Path]:  # for checkpoints
-    "A folder for one training. It stays if the training does not end and has kept something."
-    where = training_folder(out)
-    try:
-        with exclusive_lock(where / "training"):
-            if resume: resume_training(out, settings)
-            else:
-                for old in where.glob("[!.]*"): old.unlink()  # not the lock, whose name begins with a dot
-            atomic_write(where / "settings.json", lambda new: new.write_text(json.dumps(settings), encoding="utf-8"))
-
-            try: yield where
-            except BaseException:
-                if not kept_something(where): (where / "settings.json").unlink(missing_ok=True)
-                raise
-            (where / "settings.json").unlink()  # first: from here on there is a finished model
-            shutil.rmtree(where, ignore_errors=True)
-    finally:
-        with suppress(OSError): where.rmdir()  # empty: there is nothing to go on with
+    options = {k: v for k, v in vars(args).items() if k not in ("verb", "out", "resume", "json")}
+    return options | {"data": r.fingerprint()}
 
 # %% ../nbs/06_cli.ipynb #03febf6b
 def check_place(
@@ -281,25 +203,25 @@ def run_train(args: argparse.Namespace) -> tuple[dict[str, Any], str]:  # for --
 
     changes = {k: v for k in ("epochs", "lr") if (v := getattr(args, k)) is not None}
     r = get_data(args.data)
-    settings = training_settings(args, r)
+    settings = _training_settings(args, r)
     if args.resume and (rec := finished_model(out, settings)):
         done = f"{out}: it is finished already, with these settings and ratings; it was left as it is."
         to_stderr(f"saerec: {done}")
-        data, text = training_result(rec, out, done)
+        data, text = _training_result(rec, out, done)
         return data | {"finished": True, "seconds": 0.0}, text
 
     make_splits(r.likes(args.threshold), args.seed, args.held_out)  # data too small are refused before anything is printed
-    with training_room(out, settings, args.resume) as where:
+    with training_room(out, settings, args.resume, lambda line: to_stderr(f"saerec: {line}")) as where:
         print(show(summary(r, threshold=args.threshold).T.rename_axis(None)), file=sys.stderr, flush=True)
         rec = fit_recommender(r, seed=args.seed, threshold=args.threshold, n_held=args.held_out, refit=args.refit, ranker=args.ranker, progress=True, say=to_stderr, likes_changes=changes, ranking_changes=changes, checkpoints=where)
         rec.info["training"] = settings
         rec.save(out)
 
     seconds = time.perf_counter() - start
-    data, text = training_result(rec, out, f"Saved in {out}{os.sep} after {seconds:.0f} seconds.")
+    data, text = _training_result(rec, out, f"Saved in {out}{os.sep} after {seconds:.0f} seconds.")
     return data | {"finished": True, "seconds": round(seconds, 1)}, text
 
-def training_result(
+def _training_result(
     rec: Recommender,  # as trained, or as loaded: then without its losses
     out: Path,  # where it is
     done: str,  # what was done
@@ -310,14 +232,16 @@ def training_result(
     top = rec.recommend(person)
     table = rec.report
     names = {"likes": "like / not-like on rated cells (mean squared error)", "ranking": "ranking over the whole catalogue (mean squared error over all cells)", "multinomial": "ranking by a softmax over the catalogue (negative log likelihood)"}
-    parts = [f"{rec.known!r}", *(f"Losses: {names[k]}; best epoch {rec.recorders[k].best_epoch}\n{show(f, 'epoch')}" for k, f in losses.items()),
+    lost = [f"Losses: {names[k]}; best epoch {rec.recorders[k].best_epoch}\n{show(f, 'epoch')}" for k, f in losses.items()]
+    parts = [f"{rec.known!r}", *lost,
              f"Test loss (MSE on held-out like / not-like ratings): {table.MSE.iloc[0]:.4f}",
              f"Test, beside the baselines. MSE and AUC: held-out ratings; NDCG: {rec.info['n_held']} people never seen in training. {opened(rec.info['report_about'])}\n{show(table[LEFT + RIGHT])}",
              "\n".join(verdict(table)),
              "Ten films for somebody who rated " + ", ".join(f"{t} {s:g}" for t, s in person.items()) + f":\n{show(top[['title', 'score', 'p_like', 'because']], 'rank')}",
              f"{done} Next: saerec recommend --model {out} \"Toy Story (1995)=5\""]
-    return {"model": str(out), "data": rec.info["data"], "seed": rec.info["seed"], "test_loss": float(table.MSE.iloc[0]), "report": table, "verdict": verdict(table), "losses": losses,
-            "best_epochs": rec.info["epochs"], "person": person, "recommendations": top}, "\n\n".join(parts)
+    data = {"model": str(out), "data": rec.info["data"], "seed": rec.info["seed"], "test_loss": float(table.MSE.iloc[0])}
+    data |= {"report": table, "verdict": verdict(table), "losses": losses, "best_epochs": rec.info["epochs"]}
+    return data | {"person": person, "recommendations": top}, "\n\n".join(parts)
 
 # %% ../nbs/06_cli.ipynb #ed5f5075
 def run_protocol(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
@@ -423,7 +347,7 @@ VERBS = {"train": run_train, "evaluate": run_evaluate, "recommend": run_recommen
 
 def main(
     argv: Sequence[str] | None = None,  # arguments; None: those of the process
-) -> int:  # exit code: 0, 1 for a fault of the input, 130 after Ctrl-C, 143 after SIGTERM (2, a wrong call, is argparse's)
+) -> int:  # exit code: 0; 1: a fault of the input; 130: Ctrl-C; 143: SIGTERM (2, a wrong call, is argparse's)
     "The command `saerec`."
     args = parser().parse_args(argv)
     try:
@@ -440,6 +364,7 @@ def main(
     except KeyboardInterrupt as e:
         kept = args.verb == "train" and kept_something(training_folder(args.out))
         how, code = ("ended by SIGTERM", 143) if isinstance(e, Terminated) else ("stopped", 130)
-        print(f"saerec: {how}; {'the same command with --resume goes on' if kept else 'nothing was written'}.", file=sys.stderr)
+        then = "the same command with --resume goes on" if kept else "nothing was written"
+        print(f"saerec: {how}; {then}.", file=sys.stderr)
         return code
     return 1

@@ -27,7 +27,7 @@ def atomic_write(
     path: str | Path,  # the file to make or to replace
     write: Callable[[Path], Any],  # called with the temporary name to write to, in the same folder
 ) -> None:
-    "Write a file under another name, flush it, and rename it. Raises `InputError` if it cannot be written; what was there before stays."
+    "Write a file under another name, flush it, rename it. Raises `InputError` if it cannot be written: then the old one stays."
     path = Path(path)
     new = path.with_name(f".{path.name}.{os.getpid()}.new")
 
@@ -38,9 +38,8 @@ def atomic_write(
         os.replace(new, path)
     except (OSError, SafetensorError) as e:
         reason = getattr(e, "strerror", None) or e
-        raise InputError(
-            f"{path}: it cannot be written ({reason}); what was there before is unchanged. Make room, or choose another place."
-        ) from None
+        advice = "what was there before is unchanged. Make room, or choose another place"
+        raise InputError(f"{path}: it cannot be written ({reason}); {advice}.") from None
     finally:
         with suppress(OSError): new.unlink(missing_ok=True)
 
@@ -58,7 +57,8 @@ def exclusive_lock(
         path.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except Timeout:
-        raise InputError(f"{path}: another training is writing there; wait for its end, stop it, or choose another place.") from None
+        advice = "wait for its end, stop it, or choose another place"
+        raise InputError(f"{path}: another training is writing there; {advice}.") from None
     except OSError as e:
         raise InputError(f"{path}: it cannot be written ({e.strerror or e}); choose another place.") from None
 
@@ -66,5 +66,5 @@ def exclusive_lock(
         for half in path.parent.glob(f".{escape(path.name)}.*.new"): half.unlink(missing_ok=True)
         yield
     finally:
-        with suppress(OSError): name.unlink(missing_ok=True)  # while it is held: who opened it meanwhile is refused by filelock
+        with suppress(OSError): name.unlink(missing_ok=True)  # while it is held: who has it open is refused by filelock
         lock.release()

@@ -42,8 +42,8 @@ from .workers import Terminated, sigterm_as_exception
 
 # %% auto #0
 __all__ = ['Group', 'processes', 'Refused', 'gathered', 'agreed', 'Likes', 'Source', 'open_data', 'hold_out', 'save_network',
-           'load_network', 'my_blocks', 'best_unseen', 'write_scores', 'read_scores', 'parser', 'prepare_folder',
-           'to_stderr', 'train_network', 'check_numbers', 'say_once', 'run', 'end_when_told', 'main', 'exit_group']
+           'load_network', 'my_blocks', 'best_unseen', 'write_scores', 'read_scores', 'parser', 'to_stderr',
+           'train_network', 'run', 'main', 'exit_group']
 
 # %% ../nbs/02_distributed.ipynb #e0518f41
 @dataclass(frozen=True)
@@ -242,6 +242,9 @@ def best_unseen(
     return row, codes[row, column], z[row, codes[row, column]]
 
 # %% ../nbs/02_distributed.ipynb #e09c744f
+def _write_json(path: Path, value: Any) -> None:
+    atomic_write(path, lambda new: new.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8"))
+
 def _part(rank: int, world: int) -> str: return f"part-{rank:05}-of-{world:05}.parquet"
 
 def _write_part(path: Path, model: StackedAutoencoder, source: Source, threshold: float, n: int, group: Group, run: str) -> int:
@@ -280,7 +283,7 @@ def write_scores(
         lines = _write_part(new, model.to(group.device), source, threshold, n, group, run)
     agreed(group, lambda: atomic_write(folder / file, write))
     about = {"kind": "scores", "run": run, "n": n, "data": source.about(), "parts": [{"file": f, "lines": k} for f, k in gathered(group, (file, lines))]}
-    if group.rank == 0: atomic_write(folder / "manifest.json", lambda new: new.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8"))
+    if group.rank == 0: _write_json(folder / "manifest.json", about)
     return about
 
 # %% ../nbs/02_distributed.ipynb #db526e91
@@ -324,7 +327,7 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 # %% ../nbs/02_distributed.ipynb #c6e0329a
-def prepare_folder(
+def _prepare_folder(
     out: Path,  # folder of the run
     about: dict[str, Any],  # the data, and how rows and held-out people are taken from it
     group: Group,
@@ -341,7 +344,7 @@ def prepare_folder(
             if other := [f"{k} {old.get(k)} in place of {v}" for k, v in about.items() if old.get(k) != v]:
                 raise InputError(f"{checkpoint}: it is of another training ({'; '.join(other)}); use the same settings and data, or delete it to begin anew.")
             return to_stderr(f"{checkpoint}: training goes on from there")
-        atomic_write(file, lambda new: new.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8"))
+        _write_json(file, about)
 
 def to_stderr(
     line: str,  # without its line end
@@ -360,25 +363,25 @@ def train_network(
     about = {"data": source.about(), "threshold": args.threshold, "held_out": args.held_out, "seed": args.seed}
     rows, split = agreed(group, lambda: hold_out(source.rows, args.held_out, args.threshold, args.seed))
     model = agreed(group, lambda: make_model(args.objective, rows.n_movies, seed=args.seed, **({"hidden": args.hidden} if args.hidden else {})))
-    agreed(group, lambda: prepare_folder(out, about, group))
+    agreed(group, lambda: _prepare_folder(out, about, group))
     changes = {"batch_size": batch_size_for(len(rows))} | {k: v for k in ("epochs", "batch_size", "lr") if (v := getattr(args, k)) is not None}
     recorder = fit(model, split, args.objective, seed=args.seed, device=group.device, progress=True, say=None, checkpoint=out / "checkpoint.safetensors", rows=rows, **changes)
     if group.rank == 0:
         save_network(out / "weights.safetensors", model, about | {"settings": vars(recorder.settings), "epoch": recorder.best_epoch})
         losses = {"best_epoch": recorder.best_epoch, "metric": recorder.metric, "epochs": recorder.frame.reset_index().to_dict("records")}
-        atomic_write(out / "losses.json", lambda new: new.write_text(json.dumps(losses, indent=1) + "\n", encoding="utf-8"))
+        _write_json(out / "losses.json", losses)
         print(f"{args.objective}: validation {recorder.metric} {recorder.best:.4f} in epoch {recorder.best_epoch} of {len(recorder.rows)}; {out / 'weights.safetensors'}", flush=True)
     return model, recorder
 
 # %% ../nbs/02_distributed.ipynb #accd143a
-def check_numbers(args: argparse.Namespace) -> None:
+def _check_numbers(args: argparse.Namespace) -> None:
     "Refuse what cannot be, before data are read."
     for k, v in (("epochs", args.epochs), ("batch-size", args.batch_size), ("n", args.n), ("hidden", min(args.hidden or [1]))):
         if v is not None and v < 1: raise Refused(f"{'-' if k == 'n' else '--'}{k} {v}: it has to be 1 or more.")
     for k, x in (("lr", args.lr), ("timeout", args.timeout)):
         if x is not None and not 0 < x < 1e9: raise Refused(f"--{k} {x:g}: it has to be above 0 and below a thousand million.")
 
-def say_once(
+def _say_once(
     group: Group,
     sentence: str,  # that every process has
 ) -> None:
@@ -392,7 +395,7 @@ def run(
     group: Group,
 ) -> None:
     "Train, score, or both."
-    check_numbers(args)
+    _check_numbers(args)
     out = Path(args.out)
     source = open_data(args.data, out, group)
     model = agreed(group, lambda: load_network(out / "weights.safetensors")) if args.only_score else train_network(args, source, group)[0]
@@ -402,13 +405,13 @@ def run(
     if group.rank == 0: print(f"scores: {sum(p['lines'] for p in m['parts']):,} lines for {m['data']['users']:,} users in {len(m['parts'])} files; {out / 'scores'}", flush=True)
 
 # %% ../nbs/02_distributed.ipynb #e8614bae
-def end_when_told(
+def _end_when_told(
     sentence: str,  # said at SIGTERM; empty: nothing is said
 ) -> None:
     "End this process at SIGTERM and with its parent, whatever it is doing."
     heard, told = os.pipe()
     os.set_blocking(told, False)
-    signal.signal(signal.SIGTERM, lambda number, frame: None)  # the number goes into the pipe, also while no Python code runs
+    signal.signal(signal.SIGTERM, lambda number, frame: None)  # the pipe is told, even in an engine
     signal.set_wakeup_fd(told)
     parent = psutil.Process(os.getppid())
 
@@ -426,17 +429,18 @@ def end_when_told(
 # %% ../nbs/02_distributed.ipynb #9078744a
 def main(
     argv: Sequence[str] | None = None,  # arguments; None: those of the process
-) -> int:  # exit code: 0, 1 for a fault of the input and for a lost process, 130 and 143 (2, a wrong call, is argparse's)
+) -> int:  # exit code: 0; 1: a fault of the input, or a lost process; 130; 143 (2, a wrong call, is argparse's)
     "The program that `python -m saerec.train` is."
     args, (rank, world, *_) = parser().parse_args(argv), _started()
     me = f"process {rank} of {world}: " if world > 1 else ""
     kept = f"the epochs that were finished are in {Path(args.out) / 'checkpoint.safetensors'}."
-    if world > 1: end_when_told(f"ended by SIGTERM; {kept}" if rank == 0 else "")
+    if world > 1: _end_when_told(f"ended by SIGTERM; {kept}" if rank == 0 else "")
 
     try:
-        with sigterm_as_exception(), processes(args.timeout if 0 < args.timeout < 1e9 else 60.0) as group:  # `run` refuses others
+        timeout = args.timeout if 0 < args.timeout < 1e9 else 60.0  # `run` refuses others
+        with sigterm_as_exception(), processes(timeout) as group:
             try: run(args, group)
-            except Refused as e: say_once(group, str(e))
+            except Refused as e: _say_once(group, str(e))
             else: return 0
     except InputError as e: to_stderr(f"{me}{e}")
     except MemoryError: to_stderr(f"{me}there is not enough memory for data of this size.")
@@ -445,14 +449,16 @@ def main(
         to_stderr(f"{me}{'ended by SIGTERM' if terminated else 'stopped'}; {kept}")
         return 143 if terminated else 130
     except RuntimeError as e:
-        if world == 1 or not (isinstance(e, dist.DistError) or "gloo" in str(e).lower() or "connection" in str(e).lower()): raise
+        of_the_group = isinstance(e, dist.DistError) or any(word in str(e).lower() for word in ("gloo", "connection"))
+        if world == 1 or not of_the_group: raise
         to_stderr(f"{me}another process was lost or did not answer; training goes on from the last finished epoch when it is started again.")
     return 1
 
 def exit_group(
     code: int,  # exit code
 ) -> None:
-    "End the program. One of several processes ends without the interpreter's own farewell, where a thread of gloo that still holds a tensor aborts."
+    "End the program."
+    # where there are several, without the interpreter's farewell: there a thread of gloo that holds a tensor aborts
     if _started()[1] == 1: sys.exit(code)
     for stream in (sys.stdout, sys.stderr): stream.flush()
     os._exit(code)

@@ -162,7 +162,7 @@ class StackedAutoencoder(nn.Module):
         for layer in self.stack: h = layer(h)
         return self.dropout(h)
 
-    def without_each(self,
+    def leave_one_out_codes(self,
         likes: Tensor,  # int64 [k]: the liked movies of one row, each once
     ) -> Tensor:  # float [k + 1, width]: the code of the row, then that of the row without each
         "The codes of a person and of the same person with one like less: one product with the vectors of the likes. Raises `InputError` for a network that reads more than likes."

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import multiprocessing
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,17 +20,17 @@ import torch
 from torch import Tensor
 
 from .baselines import EDLAE, BiasModel, KernelRidge, announce_memory, balance_people, like_matrix
-from .data import Batch, Held, InputError, Ratings, Split, to_batch
+from .data import Batch, Held, InputError, Ratings, Split
 from .evaluate import Scorer, chosen_on_valid, predict_cells
 from .model import StackedAutoencoder
 from .train import Recorder, batch_size_for, fit, make_model
-from .workers import side_by_side, usable_cores
+from .workers import side_by_side
 
 # %% auto #0
 __all__ = ['GRADE', 'BALANCE', 'MOMENTS', 'standardize', 'RankStack', 'has_dislikes', 'network_settings', 'train_network',
            'train_arrays', 'train_networks', 'closed_forms', 'learn_again', 'rank_stack', 'fit_again', 'as_tensors',
            'from_tensors', 'known_times', 'with_sittings', 'SittingRidge', 'near_gram', 'SittingEDLAE', 'TimedStack',
-           'agreement', 'moment_deviations', 'RatingStack', 'rating_stack', 'stack']
+           'moment_deviations', 'RatingStack', 'rating_stack', 'stack']
 
 # %% ../nbs/03_stack.ipynb #728a03bc
 def standardize(
@@ -102,9 +103,10 @@ def train_network(
     finally: torch.set_num_threads(threads)
     return model, recorder
 
+# %% ../nbs/03_stack.ipynb #1dbe99ab
 def train_arrays(
     *job: Any,  # arguments of `train_network`
-) -> tuple[dict[str, Any], dict[str, np.ndarray], Recorder]:  # what the network is, its tensors, and how its training went
+) -> tuple[dict[str, Any], dict[str, np.ndarray], Recorder]:  # the network as `as_tensors` takes it apart; its training
     "`train_network` for a worker, which can send arrays."
     model, recorder = train_network(*job)
     about, tensors = as_tensors(model)
@@ -115,11 +117,14 @@ def train_networks(
     workers: int | None = None,  # processes; None: one a core; 1: in this one
 ) -> list[tuple[StackedAutoencoder, Recorder]]:  # as from `train_network`, in order
     "Networks side by side."
-    n = min(len(jobs), workers or usable_cores())
-    if n <= 1 or multiprocessing.current_process().daemon: return [train_network(*job) for job in jobs]  # a daemon may start none
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    n = min(len(jobs), workers or cores)
+    if n <= 1 or multiprocessing.current_process().daemon:  # a daemon may start no process
+        return [train_network(*job) for job in jobs]
 
     out = []
-    for (_, objective, *_), (about, arrays, recorder) in zip(jobs, side_by_side("saerec.stack:train_arrays", jobs, n), strict=True):
+    trained = side_by_side("saerec.stack:train_arrays", jobs, n)
+    for (_, objective, *_), (about, arrays, recorder) in zip(jobs, trained, strict=True):
         model = from_tensors(about, {k: torch.from_numpy(a) for k, a in arrays.items()})
         model.predicts_likes = objective == "likes"
         out.append((model, recorder))
@@ -313,22 +318,6 @@ class TimedStack(RankStack):
         "The sum, less the penalties."
         late = np.maximum(self.first - self.last[batch.users.numpy()][:, None], 0.0)
         return super().scores(batch) - torch.from_numpy(self.penalty * np.log1p(late / 86400)).float()
-
-# %% ../nbs/03_stack.ipynb #5c90fc02
-def agreement(
-    members: Mapping[str, Scorer],  # fitted
-    held: Held,  # whose people are asked about
-    n_users: int = 100,  # at most so many
-) -> pd.DataFrame:  # Spearman's rank correlation, member by member
-    "How alike members rank: the mean over people, over all movies that are not known to be seen."
-    shown, seen = (to_batch(x, held.users[:n_users]) for x in (held.input, held.seen))
-    tables = []
-    scores = {k: m.scores(shown) for k, m in members.items()}
-    for row in range(len(shown)):
-        keep = torch.ones(shown.n_movies, dtype=torch.bool)
-        keep[seen.take(torch.tensor([row])).movies] = False
-        tables.append(pd.DataFrame({k: s[row, keep].numpy() for k, s in scores.items()}).corr("spearman"))
-    return pd.concat(tables).groupby(level=0, sort=False).mean()
 
 # %% ../nbs/03_stack.ipynb #efcaf020
 MOMENTS = (60.0, 600.0, 3600.0, 86400.0)  # $\tau$ in seconds: a page, a sitting, an hour, a day

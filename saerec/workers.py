@@ -18,17 +18,16 @@ import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
 from types import ModuleType
 from typing import Any
-
-import psutil
 
 from .errors import InputError
 
 # %% auto #0
-__all__ = ['Terminated', 'raise_terminated', 'sigterm_as_exception', 'usable_cores', 'Workers', 'side_by_side']
+__all__ = ['Terminated', 'raise_terminated', 'sigterm_as_exception', 'side_by_side']
 
-# %% ../nbs/base/workers.ipynb #1df033d9
+# %% ../nbs/base/workers.ipynb #1f3580c7
 class Terminated(KeyboardInterrupt):
     "This process was asked to end by SIGTERM; its exit code is 143."
 
@@ -36,6 +35,7 @@ def raise_terminated(number: int, frame: Any) -> None:
     "A handler of SIGTERM."
     raise Terminated
 
+# %% ../nbs/base/workers.ipynb #deb2255b
 @contextmanager
 def sigterm_as_exception() -> Iterator[None]:
     "Within it SIGTERM raises `Terminated` in the main thread, unless the program handles it already."
@@ -45,7 +45,7 @@ def sigterm_as_exception() -> Iterator[None]:
     finally:
         if ours: signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
-# %% ../nbs/base/workers.ipynb #3e2ed08d
+# %% ../nbs/base/workers.ipynb #e0d11128
 def _end_with_parent() -> None:
     "Wait until the parent has ended, and end this process."
     parent = multiprocessing.parent_process()
@@ -68,6 +68,7 @@ def _work(connection: Connection, function: str) -> None:
             result = e
         connection.send(result)
 
+# %% ../nbs/base/workers.ipynb #62581264
 @contextmanager
 def _without_main() -> Iterator[None]:
     "A process that is started within does not import the program of this one."
@@ -76,81 +77,60 @@ def _without_main() -> Iterator[None]:
     try: yield
     finally: sys.modules["__main__"] = main
 
-# %% ../nbs/base/workers.ipynb #716db395
-def usable_cores() -> int:
-    "The cores that this process may use."
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+# %% ../nbs/base/workers.ipynb #6a21037e
+def _end(
+    processes: Sequence[BaseProcess],
+    seconds: float = 5.0,  # that they have to write where they stand
+) -> None:
+    "End all of them."
+    for p in processes: p.terminate()
+    until = time.monotonic() + seconds
+    for p in processes: p.join(max(0.0, until - time.monotonic()))
+    for p in processes: p.kill()
 
-class Workers:
-    "Processes that do named work."
-    def __init__(self,
-        function: str,  # what they do, as "module:name"; arguments and result are numbers, arrays and plain objects
-        n: int,  # how many
-    ):
-        context = multiprocessing.get_context("spawn")
-        self.processes, self.connections = [], list[Connection]()
-        with _without_main():
-            for _ in range(n):
-                here, there = context.Pipe()
-                p = context.Process(target=_work, args=(there, function), daemon=True)
-                p.start()
-                there.close()
-                self.processes.append(p)
-                self.connections.append(here)
+def _lost(processes: Sequence[BaseProcess]) -> BaseException:
+    "Why one of them is not there any more."
+    for p in processes: p.join(1)
+    codes = [p.exitcode for p in processes if p.exitcode]
+    if {143, -signal.SIGTERM} & set(codes): return Terminated()
+    how = f"signal {-codes[0]}" if codes and codes[0] < 0 else f"exit code {codes[0] if codes else 'unknown'}"
+    cause = "most often because memory ran out; free memory, or train fewer at a time"
+    return InputError(f"A process that trained a network was lost ({how}), {cause}.")
 
-    def results(self,
-        jobs: Sequence[Any],  # tuples of arguments
-    ) -> list[Any]:  # one for each job, in order
-        "Deal out the jobs. Raises what a job raises, and `InputError` if a worker is lost."
-        results, waiting = dict[int, Any](), list(enumerate(jobs))[::-1]
-        under_way: dict[Connection, int] = {}
-
-        def give(connection: Connection) -> None:
-            if not waiting: return
+# %% ../nbs/base/workers.ipynb #00bfccef
+def _deal_out(jobs: Sequence[Any], idle: list[Connection]) -> list[Any]:
+    "The results of jobs that are sent to workers, in the order of the jobs."
+    waiting, under_way, results = list(enumerate(jobs))[::-1], dict[Connection, int](), dict[int, Any]()
+    while waiting or under_way:
+        while waiting and idle:
+            connection = idle.pop()
             under_way[connection], job = waiting.pop()
             connection.send(job)
 
-        try:
-            for connection in self.connections: give(connection)
-            while under_way:
-                ready = wait(list(under_way))
-                for connection in [c for c in self.connections if c in ready]:
-                    result = connection.recv()
-                    if isinstance(result, Exception): raise result
-                    results[under_way.pop(connection)] = result
-                    give(connection)
-        except (EOFError, ConnectionError): raise self.lost() from None
-        return [results[i] for i in range(len(jobs))]
+        ready = wait(list(under_way))
+        for connection in [c for c in under_way if c in ready]:
+            result = connection.recv()
+            if isinstance(result, Exception): raise result
+            results[under_way.pop(connection)] = result
+            idle.append(connection)
+    return [results[i] for i in range(len(jobs))]
 
-    def lost(self) -> BaseException:
-        "Why a worker is not there any more."
-        for p in self.processes: p.join(1)
-        codes = [p.exitcode for p in self.processes if p.exitcode]
-        if set(codes) & {143, -signal.SIGTERM}: return Terminated()
-        how = f"signal {-codes[0]}" if codes and codes[0] < 0 else f"exit code {codes[0] if codes else 'unknown'}"
-        return InputError(
-            f"A process that trained a network was lost ({how}), most often because memory ran out; free memory, or train with fewer processes at a time."
-        )
-
-    def end(self,
-        seconds: float = 5.0,  # that they have to write where they stand
-    ) -> None:
-        "End all processes."
-        for connection in self.connections: connection.close()
-        for p in self.processes: p.terminate()
-        until = time.monotonic() + seconds
-        for p in self.processes: p.join(max(0.0, until - time.monotonic()))
-        for p in self.processes:
-            p.kill()
-            p.join()
-
-# %% ../nbs/base/workers.ipynb #67d1506f
+# %% ../nbs/base/workers.ipynb #307184ec
 def side_by_side(
-    function: str,  # what to do, as "module:name"
+    function: str,  # what to do, as "module:name"; arguments and result are numbers, arrays and plain objects
     jobs: Sequence[Any],  # tuples of its arguments
     n: int,  # processes
 ) -> list[Any]:  # what it gives, in the order of the jobs
     "Do jobs in processes that end with this one. Raises what a job raises, and `InputError` if a process is lost."
-    workers = Workers(function, n)
-    try: return workers.results(jobs)
-    finally: workers.end()
+    pipes = [multiprocessing.Pipe() for _ in range(n)]
+    process = multiprocessing.get_context("spawn").Process
+    processes = [process(target=_work, args=(there, function), daemon=True) for _, there in pipes]
+    try:
+        with _without_main():
+            for p in processes: p.start()
+        for _, there in pipes: there.close()
+        return _deal_out(jobs, [here for here, _ in pipes])
+    except (EOFError, ConnectionError): raise _lost(processes) from None
+    finally:
+        for here, _ in pipes: here.close()
+        _end([p for p in processes if p.pid])

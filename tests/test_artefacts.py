@@ -25,7 +25,7 @@ from safetensors.numpy import load_file, save_file
 from test_properties import fewer
 
 from saerec.data import InputError
-from saerec.portable import Portable, checksum
+from saerec.recommend.portable import Portable, checksum
 from saerec.recommend import Recommender
 
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -157,47 +157,18 @@ def test_damage_is_refused(how: str, saved: Path, tmp_path: Path) -> None:
     assert told in one_sentence(v.value, folder)
 
 
-def mutated(rng: random.Random, folder: Path) -> None:
-    "Some bytes, or some values of the manifest, changed at random; half of the time signed anew."
-    name = rng.choice(["recommender.json", "weights.safetensors", "movies.parquet"])
-    if name == "recommender.json" and rng.random() < 0.8:
-        info = json.loads((folder / name).read_text())
-        at: Any = info
-        while isinstance(at, dict | list) and len(at):
-            key = rng.choice(list(at)) if isinstance(at, dict) else rng.randrange(len(at))
-            if not isinstance(at[key], dict | list) or not at[key] or rng.random() < 0.3: break
-            at = at[key]
-        at[key] = rng.choice([None, -1, 0, 1, 2**70, 1e308, NAN, "", "x" * 1000, [], {}, [1, 2], {"kind": "EDLAE"}, True, "../../etc/passwd"])
-        text = json.dumps(info)
-        (folder / name).write_text(text)
-    else:
-        data = bytearray((folder / name).read_bytes())
-        kind = rng.randrange(4)
-        if kind == 0: data = data[:rng.randrange(len(data))]
-        elif kind == 1: data[rng.randrange(len(data)):rng.randrange(len(data))] = rng.randbytes(rng.randrange(64))
-        else:
-            for _ in range(rng.choice([1, 1, 4, 64])): data[rng.randrange(min(len(data), rng.choice([200, 4000, len(data)])))] = rng.randrange(256)
-        (folder / name).write_bytes(bytes(data))
-    if rng.random() < 0.5:
-        try: sign(folder)
-        except (ValueError, TypeError, KeyError, AttributeError, OSError): pass  # a manifest that nobody can sign
-
-
-def read_or_refused(folder: Path) -> int:  # how many of the two readers refused it
+def read_or_refused(folder: Path) -> None:
     "Each reader says one sentence, or gives a model that answers."
-    refused = 0
     for read in (Recommender.load, Portable):
         try: rec = read(folder)
         except ValueError as e:
             assert isinstance(e, InputError) or read is Portable, repr(e)
             one_sentence(e, folder)
-            refused += 1
             continue
         if isinstance(rec, Portable): assert len(rec.top({0: 5.0, 3: 4.0}, 5)) <= 5
         else:
             try: assert len(rec.recommend({rec.movies.title[0]: 5}, n=5)) <= 5
             except InputError: pass  # a scale without 5, two films of one title
-    return refused
 
 
 def put(folder: Path, name: str, data: bytes, signed: bool) -> None:
@@ -205,19 +176,6 @@ def put(folder: Path, name: str, data: bytes, signed: bool) -> None:
     (folder / name).write_bytes(data)
     try: sign(folder) if signed else None
     except (ValueError, TypeError, KeyError, AttributeError, OSError, RecursionError): pass  # a manifest that nobody can sign
-
-
-@pytest.mark.parametrize("n", [60, pytest.param(10_000, marks=pytest.mark.slow)])
-def test_random_damage(n: int, saved: Path, tmp_path: Path, note: Callable[[str], None]) -> None:
-    "Each is refused with one sentence, or read; what is read answers."
-    rng, refused = random.Random(n), 0
-    for _ in range(n):
-        folder = Path(shutil.copytree(saved, tmp_path / "model"))
-        mutated(rng, folder)
-        refused += read_or_refused(folder)
-        shutil.rmtree(folder)
-    note(f"damaged models: {refused} of {2 * n} readings refused, the rest read")
-    assert refused > n
 
 
 JSON = st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20) | st.sampled_from([-1, 0, 1, 2**31, 2**63, 10**400, "StackedAutoencoder", "RankStack", "../x"]), lambda o: st.lists(o, max_size=4) | st.dictionaries(st.text(max_size=8) | st.sampled_from(["kind", "members", "weights", "hidden", "n_movies", "x", "y"]), o, max_size=4), max_leaves=8)
@@ -241,10 +199,11 @@ def test_wild_manifests(data: st.DataObject, saved: Path) -> None:
         read_or_refused(folder)
 
 
-@given(name=st.sampled_from(["weights.safetensors", "movies.parquet"]), cuts=st.lists(st.tuples(st.floats(0, 1), st.integers(0, 40), st.binary(max_size=24)), min_size=1, max_size=3), near=st.sampled_from([1.0, 0.02]), end=st.booleans())
+@given(name=st.sampled_from(["weights.safetensors", "movies.parquet", "recommender.json"]), near=st.sampled_from([1.0, 0.02]),
+       cuts=st.lists(st.tuples(st.floats(0, 1), st.integers(0, 40), st.binary(max_size=24)), min_size=1, max_size=3), end=st.booleans(), signed=st.booleans())
 @fewer
-def test_wild_weights_and_tables(name: str, cuts: list[tuple[float, int, bytes]], near: float, end: bool, saved: Path) -> None:
-    "Some bytes replaced by others, often near the head of the weights or the foot of the table, rightly signed."
+def test_wild_bytes(name: str, near: float, cuts: list[tuple[float, int, bytes]], end: bool, signed: bool, saved: Path) -> None:
+    "Some bytes replaced by others, often near the head of the weights or the foot of the table, rightly signed or not."
     with tempfile.TemporaryDirectory() as place:
         folder = Path(shutil.copytree(saved, Path(place) / "model"))
         content = (folder / name).read_bytes()
@@ -252,7 +211,7 @@ def test_wild_weights_and_tables(name: str, cuts: list[tuple[float, int, bytes]]
             at = int(where * near * len(content))
             if end: at = len(content) - at
             content = content[:at] + new + content[at + n:]
-        put(folder, name, content, signed=True)
+        put(folder, name, content, signed)
         read_or_refused(folder)
 
 

@@ -116,7 +116,7 @@ def test_each_requirement_has_a_range_and_a_reason(key: str) -> None:
 @pytest.mark.parametrize("key", KINDS[:1])
 def test_each_requirement_is_imported(key: str) -> None:
     "A dependency that no module imports is one too many; a module that imports another thing lacks one."
-    imports = {"scikit-learn": "sklearn", "python-fasthtml": "fasthtml"}
+    imports = {"scikit-learn": "sklearn", "python-fasthtml": "fasthtml", "charset-normalizer": "charset_normalizer"}
     ours = {imports.get(r.name, r.name) for r in NEEDED[key]}
     optional = {imports.get(r.name, r.name) for k in KINDS[2:] for r in NEEDED[k]}  # of extras, imported where they are used
     used = set()
@@ -193,8 +193,8 @@ import importlib, json, pkgutil, sys, time
 import torch, numpy, pandas
 before, start = set(sys.modules), time.perf_counter()
 import saerec
-for m in sorted(o.name for o in pkgutil.iter_modules(saerec.__path__)):
-    if m != "__main__": importlib.import_module("saerec." + m)
+for m in sorted(o.name for o in pkgutil.walk_packages(saerec.__path__, "saerec.")):
+    if not m.endswith("__main__"): importlib.import_module(m)
 print(json.dumps([time.perf_counter() - start, sorted(set(sys.modules) - before)]))
 """
 HEAVY = ("matplotlib", "scipy", "sklearn", "pooch", "tqdm", "pyarrow.parquet", "fastcore.test", "IPython", "requests", "fasthtml", "starlette", "uvicorn", "anyio")

@@ -86,6 +86,15 @@ def test_killed_at_random_moments(kills: int, tmp_path: Path, note) -> None:
 
 # --- `saerec train` where something goes wrong around it ---
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    "Weights are compared bit for bit, so whatever trains here does so with as many threads as the processes that are started."
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 SMALL = ["--epochs", "4", "--held-out", "15", "--ranker", "network"]
 
 
@@ -295,58 +304,6 @@ def test_ctrl_c(trick: Callable[[], None], text: str, data: Path, tmp_path: Path
     with safe_open(tmp_path / "place" / ".model-training" / "likes.safetensors", "pt") as f:
         assert json.loads(f.metadata()["saerec"])["epoch"] >= 1 and len(f.get_tensor("losses")) >= 1, "the epoch that was begun is lost"
     goes_on(data, tmp_path / "place" / "model", undisturbed)
-
-
-PRESS = """
-import os, signal, sys
-class Finder:
-    def find_spec(self, name, *_):
-        if name == sys.argv[1]: os.kill(os.getpid(), signal.SIGINT)
-signal.signal(signal.SIGINT, signal.default_int_handler)
-sys.meta_path.insert(0, Finder())
-from saerec.__main__ import start
-sys.exit(start(sys.argv[2:]))
-"""
-
-
-def command(code: str, *arguments: object) -> subprocess.Popen[str]:
-    "The command as its script starts it, in a new Python."
-    env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(Path(__file__).resolve().parents[1]), os.environ.get("PYTHONPATH", "")])}
-    return subprocess.Popen([sys.executable, "-c", code, *map(str, arguments)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
-
-
-RECOMMEND = ["recommend", "--model", Path(__file__).parent / "fixtures" / "model-1", "Toy Story (1995)=5", "Heat (1995)=4"]
-
-
-@pytest.mark.skipif(os.name == "nt", reason="Ctrl-C cannot be sent to one process on Windows")
-@pytest.mark.parametrize("module", ["torch.nn", *(pytest.param(m, marks=pytest.mark.slow) for m in ("saerec.cli", "numpy", "pandas._libs", "pandas.core.frame", "torch._C", "torch._meta_registrations", "torch.autograd", "saerec.data", "saerec.recommend", "saerec.stack"))])
-def test_ctrl_c_while_loading(module: str) -> None:
-    "Ctrl-C at the moment when some library is to be loaded."
-    p = command(PRESS, module, *RECOMMEND)
-    assert p.communicate(timeout=60) == ("", "saerec: stopped; nothing was written.\n") and p.returncode == 130
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="what a process has loaded is read the way of Linux")
-def test_ctrl_c_at_any_moment(note: Callable[[str], None]) -> None:
-    "Ctrl-C at 20 moments between the first library and the end: exit code 130 and one line at most, or all of the answer."
-    def begun() -> subprocess.Popen[str]:
-        p = command("import sys; from saerec.__main__ import start; sys.exit(start())", *RECOMMEND)
-        while p.poll() is None and "numpy" not in Path(f"/proc/{p.pid}/maps").read_text(): time.sleep(0.001)
-        return p
-    p, start = begun(), time.perf_counter()
-    wanted, _ = p.communicate(timeout=60)
-    seconds, codes = time.perf_counter() - start, []
-    for k in range(20):
-        p = begun()
-        time.sleep(k / 19 * seconds)
-        p.send_signal(signal.SIGINT)
-        out, err = p.communicate(timeout=60)
-        codes.append(130 if p.returncode == -signal.SIGINT else p.returncode)  # where Python itself is half gone the signal ends it, which shells call 130 too
-        assert "Traceback" not in err and err.count("\n") <= 1, err
-        assert codes[-1] == 130 or (codes[-1], out, err) == (0, wanted, ""), (k, p.returncode, out, err)
-    note(f"Ctrl-C at 20 moments of {seconds:.1f} seconds: {codes.count(130)} times exit code 130, else the whole answer")
-    assert codes.count(130) >= 10
 
 
 def waits_at_the_second() -> None:

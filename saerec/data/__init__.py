@@ -3,7 +3,7 @@ from ..errors import HonestyWarning as HonestyWarning, InputError as InputError
 from ..lazy import front_door
 
 __getattr__, __all__ = front_door(__name__, {
-    "ratings": "Ratings",
+    "ratings": "Ratings default_threshold like_share_note",
     "reading": "ALIASES LAYOUTS PACKED WIDTH GENRES_100K check_parquet ratings_from_frame read_ratings title_year",
     "editions": "MOVIELENS MOVIELENS_URL TRIES download_movielens load_bundled load_movielens",
     "describe": "activity long_tail plot_ratings rating_histogram summary",

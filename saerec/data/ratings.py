@@ -16,9 +16,16 @@ import pandas as pd
 from ..errors import InputError
 
 # %% auto #0
-__all__ = ['Ratings']
+__all__ = ['Ratings', 'default_threshold', 'like_share_note']
 
 # %% ../../nbs/00_data.ipynb #9e74792a
+def _frozen(a: np.ndarray, dtype: Any) -> np.ndarray:
+    "An array of that type that nobody can write to; as it is if it is one already and belongs to nobody else."
+    if a.__class__ is np.ndarray and a.dtype == dtype and a.base is None and not a.flags.writeable: return a
+    a = np.array(a, dtype=dtype)
+    a.setflags(write=False)
+    return a
+
 class Ratings:
     "Who rated what, and how: an immutable list of (user, movie, value) with the vocabularies of both."
     def __init__(self,
@@ -29,19 +36,19 @@ class Ratings:
         movies: pd.DataFrame,  # one row a movie: `movie_id`, `title`, `year`, `genres` (joined by |)
         time: np.ndarray | None = None,  # int64 [n], seconds since 1970 (UTC); None where the source has none
         name: str = "ratings",  # where they come from; shown in reports
+        notes: tuple[str, ...] = (),  # what the reader understood or left out, a sentence each; see `read_ratings`
+        scale: tuple[float, float] | None = None,  # the lowest and the best rating there can be; None: those that occur
     ):
-        def frozen(a: np.ndarray, dtype: Any) -> np.ndarray:
-            if a.__class__ is np.ndarray and a.dtype == dtype and a.base is None and not a.flags.writeable: return a  # nobody else's, and frozen already
-            a = np.array(a, dtype=dtype)
-            a.setflags(write=False)
-            return a
-        self.user, self.movie, self.value = frozen(user, np.int32), frozen(movie, np.int32), frozen(value, np.float32)
-        self.time = None if time is None else frozen(time, np.int64)
+        self.user, self.movie, self.value = _frozen(user, np.int32), _frozen(movie, np.int32), _frozen(value, np.float32)
+        self.time = None if time is None else _frozen(time, np.int64)
         self._users, self._movies, self.name = users.copy(deep=False), movies.copy(deep=False), name
+        self.notes, self._scale = tuple(notes), scale
         sizes = {len(a) for a in (self.user, self.movie, self.value, self.time) if a is not None}
-        if len(sizes) > 1: raise InputError(f"{name}: the arrays of users, movies, values and times differ in length ({sorted(sizes)}).")
+        if len(sizes) > 1:
+            raise InputError(f"{name}: the arrays of users, movies, values and times differ in length ({sorted(sizes)}).")
         for codes, n, what in ((self.user, len(users), "user"), (self.movie, len(movies), "movie")):
-            if len(codes) and (codes.min() < 0 or codes.max() >= n): raise InputError(f"{name}: a {what} code lies outside 0..{n - 1}.")
+            if len(codes) and (codes.min() < 0 or codes.max() >= n):
+                raise InputError(f"{name}: a {what} code lies outside 0..{n - 1}.")
         self._done = True
 
     def __setattr__(self, key: str, value: Any) -> None:
@@ -56,31 +63,44 @@ class Ratings:
     def n_users(self) -> int: return len(self._users)
     @property
     def n_movies(self) -> int: return len(self._movies)
+    @property
+    def scale(self) -> tuple[float, float]:
+        "The lowest and the best rating: as stated, else those that occur."
+        if self._scale is not None: return self._scale
+        return (float(self.value.min()), float(self.value.max())) if len(self) else (0.0, 1.0)
+    @property
+    def feedback(self) -> str:
+        "`implicit` if all ratings are equal (who saw what, and no opinion), else `explicit`."
+        return "implicit" if len(self) and self.value.min() == self.value.max() else "explicit"
     def __len__(self) -> int: return len(self.value)
-    def __repr__(self) -> str: return f"Ratings({self.name}: {len(self):,} ratings, {self.n_users:,} users, {self.n_movies:,} movies)"
+    def __repr__(self) -> str:
+        return f"Ratings({self.name}: {len(self):,} ratings, {self.n_users:,} users, {self.n_movies:,} movies)"
 
     def frame(self) -> pd.DataFrame:
         "One row a rating, with original ids and titles: for people."
         m = self._movies.iloc[self.movie]
-        d = {"user_id": self._users.user_id.to_numpy()[self.user], "movie_id": m.movie_id.to_numpy(), "title": m.title.to_numpy(), "rating": self.value}
-        return pd.DataFrame(d if self.time is None else d | {"time": pd.to_datetime(self.time, unit="s", errors="coerce")})
+        d = {"user_id": self._users.user_id.to_numpy()[self.user], "movie_id": m.movie_id.to_numpy(),
+             "title": m.title.to_numpy(), "rating": self.value}
+        if self.time is not None: d["time"] = pd.to_datetime(self.time, unit="s", errors="coerce")
+        return pd.DataFrame(d)
 
     def _with(self, **kw: Any) -> Ratings:
         "A copy with some parts replaced."
-        names = ("user", "movie", "value", "users", "movies", "time", "name")
-        return Ratings(**({k: getattr(self, k) for k in names} | kw))
+        names = ("user", "movie", "value", "users", "movies", "time", "name", "notes")
+        return Ratings(**({k: getattr(self, k) for k in names} | {"scale": self._scale} | kw))
 
     def select(self,
         which: np.ndarray,  # positions, or a boolean mask over the ratings
     ) -> Ratings:  # those ratings in that order, same vocabularies
         "Some of the ratings; codes keep their meaning."
-        return self._with(user=self.user[which], movie=self.movie[which], value=self.value[which], time=None if self.time is None else self.time[which])
+        time = None if self.time is None else self.time[which]
+        return self._with(user=self.user[which], movie=self.movie[which], value=self.value[which], time=time)
 
     def likes(self,
         threshold: float = 4.0,  # stars from which a rating counts as a like; 4.0 is used all over saerec
     ) -> Ratings:  # the same cells with value 1 (liked) or 0 (not liked)
         "Binary ratings: $y = 1$ if the rating is at least `threshold`, else 0."
-        return self._with(value=(self.value >= threshold).astype(np.float32))
+        return self._with(value=(self.value >= threshold).astype(np.float32), scale=None)
 
     def only_movies(self,
         codes: np.ndarray,  # movie codes, ascending
@@ -93,12 +113,37 @@ class Ratings:
     def transposed(self) -> Ratings:
         "Movies as rows and users as columns: the item side. The same network then learns a code for each movie."
         users = self._movies.rename(columns={"movie_id": "user_id"})
-        movies = self._users.rename(columns={"user_id": "movie_id"}).assign(title=lambda d: "user " + d.movie_id.astype(str), year=None, genres="")
+        movies = self._users.rename(columns={"user_id": "movie_id"})
+        movies = movies.assign(title="user " + movies.movie_id.astype(str), year=None, genres="")
         return self._with(user=self.movie, movie=self.user, users=users, movies=movies, name=self.name + " (transposed)")
 
-    def fingerprint(self) -> str:
-        "The first 16 hex digits of a SHA-256 over codes, values and ids: equal data, equal fingerprint, on every machine."
+    def fingerprint(self,
+        times: bool = True,  # cover the times; False: as models of format 3 and before have it
+    ) -> str:  # 16 hex digits
+        "Equal data, equal fingerprint, on every machine: of a SHA-256 over codes, values, times and ids."
         h = hashlib.sha256()
-        for a in (self.user, self.movie, self.value): h.update(np.ascontiguousarray(a).astype(a.dtype.newbyteorder("<")).tobytes())
+        arrays = [self.user, self.movie, self.value, *([self.time] if times and self.time is not None else [])]
+        for a in arrays: h.update(np.ascontiguousarray(a).astype(a.dtype.newbyteorder("<")).tobytes())
         for s in (self._users.user_id, self._movies.movie_id): h.update("\n".join(s.astype(str)).encode())
         return h.hexdigest()[:16]
+
+# %% ../../nbs/00_data.ipynb #d0a17e02
+def default_threshold(
+    r: Ratings,  # on any scale
+) -> float:  # a rating that occurs
+    "The rating from which one is a like: the lowest that reaches four fifths of the scale."
+    if not len(r) or r.feedback == "implicit": return r.scale[1]
+    low, high = min(r.scale[0], 0.0), r.scale[1]
+    enough = r.value >= np.float32(low + 0.8 * (high - low)) - 1e-4
+    return float(r.value[enough].min()) if enough.any() else high
+
+def like_share_note(
+    r: Ratings,
+    threshold: float,  # the rating from which one is a like
+) -> str:  # a sentence, or "" where the share is as it should be
+    "Whether nearly all, or nearly none, of the ratings are likes, so that liked and not liked hardly differ."
+    share = float((r.value >= threshold).mean()) if len(r) else 0.5
+    if r.feedback == "implicit" and share == 1 or 0.05 <= share <= 0.85: return ""
+    better = default_threshold(r)
+    step = f"the default for this scale is {better:g}" if better != threshold else "look which threshold tells them apart"
+    return f"{share:.0%} of the ratings are likes at threshold {threshold:g}, which leaves little to learn; {step}."

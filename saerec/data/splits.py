@@ -89,7 +89,8 @@ class Split:
         return hashlib.sha256(" ".join(x.fingerprint() for x in parts).encode()).hexdigest()[:16]
     def transposed(self) -> Split:
         "The same split for the item side. The new split counts its own uses of the test."
-        return Split(self.train.transposed(), self.valid.transposed(), self._test.transposed(), self.protocol + ", transposed", self.seed, check=False)
+        parts = self.train.transposed(), self.valid.transposed(), self._test.transposed()
+        return Split(*parts, self.protocol + ", transposed", self.seed, self.new_users, check=False)
     def final(self) -> Held:
         "The test part with its targets. Counts its uses in `finals`; from the second on it warns."
         self.finals += 1

@@ -13,5 +13,5 @@ from ..distributed import exit_group, main
 __all__ = []
 
 # %% ../../nbs/train/program.ipynb #d318d0e7
-if __name__ == "__main__" and getattr(globals().get("__spec__"), "name", "") == "saerec.train.__main__":  # a program, not a notebook
+if __name__ == "__main__" and getattr(globals().get("__spec__"), "name", "") == "saerec.train.__main__":
     exit_group(main())

@@ -40,9 +40,8 @@ from ..workers import Terminated, raise_terminated
 # %% auto #0
 __all__ = ['OBJECTIVES', 'EARLIER_NAMES', 'mask_input', 'Settings', 'make_model', 'batch_size_for', 'multinomial_loss',
            'objective_loss', 'valid_loss', 'Recorder', 'progress_bar', 'simple_baselines', 'compare', 'Rows', 'Loss',
-           'loss_divisor', 'Diverged', 'Training', 'training_tensors', 'training_identity', 'save_checkpoint',
-           'load_checkpoint', 'checkpoint_on_signal', 'restore_best', 'explain_out_of_memory', 'check_network',
-           'guarded', 'train_epochs', 'fit', 'pretrain_layers', 'ItemSide', 'trainer']
+           'loss_divisor', 'Diverged', 'Training', 'save_checkpoint', 'load_checkpoint', 'restore_best',
+           'explain_out_of_memory', 'train_epochs', 'fit', 'pretrain_layers', 'ItemSide', 'trainer']
 
 # %% ../../nbs/02_train.ipynb #2a7145a9
 def mask_input(
@@ -77,9 +76,9 @@ class Settings:
     patience: int = 10  # epochs without a better validation before training stops
 
 OBJECTIVES = {
-    "ranking": Settings("ranking", epochs=30, batch_size=32, lr=1e-3, weight_decay=0.01, min_rate=0.2, max_rate=0.7, patience=10),
-    "multinomial": Settings("multinomial", epochs=40, batch_size=32, lr=1e-3, weight_decay=0.1, min_rate=0.2, max_rate=0.7, patience=10),
-    "likes": Settings("likes", epochs=15, batch_size=32, lr=1.5e-3, weight_decay=10.0, min_rate=0.1, max_rate=0.5, visible_weight=0.3, patience=6),
+    "ranking": Settings("ranking", epochs=30, weight_decay=0.01),
+    "multinomial": Settings("multinomial", epochs=40, weight_decay=0.1),
+    "likes": Settings("likes", epochs=15, lr=1.5e-3, weight_decay=10.0, min_rate=0.1, max_rate=0.5, visible_weight=0.3, patience=6),
 }
 
 def make_model(
@@ -367,7 +366,7 @@ class Training:
         if not all(bool(p.isfinite().all()) for p in self.model.parameters()): raise Diverged(f"A weight is no finite number after epoch {self.epoch}, whose last loss was {losses[-1]:.4g}: {advice}")
 
 # %% ../../nbs/02_train.ipynb #e44e8c5f
-def training_tensors(
+def _training_tensors(
     training: Training,
     best: Mapping[str, Tensor],  # weights of the best epoch so far
 ) -> dict[str, Tensor]:
@@ -377,7 +376,7 @@ def training_tensors(
     for i, p in enumerate(training.model.parameters()): out |= {f"optimizer.{i}.{k}": v for k, v in training.optimizer.state[p].items()}
     return out | {"rng": training.rng.get_state(), "torch_rng": torch.get_rng_state()} | ({"cuda_rng": torch.cuda.get_rng_state(training.device)} if training.device.type == "cuda" else {})
 
-def training_identity(training: Training) -> dict[str, Any]:
+def _training_identity(training: Training) -> dict[str, Any]:
     "What a checkpoint must agree with: network, settings, seed, and the number of rows, movies and ratings."
     return {"network": training.model.config, "settings": vars(training.settings), "seed": training.seed, "rows": [len(training.rows), training.model.n_movies, int(training.rows.counts.sum())]}
 
@@ -391,8 +390,8 @@ def save_checkpoint(
     best: Mapping[str, Tensor],  # weights of the best epoch so far
 ) -> None:
     "Write where a training stands. Raises `InputError` if it cannot be written."
-    about = training_identity(training) | {"format": 1, "step": training.step, "epoch": training.epoch, "record": recorder.rows, "best_epoch": recorder.best_epoch}
-    tensors = {k: v.detach().contiguous().cpu() for k, v in training_tensors(training, best).items()}
+    about = _training_identity(training) | {"format": 1, "step": training.step, "epoch": training.epoch, "record": recorder.rows, "best_epoch": recorder.best_epoch}
+    tensors = {k: v.detach().contiguous().cpu() for k, v in _training_tensors(training, best).items()}
     atomic_write(path, lambda new: save_file(tensors, new, {"saerec": json.dumps(about)}))
 
 def load_checkpoint(
@@ -405,7 +404,7 @@ def load_checkpoint(
         with safe_open(path, "pt") as f: about, tensors = json.loads((f.metadata() or {})["saerec"]), {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118
     except (OSError, SafetensorError, KeyError, ValueError) as e:
         raise InputError(f"{path}: it is no readable checkpoint of saerec ({type(e).__name__}); delete it to begin anew.") from None
-    settings, ours = about.get("settings", {}), json.loads(json.dumps(training_identity(training)))
+    settings, ours = about.get("settings", {}), json.loads(json.dumps(_training_identity(training)))
     for old, new in EARLIER_NAMES.items():
         if old in settings: settings[new] = settings.pop(old)
     if other := [f"{k} {about.get(k)} in place of {v}" for k, v in ours.items() if about.get(k) != v]:
@@ -428,19 +427,20 @@ def _deferrable() -> list[int]:
     return [number for number, handler in handlers.items() if signal.getsignal(number) is handler]
 
 @contextmanager
-def checkpoint_on_signal(
+def _checkpoint_on_signal(
     training: Training,
     recorder: Recorder,
     best: dict[str, Tensor],  # weights of the best epoch so far, kept up to date
     checkpoint: str | Path | None = None,  # None: a signal stops at once
 ) -> Iterator[None]:
     "Let Ctrl-C and SIGTERM wait for the end of the batch, and write the checkpoint then."
-    handlers = {n: signal.getsignal(n) for n in (_deferrable() if checkpoint is not None and training.world == 1 else ())}
+    defer = checkpoint is not None and training.world == 1
+    handlers = {n: signal.getsignal(n) for n in _deferrable()} if defer else {}
     heard: list[int] = []
 
     def later(number: int, frame: Any) -> None:
         heard.append(number)
-        if training.stop: raise Terminated if number == signal.SIGTERM else KeyboardInterrupt  # in the middle of a batch
+        if training.stop: raise Terminated if number == signal.SIGTERM else KeyboardInterrupt  # amid a batch
         training.stop = True
 
     try:
@@ -448,12 +448,14 @@ def checkpoint_on_signal(
         yield
         if training.stop: raise KeyboardInterrupt
     except KeyboardInterrupt:
-        if training.stop and checkpoint is not None and len(heard) < 2: save_checkpoint(checkpoint, training, recorder, best)
+        between_batches = training.stop and len(heard) < 2
+        if between_batches and checkpoint is not None: save_checkpoint(checkpoint, training, recorder, best)
         if heard[-1:] == [signal.SIGTERM]: raise Terminated from None
         raise
     finally:
         for number, handler in handlers.items(): signal.signal(number, handler)
 
+# %% ../../nbs/02_train.ipynb #2e7c85c0
 @contextmanager
 def restore_best(
     training: Training,
@@ -505,24 +507,25 @@ def explain_out_of_memory(
         raise InputError(f"Memory ran out in epoch {training.epoch + 1}: {weights:,} weights (16 bytes each, gradients and moments included) and batches of {training.settings.batch_size:,} people x {training.model.n_movies:,} movies; make hidden or batch_size smaller, or keep fewer movies.{kept}") from None
 
 # %% ../../nbs/02_train.ipynb #929c6c94
-def check_network(
+def _check_network(
     model: StackedAutoencoder,
     n_movies: int,  # of the training rows
 ) -> None:
     "Raises `InputError` for a network that cannot be trained on such rows."
     if n_movies != model.n_movies:
-        raise InputError(f"The network has {model.n_movies} movies and the split {n_movies}; make it with n_movies=split.train.n_movies.")
+        advice = "make it with n_movies=split.train.n_movies"
+        raise InputError(f"The network has {model.n_movies} movies and the split {n_movies}; {advice}.")
     if not all(bool(p.isfinite().all()) for p in model.parameters()):
         raise InputError("The network has weights that are no finite numbers before training begins; make it anew.")
 
 @contextmanager
-def guarded(
+def _guarded(
     training: Training,
     recorder: Recorder,
     best: dict[str, Tensor],  # weights of the best epoch so far, kept up to date
     checkpoint: str | Path | None,  # the file of this training alone
 ) -> Iterator[None]:
-    "What is around the loop: random numbers of its own, the checkpoint locked, and an end without losses whatever ends it."
+    "What is around the loop: random numbers of its own, the checkpoint locked, and no losses whatever ends it."
     cuda = [training.device] if training.device.type == "cuda" else []
     writes = checkpoint is not None and training.rank == 0
     with (
@@ -530,13 +533,14 @@ def guarded(
         explain_out_of_memory(training, checkpoint),
         exclusive_lock(checkpoint) if writes else nullcontext(),  # type: ignore[arg-type]
         restore_best(training, recorder, best, checkpoint),
-        checkpoint_on_signal(training, recorder, best, checkpoint),
+        _checkpoint_on_signal(training, recorder, best, checkpoint),
     ):
         torch.manual_seed(training.seed)
         if checkpoint is not None and Path(checkpoint).exists(): best.update(load_checkpoint(checkpoint, training, recorder))
         if training.world > 1: _begin_together(training.epoch, checkpoint)
         yield
 
+# %% ../../nbs/02_train.ipynb #15ddacaf
 def train_epochs(
     training: Training,
     split: Split,  # its validation part chooses
@@ -553,7 +557,8 @@ def train_epochs(
 
     def ended() -> bool:
         waited = training.epoch - recorder.best_epoch
-        return training.epoch >= (stop_at or settings.epochs) or (stop_at is None and training.epoch > 0 and waited >= settings.patience)
+        if stop_at is not None: return training.epoch >= stop_at
+        return training.epoch >= settings.epochs or (training.epoch > 0 and waited >= settings.patience)
 
     while not ended():
         start = time.perf_counter()
@@ -580,24 +585,25 @@ def fit(
     progress: bool = False,  # show a bar or lines on stderr
     say: Callable[[str], None] | None = print,  # told how the best epoch stands beside simple baselines; None: no comparison
     checkpoint: str | Path | None = None,  # a file, written after each epoch; where it is there already, training goes on from it
-    checkpoint_seconds: float = 0.0,  # at least so long between two checkpoints; 0: each epoch; first and last epoch always
+    checkpoint_seconds: float = 0.0,  # at least so long between two checkpoints; first and last epoch always
     rows: Rows | None = None,  # the training rows where they are on disk as a CSR; None: `to_batch(split.train)`
     **changes: Any,  # other `Settings`: epochs, batch_size, lr, weight_decay, min_rate, max_rate, ...
 ) -> Recorder:
     """Train, and keep the weights of the epoch that is best on validation.
 
-    Raises `Diverged`, an `InputError`, if the loss stops being a number; then, and after Ctrl-C, the network has its best weights."""
+    Raises `Diverged`, an `InputError`, if the loss stops being a number.
+    Then, and after Ctrl-C, the network has its best weights."""
     if objective not in OBJECTIVES: raise InputError(f"There is no objective {objective!r}; there are {', '.join(OBJECTIVES)}.")
     settings = replace(OBJECTIVES[objective], **changes)
     data: Rows = to_batch(split.train) if rows is None else rows
-    check_network(model, data.n_movies)
+    _check_network(model, data.n_movies)
     if model.centred: model.centre(split.train)
 
     training = Training(model, data, settings, seed, device)
     recorder = Recorder(settings, "NDCG@100" if objective != "likes" else "valid_loss", objective != "likes")
     best = copy.deepcopy(model.state_dict())
     with (progress_bar(stop_at or settings.epochs, objective, progress and training.rank == 0) as show,
-          guarded(training, recorder, best, checkpoint)):
+          _guarded(training, recorder, best, checkpoint)):
         train_epochs(training, split, recorder, best, show, stop_at, checkpoint, checkpoint_seconds)
 
     if stop_at is None: model.load_state_dict(best)
