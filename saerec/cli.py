@@ -24,7 +24,7 @@ from . import __version__
 from .data import MOVIELENS, HonestyWarning, InputError, Ratings, download_movielens, load_movielens, read_ratings, summary
 from .evaluate import evaluate
 from .recommend.own import OwnRatings, own_ratings
-from .protocols import PROTOCOLS, find_protocol, open_edition
+from .evaluate.protocols import PROTOCOLS, find_protocol, open_edition
 from .recommend import SAE, Recommender, fit_recommender, make_splits, measure, verdict
 from .data.shards import read_shards
 from .stack import stack

@@ -19,7 +19,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from .baselines import EDLAE, BiasModel, KernelRidge, announce_memory, balance_people, like_matrix
+from .evaluate.baselines import EDLAE, BiasModel, KernelRidge, announce_memory, balance_people, like_matrix
 from .data import Batch, Held, InputError, Ratings, Split
 from .evaluate import Scorer, chosen_on_valid, predict_cells
 from .model import StackedAutoencoder
@@ -182,7 +182,8 @@ def fit_again(
         settings = {k: v for k, v in vars(o.settings).items() if k != "objective"}
         jobs.append((split, o.settings.objective, split.seed + 1000 * max(0, i - 1), settings | {"stop_at": o.best_epoch}))
     networks = dict(zip(stack.recorders, (o[0] for o in train_networks(jobs, workers)), strict=True))
-    again = RankStack({k: networks[k] if k in networks else copy.deepcopy(m).fit(split.train) for k, m in stack.members.items()}, stack.weights)  # type: ignore[attr-defined]
+    def fitted(name: str, member: Any) -> Any: return networks[name] if name in networks else copy.deepcopy(member).fit(split.train)
+    again = RankStack({k: fitted(k, m) for k, m in stack.members.items()}, stack.weights)
     again.recorders = stack.recorders
     return again
 

@@ -1,7 +1,14 @@
-"""What all tests share: the option --slow, a browser, and notes printed before pytest's closing line."""
+"""What all tests share: the option --slow, processes that start quickly, a browser, and notes printed before pytest's closing line."""
+import multiprocessing.forkserver
+import os
 import shutil
 
 import pytest
+
+# Tests and notebooks run beside each other in processes of one thread each: that is more than some of several, and their weights are equal.
+os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MPLBACKEND": "agg"}
+START = multiprocessing.get_context("forkserver")
+START.set_forkserver_preload(["torch", "pandas", "scipy.sparse", "sklearn.metrics", "matplotlib.pyplot", "pyarrow.parquet", "nbdev.test", "pytest", "saerec.cli"])
 
 CHROMIUM_FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
 NOTES = pytest.StashKey[list[str]]()
@@ -13,6 +20,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[NOTES] = []
+
+
+def pytest_unconfigure() -> None:
+    "Wait for the server of START, so that the time of pytest holds that of the processes it started."
+    multiprocessing.forkserver._forkserver._stop()
 
 
 def run_notebooks_beside(items: list[pytest.Item]) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from saerec.baselines import EASE
+from saerec.evaluate.baselines import EASE
 from saerec.evaluate import rank_metrics
 
 TOOL = Path(__file__).resolve().parents[1] / "tools" / "peers.py"

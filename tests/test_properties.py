@@ -17,8 +17,8 @@ import torch
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from saerec.beyond import coverage, diversity, genre_matrix
-from saerec.calibration import Calibration
+from saerec.evaluate.beyond import coverage, diversity, genre_matrix
+from saerec.evaluate.calibration import Calibration
 from saerec.data import Batch, InputError, Ratings, ratings_from_frame, read_ratings, to_batch
 from saerec.evaluate import like_metrics, like_sums, top_k, value_of
 from saerec.model import Factored, catalogue_mse, gram_error

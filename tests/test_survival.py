@@ -4,7 +4,6 @@ one that is stopped by Ctrl-C or by a full disk. Two trainings do not get into e
 Three kills in the default run, fifty with --slow."""
 import ctypes
 import json
-import multiprocessing
 import os
 import random
 import shutil
@@ -21,6 +20,7 @@ import numpy as np
 import psutil
 import pytest
 import torch
+from conftest import START
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
@@ -33,13 +33,10 @@ from saerec.disk import exclusive_lock
 from saerec.train import fit, loop as train_module, make_model
 
 EPOCHS = 8
-START = multiprocessing.get_context("forkserver")
-START.set_forkserver_preload(["saerec.cli"])
 
 
 def work(folder: str, started, finished) -> None:
     "One training from wherever its checkpoint is, in a process of its own."
-    torch.set_num_threads(1)
     split = split_users(load_movielens().likes(), seed=0)
     model = make_model("ranking", split.train.n_movies, hidden=(64, 16), dropout=0.2, seed=0)
     started.set()
@@ -86,15 +83,6 @@ def test_killed_at_random_moments(kills: int, tmp_path: Path, note) -> None:
 
 # --- `saerec train` where something goes wrong around it ---
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    "Weights are compared bit for bit, so whatever trains here does so with as many threads as the processes that are started."
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 SMALL = ["--epochs", "4", "--held-out", "15", "--ranker", "network"]
 
 
@@ -131,7 +119,6 @@ def one_sentence(code: int | None, err: str, *parts: str) -> None:
 
 def shell(trick: Callable[[], None], out: str, err: str, argv: list[str]) -> None:
     "What a shell does with `saerec`, in a process that has torch already, after something was tampered with."
-    torch.set_num_threads(1)
     for fd, file in ((1, out), (2, err)): os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666), fd)
     sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", buffering=1, closefd=False)
     trick()

@@ -128,7 +128,7 @@ def saerec_stack(data: Data, times: Times) -> tuple[Scores, dict]:
 
 
 def saerec_ease(data: Data, times: Times) -> tuple[Scores, dict]:
-    from saerec.baselines import EASE
+    from saerec.evaluate.baselines import EASE
     split = split_of(data)
     with times("fit"): model = EASE(RIDGE).fit(split.train)
     return scores_of(model, split), {"settings": {"regularization": RIDGE}}

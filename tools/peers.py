@@ -21,7 +21,7 @@ import torch
 
 from saerec.data import Held, Ratings, Split, split_per_user, to_batch
 from saerec.evaluate import hits, ranking_value
-from saerec.protocols import open_edition
+from saerec.evaluate.protocols import open_edition
 
 HERE = Path(__file__).resolve().parent
 RUNNER = HERE / "peer_runner.py"
@@ -153,7 +153,7 @@ def report(all_of: dict) -> str:
 
 def main() -> int:
     p = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    p.add_argument("--data", default="bundled", help="an edition of MovieLens, as in saerec.protocols")
+    p.add_argument("--data", default="bundled", help="an edition of MovieLens, as in saerec.evaluate.protocols")
     p.add_argument("--peers", nargs="+", default=list(PEERS), choices=list(PEERS), metavar="NAME", help=f"of {', '.join(PEERS)}")
     p.add_argument("--work", type=Path, required=True, help="a folder for environments and files")
     p.add_argument("--threads", type=int, default=1)

@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from ..calibration import Calibration
+from ..evaluate.calibration import Calibration
 from ..data import InputError
 from ..evaluate import EDLAE, KernelRidge
 from ..model import StackedAutoencoder
-from . import Recommender
+from .recommender import Recommender
 from ..stack import RankStack
 from ..disk import atomic_write
 

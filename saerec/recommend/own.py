@@ -20,7 +20,8 @@ import pandas as pd
 
 from ..data.reading import plain_errors, text_of
 from ..errors import InputError
-from . import Recommender, plain_title
+from .recommender import Recommender
+from .titles import plain_title
 
 # %% auto #0
 __all__ = ['LAYOUTS', 'NO_FILMS', 'LARGEST', 'Layout', 'find_layout', 'read_own', 'title_parts', 'FilmFinder', 'OwnRatings',

@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..calibration import Calibration
+from ..evaluate.calibration import Calibration
 from ..data import Batch, InputError, Ratings, to_batch
 from ..evaluate import rows_at_once, top_k
 from ..model import StackedAutoencoder

@@ -20,7 +20,7 @@ import pandas as pd
 import torch
 
 from .. import __version__
-from ..calibration import Calibrated, calibrate, choose_calibration
+from ..evaluate.calibration import Calibrated, calibrate, choose_calibration
 from ..data import InputError, Ratings, Split, split_pairs, split_users
 from ..evaluate import EASE, BiasModel, Popularity, Scorer, best_on_valid, evaluate, predict_cells, rank_metrics
 from ..model import StackedAutoencoder

@@ -29,7 +29,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ..baselines import BiasModel, Popularity
+from ..evaluate.baselines import BiasModel, Popularity
 from ..data import Batch, Held, HonestyWarning, InputError, Ratings, Split, to_batch
 from ..evaluate import Scorer, predict_cells, rank_metrics, rows_at_once
 from ..disk import atomic_write, exclusive_lock
