@@ -67,7 +67,8 @@ class Recommender:
         known: Ratings | None = None,  # the ratings of known users, for `recommend(user_id)`
     ):
         self.ranker, self.liker, self.rank_codes, self.info, self.known = ranker, liker.eval(), rank_codes, info, known
-        self.movies, self.titles = movies, Titles(movies)
+        popularity = None if known is None else np.bincount(known.movie, minlength=len(movies))
+        self.movies, self.titles = movies, Titles(movies, popularity)
         c = info.get("calibration") or {}  # models saved before there was one have none
         self.calibration = Calibration(c.get("kind", "none"), tuple(c.get("x", ())), tuple(c.get("y", ())))
         self.recorders: dict[str, Recorder] = {}
