@@ -24,7 +24,7 @@ import torch
 
 from ..data import InputError, Ratings, check_parquet
 from ..evaluate import KernelRidge
-from .portable import AGAIN, LIMITS, checksum, open_file, read_folder, read_manifest, read_weights, set_aside
+from .portable import AGAIN, LIMITS, checksum, open_file, pack_ids, read_folder, read_manifest, read_weights, set_aside, unpack_ids
 from .card import model_card
 from .recommender import Recommender
 from ..stack import RankStack, as_tensors, from_tensors
@@ -38,7 +38,9 @@ def _write(rec: Recommender, folder: Path, ratings: bool) -> None:
     from safetensors.torch import save_file
     (ranker, of_ranker), of_liker = as_tensors(rec.ranker), as_tensors(rec.liker)[1]
     tensors = {f"{k}.{name}": t.contiguous() for k, part in (("ranker", of_ranker), ("liker", of_liker)) for name, t in part.items()} | {"rank_codes": torch.from_numpy(rec.rank_codes)}
-    if pd.api.types.is_integer_dtype(rec.movies.movie_id): tensors["movie_ids"] = torch.tensor(rec.movies.movie_id.to_numpy(np.int64))
+    ids = rec.movies.movie_id
+    if pd.api.types.is_integer_dtype(ids): tensors["movie_ids"] = torch.tensor(ids.to_numpy(np.int64))
+    elif pd.api.types.is_string_dtype(ids): tensors["movie_ids"] = torch.from_numpy(pack_ids(ids.tolist()).copy())
     save_file(tensors, folder / "weights.safetensors")
     (folder / "model_card.md").write_text(model_card(rec), encoding="utf-8")
     rank = pd.array([None] * len(rec.movies), dtype="Int32")
@@ -190,7 +192,7 @@ def _read(folder: Path) -> Recommender:
     weights = {k: torch.from_numpy(t) for k, t in read_weights(folder, info).items()}
     codes = weights["rank_codes"].numpy() if "rank_codes" in weights else None
     movies, rank_codes = _read_movies(folder, info, codes)
-    if "movie_ids" in weights and not np.array_equal(weights["movie_ids"].numpy(), movies.movie_id): raise ValueError(f"{folder / 'movies.parquet'}: its movies are not those of the weights; {AGAIN}.")
+    if "movie_ids" in weights and unpack_ids(weights["movie_ids"].numpy()).tolist() != movies.movie_id.tolist(): raise ValueError(f"{folder / 'movies.parquet'}: its movies are not those of the weights; {AGAIN}.")
     if "model_card.md" in info.get("files", {}): open_file(folder, "model_card.md", info["files"]["model_card.md"]).close()
     known = _read_ratings(folder, info, movies)
     models = {k: from_tensors(info.pop(k), {name.removeprefix(k + "."): t for name, t in weights.items() if name.startswith(k + ".")}) for k in ("ranker", "liker")}

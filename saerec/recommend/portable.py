@@ -22,7 +22,8 @@ import numpy as np
 # %% auto #0
 __all__ = ['FORMATS', 'LIMITS', 'AGAIN', 'SETTINGS', 'DTYPES', 'ACTIVATIONS', 'SCORES', 'OPTIONS', 'T', 'open_file', 'checksum',
            'read_manifest', 'read_tensors', 'network_scores', 'edlae_scores', 'kernel_scores', 'model_scores',
-           'tensor_shapes', 'check_tensors', 'read_weights', 'set_aside', 'read_folder', 'Portable']
+           'tensor_shapes', 'pack_ids', 'unpack_ids', 'check_tensors', 'read_weights', 'set_aside', 'read_folder',
+           'Portable']
 
 # %% ../../nbs/recommend/portable.ipynb #0b0a50b8
 FORMATS = (1, 2, 3)  # of saved folders that can be read; 3 lists sizes and hashes, which 1 and 2 (a stack ranks) did not
@@ -107,7 +108,7 @@ def read_manifest(
     return info
 
 # %% ../../nbs/recommend/portable.ipynb #cab23864
-DTYPES = {"F64": "<f8", "F32": "<f4", "I64": "<i8", "I32": "<i4", "BOOL": "|b1"}
+DTYPES = {"F64": "<f8", "F32": "<f4", "I64": "<i8", "I32": "<i4", "U8": "|u1", "BOOL": "|b1"}
 
 def _entry(o: Any) -> bool:
     "Whether it says where a tensor is."
@@ -251,6 +252,23 @@ def tensor_shapes(
     if about["dislikes"] or about["centred"]: shapes["second"] = (n, first)
     return {k: (v, "f4") for k, v in shapes.items()}
 
+# %% ../../nbs/recommend/portable.ipynb #94f45479
+def pack_ids(
+    ids: Sequence[str],
+) -> np.ndarray:  # uint8 [bytes]
+    "Text ids as a tensor."
+    return np.frombuffer(json.dumps(list(ids), ensure_ascii=False).encode(), np.uint8)
+
+def unpack_ids(
+    packed: np.ndarray,  # int64 [n]: ids themselves; uint8: from `pack_ids`
+) -> np.ndarray:  # int64 or object (str) [n]; empty where the bytes are no list of different texts
+    "The ids of a tensor."
+    if packed.dtype != np.uint8: return packed
+    try: ids: Any = json.loads(packed.tobytes())
+    except (ValueError, RecursionError): ids = []
+    right = isinstance(ids, list) and all(map(_text, ids)) and len(set(ids)) == len(ids)
+    return np.array(ids if right else [], object)
+
 # %% ../../nbs/recommend/portable.ipynb #c411bb37
 def _rows_fit(w: Mapping[str, np.ndarray], prefix: str, n: int) -> bool:
     "Whether the rows of a kernel ridge regression are sparse rows over n movies."
@@ -269,7 +287,8 @@ def check_tensors(
     try: wanted = {f"{part}.{k}": v for part, size in (("ranker", inner), ("liker", n)) for k, v in tensor_shapes(info[part], size).items()}
     except ValueError as e: raise ValueError(f"{where}: it does not fit recommender.json, which has {e}; {AGAIN}.") from None
     if info["liker"].get("kind", "StackedAutoencoder") != "StackedAutoencoder": raise ValueError(f"{where}: what predicts likes is no StackedAutoencoder; {AGAIN}.")
-    wanted |= {k: ((size,), "i8") for k, size in (("rank_codes", inner), ("movie_ids", n)) if k in tensors or (k == "rank_codes" and info["format"] >= 3)}
+    if codes is not None or info["format"] >= 3: wanted["rank_codes"] = ((inner,), "i8")
+    if (ids := tensors.get("movie_ids")) is not None: wanted["movie_ids"] = ((-1,), "u1") if ids.dtype == np.uint8 else ((n,), "i8")
     if wrong := sorted(set(wanted) ^ set(tensors)): raise ValueError(f"{where}: the tensor {wrong[0][:60]!r} is {'missing' if wrong[0] in wanted else 'not one of this model'}; {AGAIN}.")
     for name, (shape, types) in wanted.items():
         t = tensors[name]
@@ -328,6 +347,7 @@ class Portable:
     ):
         self.info, tensors = read_folder(Path(folder), self._read)
         self.rank_codes, self.movie_ids = tensors["rank_codes"], tensors.get("movie_ids")
+        if self.movie_ids is not None: self.movie_ids = unpack_ids(self.movie_ids)
         self.models = {k: {n.removeprefix(k + "."): t for n, t in tensors.items() if n.startswith(k + ".")} for k in ("ranker", "liker")}
         self.n_movies = int(self.info["liker"]["n_movies"])
 
@@ -336,6 +356,8 @@ class Portable:
         "Manifest and tensors. Raises `ValueError`."
         info = read_manifest(folder)
         tensors = read_weights(folder, info)
+        if "movie_ids" in tensors and len(unpack_ids(tensors["movie_ids"])) != info["liker"]["n_movies"]:
+            raise ValueError(f"{folder / 'weights.safetensors'}: the tensor 'movie_ids' is not one id for each movie; {AGAIN}.")
         if "rank_codes" not in tensors: raise ValueError(f"{folder}: it was saved by a saerec before this page; load and save it again.")
         return info, tensors
 
