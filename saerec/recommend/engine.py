@@ -69,8 +69,8 @@ class NetworkModel:
         arrays: Mapping[str, np.ndarray],  # its tensors by name
     ):
         self.config, self.arrays, self.f = config, arrays, ACTIVATIONS[config["activation"]]
-        decoder = arrays["table" if config["tied"] else "decoder"]
-        self.decoder = np.ascontiguousarray(decoder.T)  # [width, n_movies]: long rows for the product of a single code
+        self.decoder = arrays["table" if config["tied"] else "decoder"].T  # [width, n_movies]
+        self._singles = 0  # products of a single code so far
         self.bias = arrays["decoder_bias"] + arrays["movie_offset"] if config["centred"] else arrays["decoder_bias"]
         self.plain = not config["dislikes"] and not config["centred"]  # it reads likes and nothing else
 
@@ -116,8 +116,10 @@ class NetworkModel:
         movies: np.ndarray | None = None,  # int64 [k]; None: all
     ) -> np.ndarray:  # float32 [B, n_movies] or [B, k]
         "From latent vectors to scores; without the offsets of users of a network that centres."
-        if movies is None: return codes @ self.decoder + self.bias
-        return codes @ self.decoder[:, movies] + self.bias[movies]
+        if movies is not None: return codes @ self.decoder[:, movies] + self.bias[movies]
+        self._singles += len(codes) == 1
+        if self._singles == 3: self.decoder = np.ascontiguousarray(self.decoder)  # it pays from the third on
+        return codes @ self.decoder + self.bias
 
     def scores(self,
         rows: csr_array,  # [B, n_movies]
