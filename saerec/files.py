@@ -114,7 +114,7 @@ def read_text(
     if "\0" in text: raise InputError(f"{path}: it is no text (it holds NUL characters); save it as CSV.")
     return text
 
-# %% ../nbs/base/files.ipynb #70e9b6e2
+# %% ../nbs/base/files.ipynb #044c698e
 _DELIMITERS = ("::", "\t", ",", ";", "|", " ")
 
 def _widths(lines: list[str], delimiter: str) -> list[int]:
@@ -128,6 +128,7 @@ def _find_delimiter(
 ) -> tuple[str, int]:  # the delimiter; the cells of the widest of the first lines
     "What stands between the cells, judged by the first twenty lines."
     lines = [line for line in text[:100_000].split("\n", 30)[:30] if line.strip()][:20]
+    lines = [line for line in lines if not line.startswith(("#", "%"))] or lines  # remarks are no table
     widths = {d: _widths(lines, d) for d in _DELIMITERS}
     if len(set(widths[" "])) > 1 or widths[" "][0] < 3: del widths[" "]  # words of a text, no table
 
@@ -135,12 +136,12 @@ def _find_delimiter(
     best = max(widths, key=even)
     return best, max(widths[best])
 
-# %% ../nbs/base/files.ipynb #7a349262
+# %% ../nbs/base/files.ipynb #4c79038f
 def _parse(text: str, delimiter: str, width: int, quotes: bool, rows: int | None = None) -> pd.DataFrame:
     "Cells as texts; blank lines are rows of empty cells."
     if delimiter == "::": text, delimiter = text.replace("::", "\x1f"), "\x1f"  # pandas' fast parser takes one character
     return pd.read_csv(io.StringIO(text), sep=delimiter, header=None, names=range(width), index_col=False, nrows=rows,
-                       dtype="str", keep_default_na=False, skip_blank_lines=False,
+                       dtype="str", keep_default_na=False, skip_blank_lines=False, skipinitialspace=delimiter != " ",
                        quoting=csv.QUOTE_MINIMAL if quotes else csv.QUOTE_NONE)
 
 def _lines(table: pd.DataFrame, quotes: bool) -> np.ndarray:

@@ -211,6 +211,17 @@ def test_implicit_feedback(base: pd.DataFrame) -> None:
     assert len(seen_again) == len(base) and "3 ratings are repeated" in seen_again.notes[-1]
 
 
+def test_counts_and_empty_cells(tmp_path: Path) -> None:
+    plays = text_file(tmp_path, "userID\tartistID\tweight\n2\t51\t13883\n2\t52\t11690\n3\t51\t3\n")
+    assert "count plays" in read_ratings(plays).notes[0] and read_ratings(plays, columns={"rating": ""}).feedback == "implicit"
+    gaps = text_file(tmp_path, "# my list\nuser, movie, rating\n1, m1, 4\n1, m2, NULL\n2, m1, 5\n", "g.csv")
+    assert "--unrated ''" in said(gaps) and "line 4" in said(gaps)
+    assert ids(read_ratings(gaps, unrated="")) == ([1, 2], ["m1"])
+    assert "two roles" in said(plays, columns={"user": "userID", "movie": "userID"})
+    frame = pd.DataFrame({"user": [1, 2], "movie": [1, 1], "rating": [4, 3]})
+    assert read_ratings(frame.set_index("user")).fingerprint() == read_ratings(frame).fingerprint()
+
+
 # --- times ---
 
 def test_iso_times_with_and_without_a_fraction() -> None:

@@ -17,7 +17,7 @@ from ..errors import InputError
 # %% auto #0
 __all__ = ['DUPLICATES', 'read_values', 'one_rating_each']
 
-# %% ../../nbs/data/cells.ipynb #6b5e1074
+# %% ../../nbs/data/cells.ipynb #508237d1
 def _to_stars(
     column: pd.Series,  # of any type; the index numbers the rows of the source
 ) -> np.ndarray:  # float32, not finite where there is no number
@@ -33,6 +33,13 @@ def _to_stars(
     number = pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
     with np.errstate(over="ignore"): return number.astype(np.float32) + np.float32(0)  # no minus zero
 
+_EMPTY = ("", "na", "n/a", "nan", "null", "none", "\\n", "-", "?")  # what people and programs write into an empty cell
+
+def _is_empty(column: pd.Series) -> np.ndarray:
+    "Which cells say nothing."
+    text = column.astype("str").str.strip().str.lower()
+    return column.isna().to_numpy(dtype=bool) | text.isin(_EMPTY).to_numpy(dtype=bool)
+
 def _check_stars(
     value: np.ndarray,  # of `_to_stars`
     column: pd.Series,  # what it was made from
@@ -44,7 +51,7 @@ def _check_stars(
     if not bad.any(): return
     i, n = int(bad.argmax()), int(bad.sum())
     v = column.iloc[i]
-    empty = pd.api.types.is_scalar(v) and pd.isna(v) or isinstance(v, str) and not v.strip()
+    empty = bool(_is_empty(column.iloc[i:i + 1])[0])
     given = "missing" if empty else f"{repr(v)[:80]}, which is not a finite number"
     more = f" (and {n - 1:,} more)" if n > 1 else ""
     step = f"fix or delete that {unit}" + (", or leave out all without a rating with --unrated ''" if empty else "")
@@ -96,12 +103,12 @@ def _check_scale(
                      f"and so are {int(off.sum()) - 1:,} more; "
                      f"fix them, state another --scale, or leave out what is not rated with --unrated {v[i]:g}.")
 
-# %% ../../nbs/data/cells.ipynb #f717bdce
+# %% ../../nbs/data/cells.ipynb #3c8480f1
 def _is_unrated(value: np.ndarray, column: pd.Series, unrated: float | str | None) -> np.ndarray:
     "Which cells mean: not rated."
     if unrated is None: return np.zeros(len(value), bool)
     if not isinstance(unrated, str): return value == np.float32(unrated)
-    return column.isna().to_numpy(dtype=bool) | (column.astype("str").str.strip() == "").to_numpy(dtype=bool)
+    return _is_empty(column)
 
 def read_values(
     column: pd.Series,  # ratings of any type; the index numbers the rows of the source
@@ -127,6 +134,8 @@ def read_values(
     low, high = value.min(), value.max()
     if low == high: notes.append(f"all ratings are {low:g}: this is implicit feedback, and each is a like.")
     elif low == 0 and high == 1 and (value % 1 == 0).all(): notes.append("ratings are 0 and 1: 1 is a like, 0 is none.")
+    elif high > 100 and scale is None:
+        notes.append(f"ratings run from {low:g} to {high:g}: if they count plays or clicks, --columns rating= takes each as a like.")
     return value, keep, notes
 
 # %% ../../nbs/data/cells.ipynb #7dc0686a

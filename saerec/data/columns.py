@@ -81,7 +81,7 @@ def guess_columns(
     if a.str.fullmatch(r"B[0-9A-Z]{9}|[0-9]{9}[0-9X]").all() and b.str.fullmatch(r"A[0-9A-Z]{9,27}").all(): names[:2] = ["movie", "user"]
     return names
 
-# %% ../../nbs/data/columns.ipynb #dff46528
+# %% ../../nbs/data/columns.ipynb #6440ceaa
 def _place_of(names: Sequence[Any], column: str, where: str) -> int:
     "Where a column is that the user named."
     for same in (lambda a: str(a) == column, lambda a: plain_name(a) == plain_name(column)):
@@ -113,6 +113,7 @@ def assign_roles(
     names = list(df.columns)
     places = {role: [_place_of(names, c, where)] for role, c in given.items()}
     taken = {p[0] for p in places.values()}
+    if len(taken) < len(places): raise InputError(f"{where}: --columns gives one column to two roles; name one for each.")
 
     for role, found in known_columns(names).items():
         found = [(rank, i) for rank, i in found if i not in taken]

@@ -104,7 +104,7 @@ def _read_blocks(
     out = cells.set_axis(["user", "rating", "timestamp"], axis=1).assign(movie=movie.reindex(body.index))
     return out.dropna(axis=1, how="all")
 
-# %% ../../nbs/data/layouts.ipynb #42a0ff58
+# %% ../../nbs/data/layouts.ipynb #55f36068
 def read_rating_table(
     path: Any,  # a Path or zipfile.Path to Parquet, text, JSON or Excel
     where: str,  # its name, for messages
@@ -120,6 +120,7 @@ def read_rating_table(
 
     table = read_table(path)
     unit = table.attrs["unit"]
+    while len(table) > 1 and table.iloc[0, 0].startswith(("#", "%")) and not any(table.iloc[0, 1:]): table = table.iloc[1:]  # a remark
     first = table.iloc[0].tolist()
     if has_header(first, given): return take_header(table, where), unit
     if given:

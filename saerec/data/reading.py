@@ -87,7 +87,7 @@ def _known_movies(
         if role in cols and (said := constant_within(movie, cols[role][0])) is not None: out[role] = said
     return out[out.title != ""], note
 
-# %% ../../nbs/data/reading.ipynb #741551a4
+# %% ../../nbs/data/reading.ipynb #a65fc293
 def ratings_from_frame(
     df: pd.DataFrame,  # columns user and movie, and maybe rating, timestamp, title, year, genres, or well-known spellings
     movies: pd.DataFrame | None = None,  # columns movie, title[, year][, genres]; None: titles from `df`, else made from ids
@@ -100,7 +100,8 @@ def ratings_from_frame(
 
 def _from_frame(df: pd.DataFrame, movies: pd.DataFrame | None, where: str, unit: str, o: ReadOptions) -> Ratings:
     "The work of `ratings_from_frame`."
-    if not df.index.is_unique or isinstance(df.index, pd.MultiIndex): df = df.reset_index(drop=True)
+    if known_columns([n for n in df.index.names if n is not None]): df = df.reset_index()  # ids that were made the index
+    elif not df.index.is_unique or isinstance(df.index, pd.MultiIndex): df = df.reset_index(drop=True)
     cols = assign_roles(df, {k: v for k, v in o.columns.items() if v}, where)
     if o.columns.get("rating") == "": cols.pop("rating", None)
     if not len(df):

@@ -15,7 +15,7 @@ import pandas as pd
 # %% auto #0
 __all__ = ['to_seconds']
 
-# %% ../../nbs/data/times.ipynb #67c75c6c
+# %% ../../nbs/data/times.ipynb #d76fd7a1
 _UNITS = (("seconds", 1, 1e11), ("milliseconds", 10**3, 1e14), ("microseconds", 10**6, 1e17),
           ("nanoseconds", 10**9, 2.0**63))  # how many make a second; numbers in it are below this
 _CALENDAR = {4: ("%Y", "years"), 8: ("%Y%m%d", "days written as yyyymmdd"),  # by the number of digits
@@ -31,6 +31,8 @@ def _numbers_to_seconds(
     "Times given as numbers; None and the reason where they cannot be read."
     low, high = n.min(), n.max()
     if not np.isfinite([low, high]).all(): return None, "a time is not finite: times are left out."
+    if low <= 0 and high > 1e8 and ((n <= 0) == (n == low)).all():  # 0 or -1 among times of our days
+        return None, f"{int((n == low).sum()):,} of {len(n):,} ratings have no time ({low:g}): times are left out."
     digits = len(str(int(high)))
     if low >= 0 and digits == len(str(int(low))) and digits in _CALENDAR:
         form, said = _CALENDAR[digits]
