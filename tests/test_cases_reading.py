@@ -330,3 +330,26 @@ def test_what_belongs_elsewhere(tmp_path: Path) -> None:
     assert "ratings.csv" in said(CASES / "lb_watched.csv") and "ratings.csv of the same export" in said(CASES / "lb_list_v7.csv")
     assert "no ratings in it" in said(tmp_path)
     assert "no column for the" in said(text_file(tmp_path, "user,1,2,3\n7,4,3,5\n8,1,2,3\n"))  # a column for each movie
+
+
+# --- what is read can be trained, saved, loaded and asked for ---
+
+@pytest.mark.parametrize("kind", ["uuid and 21 digits", "leading zeros and named movies"])
+def test_what_is_read_can_be_trained_saved_and_asked_for(base: pd.DataFrame, kind: str, tmp_path: Path) -> None:
+    from saerec.recommend import Recommender, fit_recommender
+    some = base[base.user.isin(base.user.unique()[:60])]
+    if kind.startswith("uuid"): table = some.assign(user=10**20 + some.user.astype(object), movie=[uuid.UUID(int=int(m)) for m in some.movie])
+    else: table = some.assign(user=some.user.astype(str).str.zfill(6), movie=some.title).drop(columns="title")
+    r = read_ratings(table)
+    quick = {"epochs": 1}
+    rec = fit_recommender(r, say=None, ranker="network", likes_changes=quick, ranking_changes=quick)
+    rec.save(tmp_path / "model")
+    back = Recommender.load(tmp_path / "model")
+    movie, user = r.movies.movie_id.iloc[0], r.users.user_id.iloc[0]
+    assert isinstance(movie, str) and isinstance(user, str)
+    assert back.movies.movie_id.tolist() == rec.movies.movie_id.tolist()
+    top = back.recommend({movie: r.scale[1]}, n=3)
+    assert len(top) == 3 and set(top.movie) <= set(table.movie.astype(str))
+    assert len(back.recommend(user, n=3)) == 3
+    joined = top.merge(table.assign(movie=table.movie.astype(str)), on="movie")
+    assert set(joined.movie) == set(top.movie)
