@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import platform
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -27,7 +26,6 @@ from ..data import HonestyWarning, InputError, Ratings, Split, default_threshold
 from ..evaluate import EASE, BiasModel, Popularity, Scorer, best_on_valid, evaluate, predict_cells, rank_metrics
 from ..model import StackedAutoencoder
 from .artefact import Artefact
-from .card import report_of
 from .manifest import Manifest, parse_models
 from ..stack import (RankStack, as_tensors, fit_again, from_tensors, network_settings,
                           rank_stack)
