@@ -82,7 +82,8 @@ def _ask_unrated(
                          f"out with --unrated {odd:g}, "
                          f"or keep them with --scale {min(odd, rest.min()):g} {max(odd, rest.max()):g}.")
     zeros = int((v == 0).sum()) if v.min() == 0 and v.max() > 1 and v[v > 0].min() >= 1 else 0
-    return f"{zeros:,} ratings are 0 and count as the lowest; if they mean not rated, leave them out with --unrated 0." if zeros else ""
+    if not zeros: return ""
+    return f"{zeros:,} ratings are 0 and count as the lowest; if they mean not rated, leave them out with --unrated 0."
 
 def _check_scale(
     v: np.ndarray,  # ratings, finite
@@ -135,7 +136,8 @@ def read_values(
     if low == high: notes.append(f"all ratings are {low:g}: this is implicit feedback, and each is a like.")
     elif low == 0 and high == 1 and (value % 1 == 0).all(): notes.append("ratings are 0 and 1: 1 is a like, 0 is none.")
     elif high > 100 and scale is None:
-        notes.append(f"ratings run from {low:g} to {high:g}: if they count plays or clicks, --columns rating= takes each as a like.")
+        said = "if they count plays or clicks, --columns rating= takes each as a like."
+        notes.append(f"ratings run from {low:g} to {high:g}: {said}")
     return value, keep, notes
 
 # %% ../../nbs/data/cells.ipynb #7dc0686a
@@ -175,7 +177,7 @@ def one_rating_each(
     where: str,  # the source
     unit: str = "row",  # what the index counts
 ) -> tuple[dict[str, Any], str]:  # the same without repeats; a note, or ""
-    "One rating of each pair. Raises `InputError` with the number of repeats if there are some and nobody said which counts."
+    "One rating of each pair. Raises `InputError` with the number of repeats if nobody said which counts."
     user, movie = cells["user"], cells["movie"]
     if not _has_repeats(user, movie, len(names[1])): return cells, ""
     frame = pd.DataFrame({k: v for k, v in cells.items() if v is not None})
@@ -187,8 +189,9 @@ def one_rating_each(
         rated = f"user {str(names[0][user[i]])[:60]} rated movie {str(names[1][movie[i]])[:60]} twice"
         same = not frame.drop_duplicates(["user", "movie", "value"]).duplicated(["user", "movie"]).any()
         raise InputError(f"{where}, {unit}s {first} and {second}: {rated}; {n:,} rating{'s are' if n > 1 else ' is'} "
-                         f"repeated in all"
-                         f"{' (with the same value)' if same else ''}: say which counts with --duplicates latest, first or mean.")
+                         "repeated in all"
+                         f"{' (with the same value)' if same else ''}: "
+                         "say which counts with --duplicates latest, first or mean.")
 
     kept = _settle_repeats(frame, how)
     said = "their mean counts" if how == "mean" else f"the {how} counts"

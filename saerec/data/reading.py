@@ -38,7 +38,7 @@ __all__ = ['ReadOptions', 'ratings_from_frame', 'read_ratings']
 @dataclass(frozen=True)
 class ReadOptions:
     "What the user says about a table of ratings. Raises `InputError` for what cannot be said."
-    columns: Mapping[str, str] = field(default_factory=dict)  # role -> column, such as {"user": "reviewerID", "movie": "asin"}; "" for none
+    columns: Mapping[str, str] = field(default_factory=dict)  # role -> column, such as {"user": "who"}; "" for none
     unrated: float | str | None = None  # the number that means: not rated; "" for empty cells
     scale: tuple[float, float] | None = None  # the lowest and the best rating there can be
     duplicates: str = "refuse"  # which rating of a pair counts: "latest", "first" or "mean"
@@ -89,8 +89,8 @@ def _known_movies(
 
 # %% ../../nbs/data/reading.ipynb #a65fc293
 def ratings_from_frame(
-    df: pd.DataFrame,  # columns user and movie, and maybe rating, timestamp, title, year, genres, or well-known spellings
-    movies: pd.DataFrame | None = None,  # columns movie, title[, year][, genres]; None: titles from `df`, else made from ids
+    df: pd.DataFrame,  # columns user and movie, maybe rating, timestamp, title, year, genres, or well-known spellings
+    movies: pd.DataFrame | None = None,  # columns movie, title[, year][, genres]; None: titles from `df`, else from ids
     name: str = "DataFrame",  # the source; part of every message
     unit: str = "row",  # what the index of `df` counts, for messages
     **options: Any,  # of `ReadOptions`
@@ -100,7 +100,7 @@ def ratings_from_frame(
 
 def _from_frame(df: pd.DataFrame, movies: pd.DataFrame | None, where: str, unit: str, o: ReadOptions) -> Ratings:
     "The work of `ratings_from_frame`."
-    if known_columns([n for n in df.index.names if n is not None]): df = df.reset_index()  # ids that were made the index
+    if known_columns([n for n in df.index.names if n is not None]): df = df.reset_index()  # ids made the index
     elif not df.index.is_unique or isinstance(df.index, pd.MultiIndex): df = df.reset_index(drop=True)
     cols = assign_roles(df, {k: v for k, v in o.columns.items() if v}, where)
     if o.columns.get("rating") == "": cols.pop("rating", None)
@@ -129,7 +129,7 @@ def _from_frame(df: pd.DataFrame, movies: pd.DataFrame | None, where: str, unit:
 
 # %% ../../nbs/data/reading.ipynb #345c3964
 def _is_plain(block: bytes) -> bool:
-    "Whether text is nothing but numbers, of which none is another one to pyarrow than to a person: no 0x1F, no quotes, no leading zeros."
+    "Whether text is nothing but numbers that pyarrow and a person read alike: no 0x1F, no quotes, no leading zeros."
     if block.translate(None, b"0123456789.,;:\t\r\n- ") or b"-" in block and b"-0" in block: return False
     a = np.frombuffer(block, np.uint8)
     leading = a[1:-1] == ord("0")  # a zero ...
@@ -141,7 +141,7 @@ def _is_plain(block: bytes) -> bool:
     return not leading.any()
 
 def _plain_layout(first: str) -> tuple[str, list[str], bool] | None:
-    "Delimiter, roles of the columns (empty: none) and whether there is a header, by the first line; None: not that plain."
+    "Delimiter, roles of the columns (empty: none), whether there is a header, by the first line; None: not plain."
     sep = next((s for s in ("::", "\t", ";", ",") if s in first), None)
     if sep is None: return None
     cells = [c.strip() for c in (first.split(sep) if sep != "," else next(csv.reader([first])))]
@@ -149,13 +149,14 @@ def _plain_layout(first: str) -> tuple[str, list[str], bool] | None:
         roles = ["user", "movie", "rating", "timestamp"][:len(cells)]
         return (":", [o for role in roles for o in (role, "")][:-1], False) if sep == "::" else (sep, roles, False)
     known = {place: role for role, found in known_columns(cells).items() if len(found) == 1 for _, place in found}
-    if sorted(set(known.values()) - {"timestamp"}) != ["movie", "rating", "user"] or len(known) < len(cells) or sep == "::":
+    needed = sorted(set(known.values()) - {"timestamp"}) == ["movie", "rating", "user"]
+    if not needed or len(known) < len(cells) or sep == "::":
         return None
     return sep, [known[i] for i in range(len(cells))], True
 
 def _plain_table(
     path: Any,  # a Path or zipfile.Path to a text file
-) -> pd.DataFrame | None:  # columns user, movie, rating[, timestamp]: int64, int64, float32, int64; None: not that plain
+) -> pd.DataFrame | None:  # columns user, movie, rating[, timestamp]: int64, int64, float32, int64; None: not plain
     "A file of plain numbers by pyarrow's reader."
     import pyarrow as pa
     from pyarrow import csv as arrow_csv
@@ -185,7 +186,7 @@ def _plain_table(
 
 # %% ../../nbs/data/reading.ipynb #96960824
 def read_ratings(
-    source: pd.DataFrame | str | os.PathLike[str],  # frame, or path of a table (text, JSON, Excel, Parquet), a folder or a zip
+    source: pd.DataFrame | str | os.PathLike[str],  # frame, or path: table (text, JSON, Excel, Parquet), folder or zip
     movies: pd.DataFrame | None = None,  # titles for a single file or frame: columns movie, title[, year][, genres]
     name: str | None = None,  # the name shown in reports; default: the file's
     *,
@@ -203,7 +204,8 @@ def read_ratings(
 
     if beside is not None and movies is None:
         at = f"{source}/{beside.name}"
-        with plain_errors(at): movies = read_parquet(beside, at, {}) if beside.name.lower().endswith((".parquet", ".pq")) else read_movies(beside, at)
+        packed = beside.name.lower().endswith((".parquet", ".pq"))
+        with plain_errors(at): movies = read_parquet(beside, at, {}) if packed else read_movies(beside, at)
     with plain_errors(where):
         r = _read_files(paths, movies, where, options)
         return r._with(name=name) if name else r
@@ -217,13 +219,14 @@ def _find(path: Path, where: str) -> tuple[list[Any], Any]:
     paths, beside = find_ratings(path if path.is_dir() else zipfile.Path(path), where)
     if not paths:
         raise InputError(f"{where}: no ratings in it; a folder or zip holds ratings.csv, ratings.dat, u.data, "
-                         f"ratings.parquet or the like, or one table alone. Give the file that has them.")
+                         "ratings.parquet or the like, or one table alone. Give the file that has them.")
     return paths, beside
 
 def _read_files(paths: list[Any], movies: pd.DataFrame | None, where: str, options: dict[str, Any]) -> Ratings:
     "Ratings of one file, or of several that belong together; the fast way first."
     if len(paths) == 1 and not options["columns"] and (plain := _plain_table(paths[0])) is not None:
-        with suppress(InputError): return ratings_from_frame(plain, movies, where, "line", **options)  # a fault is found again, with its line
+        with suppress(InputError): return ratings_from_frame(plain, movies, where, "line", **options)
+        # a fault is found again below, with its line
         del plain
     at = [where] if len(paths) == 1 else [f"{where.rpartition('/')[0]}/{p.name}" for p in paths]
     tables = [read_rating_table(p, place, options["columns"]) for p, place in zip(paths, at, strict=True)]
