@@ -241,13 +241,16 @@ def _write(artefact: Artefact, folder: Path, card: str) -> None:
 # %% ../../nbs/recommend/artefact.ipynb #2b8dd84d
 def _replace(path: Path, new: Path) -> None:
     "Put a new folder where an old one may be; if that fails the old one stays."
-    if not path.exists() and (aside := _set_aside(path)): aside.rename(path)  # of a process that was killed here
+    if not path.exists() and (aside := _set_aside(path)):
+        aside.rename(path)  # of a process that was killed here
     old = new.with_name(f"{new.name}-old")
     try:
-        if path.exists(): path.rename(old)
+        if path.exists():
+            path.rename(old)
         new.rename(path)
     except OSError:
-        if old.exists() and not path.exists(): old.rename(path)
+        if old.exists() and not path.exists():
+            old.rename(path)
         raise
     if old.exists():
         gone = old.rename(old.with_name(f"{new.name}-gone"))  # first, because nobody may read what is half deleted
@@ -271,11 +274,14 @@ def write_artefact(
 ) -> Path:
     "Write one folder, whole or not at all. Raises `InputError` if something else is there or it cannot be written."
     from filelock import FileLock
+
     path = Path(path)
     if not ratings:
         if any(name.endswith(".indptr") for name in artefact.arrays):
-            raise InputError(f"{path}: this model cannot be saved without its users' ratings, because kernel ridge in "
-                             'its ensemble holds their likes; train with ranker="network" (--ranker network).')
+            raise InputError(
+                f"{path}: this model cannot be saved without its users' ratings, because kernel ridge in "
+                'its ensemble holds their likes; train with ranker="network" (--ranker network).'
+            )
         artefact = replace(artefact, known=None)
     try:
         check_target(path)
@@ -284,18 +290,27 @@ def write_artefact(
         new = Path(tempfile.mkdtemp(prefix=f".{real.name}.saving-", dir=real.parent))
         try:
             _write(artefact, new, card)
-            with FileLock(real.parent / f".{real.name}.lock"):
+            place = hashlib.sha256(str(real).encode()).hexdigest()[:16]
+            with FileLock(
+                Path(tempfile.gettempdir()) / f"saerec-{place}.lock"
+            ):  # beside the model it would stay behind
                 _replace(real, new)
                 _clean(real)
-        finally: shutil.rmtree(new, ignore_errors=True)
-    except InputError: raise
+        finally:
+            shutil.rmtree(new, ignore_errors=True)
+    except InputError:
+        raise
     except Exception as e:
-        if not isinstance(e, OSError) and type(e).__name__ != "SafetensorError": raise
-        raise InputError(f"{path}: the model cannot be written ({getattr(e, 'strerror', None) or e}); "
-                         "free the disk or give another folder.") from None
+        if not isinstance(e, OSError) and type(e).__name__ != "SafetensorError":
+            raise
+        raise InputError(
+            f"{path}: the model cannot be written ({getattr(e, 'strerror', None) or e}); "
+            "free the disk or give another folder."
+        ) from None
     return path
 
 def _clean(path: Path) -> None:
     "Delete what processes that were killed while they saved left beside it an hour ago or earlier."
     for p in path.parent.glob(f".{glob.escape(path.name)}.saving-*"):
-        if p.lstat().st_ctime < time.time() - 3600: shutil.rmtree(p, ignore_errors=True)
+        if p.lstat().st_ctime < time.time() - 3600:
+            shutil.rmtree(p, ignore_errors=True)

@@ -285,7 +285,8 @@ class Engine:
         movies: np.ndarray,  # int64 [k], known to the ranker
     ) -> np.ndarray:  # float32 [B, k]
         "Scores for ranking of a few movies."
-        if isinstance(self.ranker, NetworkModel): return self.ranker.scores(self._of_ranker(rows), self.inner[movies])
+        if isinstance(self.ranker, NetworkModel):
+            return self.ranker.scores(self._of_ranker(rows), self.inner[movies])
         return self.ranker.scores(self._of_ranker(rows))[:, self.inner[movies]]
 
     def p_like(self,
@@ -293,7 +294,8 @@ class Engine:
         movies: np.ndarray | None = None,  # int64 [k]; None: all
     ) -> np.ndarray:  # float32 [B, n_movies] or [B, k], in 0..1
         "How probably each movie would be liked if it were seen. Raises `InputError` if that is not predicted."
-        if self.liker is None: raise InputError("This model learned from implicit feedback: it predicts no likes.")
+        if self.liker is None:
+            raise InputError("This model learned from implicit feedback: it predicts no likes.")
         return self.calibration(self.liker.scores(rows, movies)).astype(np.float32)
 
     def p_like_at(self,
@@ -303,7 +305,8 @@ class Engine:
     ) -> np.ndarray:  # float32 [n], in 0..1
         "The same for single cells, at their cost."
         net = self.liker
-        if net is None: raise InputError("This model learned from implicit feedback: it predicts no likes.")
+        if net is None:
+            raise InputError("This model learned from implicit feedback: it predicts no likes.")
         z = np.einsum("ij,ji->i", net.encode(rows)[user], net.decoder[:, movie])
         z = z + net.bias[movie] + net.base(rows)[user]
         return self.calibration(z).astype(np.float32)
