@@ -131,6 +131,9 @@ def test_movies_that_are_named(base: pd.DataFrame, tmp_path: Path) -> None:
         assert r.movies.title.tolist() == titles == r.movies.movie_id.tolist() and len(r) == len(base)
     r = read_ratings(text_file(tmp_path, "user,title,year,rating\n1,Sabrina,1954,4\n1,Sabrina,1995,3\n2,Sabrina,1995,5\n"))
     assert r.movies.title.tolist() == ["Sabrina (1954)", "Sabrina (1995)"]
+    for movie in ("10", "m1"):  # a year that is of the rating, beside ids
+        r = read_ratings(text_file(tmp_path, f"user,movie,rating,year\n1,{movie},4,1999\n2,{movie},3,2001\n"))
+        assert [str(i) for i in r.movies.movie_id] == [movie]
 
 
 def test_headers_of_other_libraries(tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ def _to_stars(
     number = pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
     with np.errstate(over="ignore"): return number.astype(np.float32) + np.float32(0)  # no minus zero
 
+# %% ../../nbs/data/cells.ipynb #ce11a001
 _EMPTY = ("", "na", "n/a", "nan", "null", "none", "\\n", "-", "?")  # what people and programs write into an empty cell
 
 def _is_empty(column: pd.Series) -> np.ndarray:

@@ -56,8 +56,7 @@ def _check_left_over(df: pd.DataFrame, cols: Mapping[str, list[pd.Series]], wher
     "Raises `InputError` if a column of unknown name may hold the ratings."
     used = {c.name for found in cols.values() for c in found}
     for name in df.columns:
-        plain = plain_name(name)
-        if name in used or plain in ("", "index", "id", "row") or plain.startswith("unnamed"): continue
+        if name in used or re.match(r"(unnamed.*|index|id|row|)$", plain_name(name)): continue
         if pd.to_numeric(df[name], errors="coerce").notna().all():
             have = ", ".join(map(str, df.columns))
             raise InputError(f"{where}: no column for the rating (columns found: {have}); say which it is with "
@@ -68,10 +67,9 @@ def _check_left_over(df: pd.DataFrame, cols: Mapping[str, list[pd.Series]], wher
 def _movie_column(cols: Mapping[str, list[pd.Series]]) -> pd.Series:
     "The ids of movies; with the year where a text alone would mix two movies."
     movie, year = cols["movie"][0], cols.get("year", [None])[0]
-    if year is None or not isinstance(movie.dtype, pd.StringDtype | pd.CategoricalDtype) and movie.dtype != object:
-        return movie
-    named = movie.name in {c.name for c in cols.get("title", [])}  # a table that has nothing but titles
-    if movie.isna().any() or not named and constant_within(pd.factorize(movie)[0], year) is not None: return movie
+    if year is None or movie.isna().any() or movie.astype("str").str.contains("[0-9]").all(): return movie  # ids
+    named = any(c.name == movie.name for c in cols.get("title", []))  # a table that has nothing but titles
+    if not named and constant_within(pd.factorize(movie)[0], year) is not None: return movie
     return complete_titles(movie.astype("str"), year)
 
 # %% ../../nbs/data/reading.ipynb #d896cb61
@@ -149,10 +147,8 @@ def _plain_layout(first: str) -> tuple[str, list[str], bool] | None:
         roles = ["user", "movie", "rating", "timestamp"][:len(cells)]
         return (":", [o for role in roles for o in (role, "")][:-1], False) if sep == "::" else (sep, roles, False)
     known = {place: role for role, found in known_columns(cells).items() if len(found) == 1 for _, place in found}
-    needed = sorted(set(known.values()) - {"timestamp"}) == ["movie", "rating", "user"]
-    if not needed or len(known) < len(cells) or sep == "::":
-        return None
-    return sep, [known[i] for i in range(len(cells))], True
+    needed = sorted(set(known.values()) - {"timestamp"}) == ["movie", "rating", "user"] and len(known) == len(cells)
+    return (sep, [known[i] for i in range(len(cells))], True) if needed and sep != "::" else None
 
 def _plain_table(
     path: Any,  # a Path or zipfile.Path to a text file
