@@ -25,11 +25,11 @@ from typing import Any
 import pandas as pd
 
 from . import __version__
-from .data import MOVIELENS, HonestyWarning, InputError, Ratings, download_movielens, load_movielens, read_ratings, summary
+from .data import BUNDLED, MOVIELENS, HonestyWarning, InputError, Ratings, download_movielens, load_movielens, read_ratings, summary
 from .evaluate import evaluate
 from .evaluate.protocols import PROTOCOLS, find_protocol, open_edition
 from .recommend.own import OwnRatings, own_ratings, to_model_scale
-from .recommend import SAE, Recommender, fit_recommender, make_splits, measure, verdict
+from .recommend import SAE, Recommender, fit_recommender, measure, plan_training, verdict
 from .data.shards import read_shards
 from .stack import stack
 from .train import alone, trainer
@@ -52,7 +52,7 @@ def parser() -> argparse.ArgumentParser:
     t.add_argument("--data", default="bundled", help=data_help)
     t.add_argument("--out", default="model", help="folder to write (default: model)")
     t.add_argument("--seed", type=int, default=0, help="of splits, first weights and training (default: 0)")
-    t.add_argument("--threshold", type=float, default=4.0, help="stars from which a rating is a like (default: 4)")
+    t.add_argument("--threshold", type=float, help="the rating from which one is a like (default: four fifths of the scale, such as 4 of 5)")
     t.add_argument("--held-out", type=int, metavar="N", help="users held out for validation and as many for the test (default: 100, or a tenth of 4,000 and more)")
     t.add_argument("--epochs", type=int, help="at most so many epochs for each network (default: chosen for each)")
     t.add_argument("--lr", type=float, help="first step size of each network (default: chosen for each); smaller where a training diverges")
@@ -202,6 +202,26 @@ def opened(
     n = max(about["finals"])
     return f"Each test part was opened {'once' if n == 1 else f'{n} times'}."
 
+def _columns_of(
+    table: pd.DataFrame,
+    *names: str,  # columns that are wanted
+) -> pd.DataFrame:
+    "Those of the columns that there are: not every model predicts likes, and not every metric is defined."
+    return table[[k for k in names if k in table]]
+
+def _report_parts(
+    rec: Recommender,
+) -> list[str]:  # paragraphs
+    "The test figures beside the baselines, and what is left out."
+    table, parts = rec.report, []
+    if "MSE" in table: parts.append(f"Test loss (MSE on held-out like / not-like ratings): {table.MSE.iloc[0]:.4f}")
+    if len(table):
+        many = rec.manifest.n_held
+        on = "MSE and AUC: held-out ratings; " if "MSE" in table else ""
+        on += f"NDCG: {many} held-out user{'s' * (many != 1)}, new to the model."
+        figures = show(_columns_of(table, *LEFT, *RIGHT))
+        parts.append(f"Test, beside the baselines. {on} {opened(table.attrs)}\n{figures}")
+    return [*parts, "\n".join(verdict(table))]
 
 # %% ../nbs/06_cli.ipynb #b4e2d6f8
 def example_person(
@@ -269,23 +289,22 @@ def run_train(args: argparse.Namespace) -> tuple[dict[str, Any], str]:  # for --
     if args.lr is not None and not 0 < args.lr < math.inf: raise InputError(f"--lr {args.lr:g}: it has to be above 0.")
     changes = {k: v for k in ("epochs", "lr") if (v := getattr(args, k)) is not None}
     r = get_data(args.data, reading_options(args))
-    make_splits(r.likes(args.threshold), args.seed, args.held_out)  # data too small are refused before anything is printed
+    threshold = plan_training(r, args.seed, args.threshold, args.held_out).threshold  # too few data are refused before anything is printed
     with training_room(out, args.resume) as where:
-        print(show(summary(r, threshold=args.threshold).T.rename_axis(None)), file=sys.stderr, flush=True)
-        rec = fit_recommender(r, seed=args.seed, threshold=args.threshold, n_held=args.held_out, refit=args.refit, ranker=args.ranker, progress=True, say=to_stderr, likes_changes=changes, ranking_changes=changes, checkpoints=where)
-        rec.save(out)
+        print(show(summary(r, threshold=threshold).T.rename_axis(None)), file=sys.stderr, flush=True)
+        rec = fit_recommender(r, seed=args.seed, threshold=args.threshold, n_held=args.held_out, refit=args.refit, ranker=args.ranker, progress=True, say=to_stderr, likes_changes=changes, ranking_changes=changes, checkpoints=where,
+                              keep=lambda rec: rec.save(out))
     losses = {k: o.frame.drop(columns="seconds") for k, o in rec.recorders.items()}
     person = example_person(rec)
     top = rec.recommend(person)
     table, seconds = rec.report, time.perf_counter() - start
     names = {"likes": "like / not-like on rated cells (mean squared error)", "ranking": "ranking over the whole catalogue (mean squared error over all cells)", "multinomial": "ranking by a softmax over the catalogue (negative log likelihood)"}
     parts = [f"{r!r}", *(f"Losses: {names[k]}; best epoch {rec.recorders[k].best_epoch}\n{show(f, 'epoch')}" for k, f in losses.items()),
-             f"Test loss (MSE on held-out like / not-like ratings): {table.MSE.iloc[0]:.4f}",
-             f"Test, beside the baselines. MSE and AUC: held-out ratings; NDCG: {rec.info['n_held']} people never seen in training. {opened(rec.info['report_about'])}\n{show(table[LEFT + RIGHT])}",
-             "\n".join(verdict(table)),
-             "Ten films for somebody who rated " + ", ".join(f"{t} {s:g}" for t, s in person.items()) + f":\n{show(top[['title', 'score', 'p_like', 'because']], 'rank')}",
+             *_report_parts(rec),
+             f"Ten {rec.people.things} for somebody who rated " + ", ".join(f"{t} {s:g}" for t, s in person.items())
+             + f":\n{show(_columns_of(top, 'title', 'score', 'p_like', 'because'), 'rank')}",
              f"Saved in {out}{os.sep} after {seconds:.0f} seconds. Next: {next_command(rec, out, person)}"]
-    return {"model": str(out), "data": rec.info["data"], "seed": args.seed, "test_loss": float(table.MSE.iloc[0]), "report": table, "verdict": verdict(table), "losses": losses,
+    return {"model": str(out), "data": rec.info["data"], "seed": args.seed, "test_loss": float(table.MSE.iloc[0]) if "MSE" in table else None, "report": table, "verdict": verdict(table), "losses": losses,
             "best_epochs": rec.info["epochs"], "person": person, "recommendations": top, "seconds": round(seconds, 1)}, "\n\n".join(parts)
 
 # %% ../nbs/06_cli.ipynb #ed5f5075
@@ -313,11 +332,14 @@ def run_evaluate(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     if args.seeds or args.only_baselines or args.epochs or args.single or args.moments: raise InputError("--seeds, --only-baselines, --single, --moments and --epochs go with --protocol; a saved model has its own splits.")
     rec = Recommender.load(args.model)
     name = rec.info["data"]["name"]
-    r = get_data(args.data, reading_options(args)) if args.data else get_data("bundled" if "bundled" in name else name)
+    if not args.data and not Path(name).exists() and name not in (BUNDLED, *MOVIELENS):
+        raise InputError(f"{name}: the ratings that {args.model} was trained on are not there any more; say with --data where they are.")
+    r = get_data(args.data or ("bundled" if name == BUNDLED else name), reading_options(args))
     table = measure(rec, r)
     about = table.attrs
+    how = [name, *([f"held-out ratings: {about['likes']}"] if about["likes"] else []), f"held-out people: {about['ranking']}", opened(about)]
     return ({"model": args.model, "data": rec.info["data"], "report": table, "verdict": verdict(table), "about": about},
-            f"{name}\nheld-out ratings: {about['likes']}\nheld-out people: {about['ranking']}\n{opened(about)}\n\n{show(table)}\n\n" + "\n".join(verdict(table)))
+            "\n\n".join(["\n".join(how), show(table), "\n".join(verdict(table))]))
 
 # %% ../nbs/06_cli.ipynb #7610c731
 def person_of(
@@ -350,7 +372,7 @@ def run_recommend(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     person, own = person_of(args, rec)
     top = rec.recommend(person, n=args.n, genres=args.genre, years=parse_years(args.years), exclude=args.exclude, diversity=args.diversity)
     of_file = {} if own is None else {"file": {"layout": own.layout, "found": len(own.found), "not_found": own.missing, "left_out": own.skipped}}
-    return {"model": args.model, "recommendations": top, "about": top.attrs["about"]} | of_file, "\n\n".join([show(top[["title", "genres", "score", "p_like", "because"]], "rank"), top.attrs["about"], *([str(own)] if own else [])])
+    return {"model": args.model, "recommendations": top, "about": top.attrs["about"]} | of_file, "\n\n".join([show(_columns_of(top, "title", "genres", "score", "p_like", "because"), "rank"), top.attrs["about"], *([str(own)] if own else [])])
 
 # %% ../nbs/06_cli.ipynb #010d79cb
 def run_similar(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
@@ -363,7 +385,8 @@ def run_explain(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     rec = Recommender.load(args.model)
     frame = rec.explain(person_of(args, rec)[0], args.movie)
     a = frame.attrs
-    told = f"{a['title']}: score {a['score']:.4f}, probability of liking {a['p_like']:.2f}. Each line: what changes by that rating, everything else as it is."
+    likely = "" if a["p_like"] is None else f", probability of liking {a['p_like']:.2f}"
+    told = f"{a['title']}: score {a['score']:.4f}{likely}. Each line: what changes by that rating, everything else as it is."
     return {"model": args.model, **{str(k): v for k, v in a.items()}, "reasons": frame}, f"{told}\n\n{show(frame.drop(columns='movie').set_index('title'), 'rated')}"
 
 # %% ../nbs/06_cli.ipynb #f39a5f98
@@ -378,8 +401,10 @@ def run_serve(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
 def run_export(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     "Write a model as one ONNX file."
     if "\0" in args.onnx: raise InputError(f"{args.onnx}: no file can have such a name; give another one with --onnx.")
-    path = Recommender.load(args.model).to_onnx(args.onnx)
-    return {"model": args.model, "onnx": str(path), "bytes": path.stat().st_size}, f"{path}: {path.stat().st_size / 1e6:.1f} MB; inputs liked and rated, outputs scores and p_like, one column a movie in the order of movies.parquet"
+    rec = Recommender.load(args.model)
+    path, inputs, outputs = rec.to_onnx(args.onnx), "input liked", "output scores"
+    if rec.predicts_likes: inputs, outputs = "inputs liked and rated", "outputs scores and p_like"
+    return {"model": args.model, "onnx": str(path), "bytes": path.stat().st_size}, f"{path}: {path.stat().st_size / 1e6:.1f} MB; {inputs}, {outputs}, one column a movie in the order of movies.parquet"
 
 # %% ../nbs/06_cli.ipynb #d3225317
 def run_download(args: argparse.Namespace) -> tuple[dict[str, Any], str]:

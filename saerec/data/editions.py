@@ -20,15 +20,17 @@ from .reading import ratings_from_frame, read_ratings
 from ..errors import InputError
 
 # %% auto #0
-__all__ = ['MOVIELENS', 'MOVIELENS_URL', 'TRIES', 'load_bundled', 'download_movielens', 'load_movielens']
+__all__ = ['BUNDLED', 'MOVIELENS', 'MOVIELENS_URL', 'TRIES', 'load_bundled', 'download_movielens', 'load_movielens']
 
 # %% ../../nbs/data/editions.ipynb #be296798
+BUNDLED = "ml-latest-small (10/2016, bundled)"  # the name that a model remembers
+
 def load_bundled() -> Ratings:
     "ml-latest-small, 10/2016, from inside the package."
     d = files("saerec") / "bundled"
     with (d / "ratings.parquet").open("rb") as f: r = pd.read_parquet(f)
     with (d / "movies.parquet").open("rb") as f: m = pd.read_parquet(f)
-    return ratings_from_frame(r, movies=m, name="ml-latest-small (10/2016, bundled)")
+    return ratings_from_frame(r, movies=m, name=BUNDLED)
 
 # %% ../../nbs/data/editions.ipynb #dac95807
 MOVIELENS = {  # edition: checksum of its zip as published beside it (md5), or of the newest edition seen (sha256)

@@ -87,8 +87,7 @@ def encode_ids(
         raise InputError(f"{where}: a {what} is an object ({str(e)[:60]}), which is no id; give numbers or "
                          "texts.") from None
     if known.dtype != np.int64:
-        blank = known.str.strip() == ""
-        if blank.any(): raise refuse(blank.to_numpy(dtype=bool)[code], "missing")
+        if (blank := known.str.strip() == "").any(): raise refuse(blank.to_numpy(dtype=bool)[code], "missing")
         try: "".join(known).encode()
         except UnicodeEncodeError:
             raise InputError(f"{where}: a {what} is no text that can be written (a lone surrogate); repair the "

@@ -30,9 +30,8 @@ from .protocols import find_protocol
 # %% auto #0
 __all__ = ['RANK_METRICS', 'LOWER_IS_BETTER', 'Scorer', 'top_k', 'hits', 'ranking_value', 'rows_at_once', 'rank_metrics',
            'like_metrics', 'auc_by_user', 'grouped_auc', 'Sums', 'PairSums', 'like_sums', 'star_sums', 'value_of',
-           'predict_cells', 'warn_perfect', 'prepare', 'predicts', 'measurable', 'measure_part', 'Evaluation',
-           'paired_difference', 'plot_forest', 'chosen_on_valid', 'standard_baselines', 'evaluate', 'best_on_valid',
-           'plot_table']
+           'predict_cells', 'warn_perfect', 'prepare', 'measure_part', 'Evaluation', 'paired_difference', 'plot_forest',
+           'chosen_on_valid', 'standard_baselines', 'evaluate', 'best_on_valid', 'plot_table']
 
 # %% ../../nbs/03_evaluate.ipynb #7ee4defa
 class Scorer(Protocol):
@@ -315,7 +314,7 @@ def prepare(
     return model(split)
 
 # %% ../../nbs/03_evaluate.ipynb #33b14103
-def predicts(
+def _predicts(
     model: Any,  # with `scores`
     stars: bool = False,  # stars, else likes
 ) -> bool:
@@ -323,7 +322,7 @@ def predicts(
     likes = bool(getattr(model, "predicts_likes", False))
     return bool(getattr(model, "predicts_stars", likes)) if stars else likes  # what learned stars as it learns likes predicts them
 
-def measurable(
+def _measurable(
     held: Held,  # a held-out part
     kind: str | None = None,  # "ranking", "likes" or "stars"; None: what the answers allow
 ) -> str:  # "ranking", "likes", "stars", or "both" rankings and likes
@@ -342,16 +341,16 @@ def measure_part(
     model: Scorer,  # fitted
     held: Held,  # a held-out part
     metrics: Sequence[str],  # of a ranking; none: nothing is ranked
-    kind: str | None = None,  # as in `measurable`
+    kind: str | None = None,  # as in `_measurable`
     scale: tuple[float, float] = (0.0, 1.0),  # least and most stars
 ) -> dict[str, Sums | PairSums]:  # by metric
     "All metrics of one model on one part, by user."
-    kind, y, ids = measurable(held, kind), held.target.value, held.target.users.user_id.to_numpy()
+    kind, y, ids = _measurable(held, kind), held.target.value, held.target.users.user_id.to_numpy()
     out: dict[str, Sums | PairSums] = {}
 
     if kind in ("likes", "both"):
-        out = like_sums(predict_cells(model, held), y, ids[held.target.user], predicts(model))
-    elif kind == "stars" and predicts(model, stars=True):
+        out = like_sums(predict_cells(model, held), y, ids[held.target.user], _predicts(model))
+    elif kind == "stars" and _predicts(model, stars=True):
         out = star_sums(predict_cells(model, held), y, ids[held.target.user], scale)
 
     if kind in ("ranking", "both") and metrics:
@@ -523,7 +522,7 @@ def evaluate(
 # %% ../../nbs/03_evaluate.ipynb #0b72d66d
 def _check_models(models: Mapping[str, Any], held: Held, kind: str | None, fitted: bool) -> None:
     "Raise `InputError` where no model can be measured, before any is fitted."
-    if measurable(held, kind) == "stars" and fitted and not any(predicts(m, stars=True) for m in models.values()):
+    if _measurable(held, kind) == "stars" and fitted and not any(_predicts(m, stars=True) for m in models.values()):
         raise InputError(f"{', '.join(models)}: no model predicts stars, so there is no error to measure; "
                          "give one that says predicts_stars = True, or a split of likes.")
 
