@@ -21,7 +21,8 @@ from ..evaluate.evaluation import Evaluation, evaluate
 from ..evaluate.protocols import find_protocol, open_edition
 from ..recommend.artefact import read_artefact
 from ..recommend.card import verdict
-from ..recommend.training import SAE, compute_report
+from ..recommend.report import SAE
+from ..recommend.training import compute_report
 from ..stack import stack
 from ..train import trainer
 

@@ -44,7 +44,7 @@ def example_person(
     "A person to show recommendations for: well-known films if they are in the data, else what one user rated best."
     low, high = rec.manifest.scale
     stars = to_model_scale(pd.Series(EXAMPLE), (0.5, 5), (low, high), rec.manifest.threshold).dropna()
-    person = {str(t): float(s) for t, s in stars.items() if len(rec.titles.exact.get(t, ())) == 1}
+    person = {str(t): float(s) for t, s in stars.items() if len(rec.titles.exact.get(str(t), [])) == 1}
     if len(person) >= 3 or rec.known is None: return person
     mine = rec.known.select(rec.known.user == rec.known.user[0]).frame()
     best = mine.sort_values("rating", ascending=False, kind="stable").head(5)

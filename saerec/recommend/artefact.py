@@ -144,7 +144,7 @@ def _read_known(folder: Path, manifest: Manifest, movies: pd.DataFrame) -> Ratin
     if name not in manifest.files if manifest.files is not None else not (folder / name).exists(): return None
     d = _read_table(folder, name, manifest, manifest.data.ratings, ["user", "movie", "rating"])
     whole = pd.api.types.is_integer_dtype(d.movie) and d.movie.between(0, len(movies) - 1).all()
-    on_scale = pd.api.types.is_float_dtype(d.rating) and d.rating.between(*manifest.scale).all()
+    on_scale = pd.api.types.is_float_dtype(d.rating) and d.rating.between(manifest.scale[0], manifest.scale[1]).all()
     if d.user.isna().any() or not whole or not on_scale:
         raise ValueError("it has a rating off the scale, or of no user or movie")
     user, ids = pd.factorize(d.user, sort=True)

@@ -335,19 +335,23 @@ class Engine:
         n: int,  # length of the list
     ) -> List:
         "The best movies of one user, and what they owe to each like. One pass through the ranker for all."
-        alone = isinstance(self.ranker, NetworkModel) and self.ranker.plain and len(likes) < MAX_EXPLAINED_LIKES
-        if alone:
-            net, codes = self.ranker, self.ranker.leave_one_out_codes(self.inner[likes])  # type: ignore[union-attr,attr-defined]
-            scores = self._over_all(net.decode(codes[:1]))[0]
+        net = self.ranker
+        if isinstance(net, NetworkModel) and net.plain and len(likes) < MAX_EXPLAINED_LIKES:
+            codes = net.leave_one_out_codes(self.inner[likes])
+            best, scores = self._best(net.decode(codes[:1]), masked, n)
+            without = net.decode(codes, self.inner[best])
         else:
             everything = self.ranker.scores(self._of_ranker(leave_one_out_rows(row, likes)))
-            scores = self._over_all(everything[:1])[0]
+            best, scores = self._best(everything[:1], masked, n)
+            without = everything[:, self.inner[best]]
+        return List(best, scores, without[:1] - without[1:])
 
-        scores[masked] = -np.inf
-        best = best_of(scores, n)
-        inner = self.inner[best]
-        without = net.decode(codes, inner) if alone else everything[:, inner]
-        return List(best, scores[best], without[:1] - without[1:])
+    def _best(self, scores: np.ndarray, masked: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
+        "The best movies of one row of the ranker's scores, and their scores."
+        z = self._over_all(scores)[0]
+        z[masked] = -np.inf
+        best = best_of(z, n)
+        return best, z[best]
 
 @dataclass(frozen=True)
 class List:
