@@ -3,6 +3,7 @@
 The command line is called in this process; small networks, one epoch each."""
 import json
 import shutil
+import runpy
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,9 +13,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from saerec.cli import main, training_folder
+from saerec.cli.command import main
 from saerec.data import Ratings, load_movielens, read_ratings
 from saerec.recommend import Recommender, fit_recommender, measure, training, verdict
+from saerec.recommend.resume import training_folder
 
 ROOT = Path(__file__).resolve().parents[1]
 CASES = ROOT / "tests" / "cases"
@@ -270,11 +272,13 @@ def test_path_with_bundled_in_it(base: pd.DataFrame, call: Call, tmp_path: Path)
     assert code == 1 and "are not there any more; say with --data where they are" in err
 
 
-def test_howto_without_onnxruntime(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_howto_without_onnxruntime(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     cells = json.loads((ROOT / "nbs" / "howto" / "onnx.ipynb").read_text("utf-8"))["cells"]
     code = next("".join(c["source"]) for c in cells if "onnxruntime" in "".join(c["source"]) and c["cell_type"] == "code")
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(SystemExit, match="This page needs onnxruntime, which the extra onnx brings"): exec(code, {})
+    (tmp_path / "cell.py").write_text(code, encoding="utf-8")
+    with pytest.raises(SystemExit, match="This page needs onnxruntime, which the extra onnx brings"):
+        runpy.run_path(str(tmp_path / "cell.py"))
 
 
 def test_no_message_advises_an_option_that_is_not_there() -> None:
