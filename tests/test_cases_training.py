@@ -105,7 +105,7 @@ def check_without_likes(rec: Recommender, told: dict[str, Any], call: Call, fold
 @pytest.mark.parametrize(("value", "options"), [(1, ("--threshold", 1)), (1, ()), (5, ()), (5, ("--held-out", 1))])
 def test_all_ratings_are_equal(base: pd.DataFrame, train: Any, call: Call, tmp_path: Path, value: int, options: Sequence[Any]) -> None:
     rec, told, err = train(base.assign(rating=value), *options)
-    assert rec.info["feedback"] == "implicit" and err.count("implicit feedback. All ") == 1
+    assert rec.info["feedback"] == "implicit" and err.count("what predicts likes is left out") == 1
     check_without_likes(rec, told, call, tmp_path / "model")
 
 
@@ -117,6 +117,13 @@ def test_implicit_ensemble_and_refit(base: pd.DataFrame, call: Call, tmp_path: P
     rec = Recommender.load(folder)
     assert rec.report.index[0] == "Stack" and rec.info["refit"] and len(rec.rank_codes) == len(rec.movies)
     check_without_likes(rec, {"test_loss": None, "verdict": verdict(rec.report)}, call, folder)
+
+
+@pytest.mark.parametrize("columns", [["user", "movie"], ["user", "movie", "time"], ["user", "title"]])
+def test_no_rating_column(base: pd.DataFrame, train: Any, call: Call, tmp_path: Path, columns: Sequence[str]) -> None:
+    rec, told, err = train(base.assign(time=10**9)[columns])
+    assert "there is no rating column: this is implicit feedback" in err
+    check_without_likes(rec, told, call, tmp_path / "model")
 
 
 @pytest.mark.parametrize(("low", "high"), [(0, 1), (-1, 1), (0, 100)])
@@ -296,6 +303,11 @@ def test_many_users_by_any_names(base: pd.DataFrame, train: Any) -> None:
     for other in (d.rename(columns={"user": "userId", "movie": "movieId"}), d.rename(columns={"movie": "item_id", "user": "user_id"}),
                   pd.DataFrame({"user": d.user, "movie": d.title, "rating": d.rating})):
         assert rec.recommend_many(other, n=3).title.tolist() == wanted.title.tolist()
+
+    chosen = rec.recommend_many(d[["user", "movie"]], n=3)  # without ratings: what was chosen is liked
+    assert chosen.title.tolist() == rec.recommend_many(d.assign(rating=5)[["user", "movie", "rating"]], n=3).title.tolist()
+    low = rec.recommend_many(d.head(3).assign(rating=1)[["user", "movie", "rating"]], n=3)  # all equal, and disliked
+    assert low.title.tolist() == rec.recommend({}, n=3).title.tolist()
 
     odd = pd.concat([d, d.head(2).assign(movie=[10**8, 10**8 + 1], title=["Nowhere (2031)", "Nobody (2032)"])], ignore_index=True)
     found = rec.recommend_many(odd, n=3)

@@ -113,9 +113,8 @@ def _notes(r: Ratings, threshold: float, pairs: Split | None, default: bool) -> 
     "What the ratings say, what a like is, and what is left out for it."
     if r.feedback == "implicit":
         return [
-            f"{r.name}: implicit feedback. All {len(r):,} ratings are equal, so they say who chose what and not how "
-            "it was liked: "
-            "what ranks is trained, what predicts likes is left out."
+            "Implicit feedback: what ranks is trained; what predicts likes is left out, because nothing tells liked "
+            "from not liked."
         ]
     (low, high), share = r.scale, float((r.value >= threshold).mean())
     why = f", the default for the scale from {low:g} to {high:g}" if default else ""
