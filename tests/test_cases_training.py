@@ -83,7 +83,7 @@ def check_without_likes(rec: Recommender, told: dict[str, Any], call: Call, fold
     who = person(rec)
     top = rec.recommend(who, n=5)
     assert len(top) == 5 and "p_like" not in top and top.score.is_monotonic_decreasing
-    assert list(rec.explain(who, int(top.movie.iloc[0]))) == ["movie", "title", "stars", "change"]
+    assert list(rec.explain(who, top.title.iloc[0])) == ["movie", "title", "stars", "change"]
     many = pd.DataFrame([("a", k, v) for k, v in who.items()], columns=["user", "title", "rating"]).assign(movie=lambda d: d.title)
     assert rec.recommend_many(many[["user", "movie", "rating"]], n=5).title.tolist() == top.title.tolist()
 
@@ -257,6 +257,21 @@ def test_default_threshold_follows_the_scale(base: pd.DataFrame, train: Any, fac
     share = (base.rating >= 4).mean()
     assert rec.info["threshold"] == threshold
     assert f"A rating of {threshold:g} or more is a like, the default for the scale from {0.5 * factor:g} to {5 * factor:g}: {share:.0%} of {len(base):,} ratings." in err
+
+
+def test_stated_scale(base: pd.DataFrame, train: Any, call: Call, tmp_path: Path) -> None:
+    "All ratings are 4 on a scale from 1 to 5: implicit, whatever the scale would allow."
+    rec, told, _ = train(base.assign(rating=4), "--scale", 1, 5)
+    assert (rec.info["threshold"], rec.info["scale"], rec.info["feedback"]) == (4, [1, 5], "implicit")
+    check_without_likes(rec, told, call, tmp_path / "model")
+
+
+def test_protocol_on_another_scale(base: pd.DataFrame, call: Call, tmp_path: Path) -> None:
+    argv = ("evaluate", "--protocol", "pairs-small", "--seeds", 0, "--only-baselines", "--json", "--data")
+    one, two, equal = (call(*argv, saved(base.assign(rating=v), tmp_path / f"{k}.csv")) for k, v in
+                       {"one": base.rating, "two": 2 * base.rating, "equal": 1}.items())
+    assert json.loads(one[1])["report"] == json.loads(two[1])["report"]
+    assert equal[0] == 1 and "like metrics need cells of both kinds; there are 334 liked and 0 not liked" in equal[2]
 
 
 def test_threshold_of_another_scale_is_questioned(base: pd.DataFrame, train: Any) -> None:

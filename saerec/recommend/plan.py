@@ -98,7 +98,7 @@ def _check_enough(r: Ratings, likes: Ratings, threshold: float, n_held: int) -> 
     most = (able - 2) // 2
     if most < 1:
         raise InputError(
-            f"{r.name}: {able} users have {MIN_LIKES} or more likes (ratings of {threshold:g} or more), and 4 are "
+            f"{r.name}: {able} user{' has' if able == 1 else 's have'} {MIN_LIKES} or more likes (ratings of {threshold:g} or more), and 4 are "
             "needed: two to learn from, "
             "one for validation, one for the test. Give more ratings, or a lower threshold (--threshold)."
         )
