@@ -12,8 +12,9 @@ import gc
 import json
 import os
 import secrets
+import signal
 import sys
-import time
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import psutil
 import torch
 import torch.distributed as dist
 from safetensors import SafetensorError, safe_open
@@ -32,35 +34,16 @@ from torch.distributed.rendezvous import rendezvous
 
 from .data import MOVIELENS, Batch, Held, InputError, Ratings, Split, load_movielens, read_ratings, to_batch
 from .evaluate import rows_at_once, top_k
+from .disk import atomic_write, exclusive_lock
 from .model import StackedAutoencoder
 from .data.shards import open_csr, write_csr
-from .train import Recorder, Rows, alone, batch_size_for, fit, make_model, write_whole
+from .train import Recorder, Rows, batch_size_for, fit, make_model
+from .workers import Terminated, sigterm_as_exception
 
 # %% auto #0
-__all__ = ['fresh_store', 'Group', 'processes', 'Refused', 'gathered', 'agreed', 'Likes', 'Source', 'open_data', 'hold_out',
-           'save_network', 'load_network', 'my_blocks', 'best_unseen', 'write_scores', 'read_scores', 'parser',
-           'prepare_folder', 'to_stderr', 'train_network', 'check_numbers', 'say_once', 'run', 'main', 'leave']
-
-# %% ../nbs/02_distributed.ipynb #69fc4c9b
-def fresh_store(
-    store: Any,  # a `torch.distributed.Store` that all processes see, and that earlier ones may have written to
-    rank: int,  # of this process
-    world: int,  # processes
-    timeout: float = 1800.0,  # seconds to wait for the others
-) -> Any:  # a store
-    "A part of the store that only processes started together have written to. Raises `InputError` if not all of them come."
-    mine, end = secrets.token_hex(8), time.monotonic() + timeout
-    def look(key: str) -> str: return store.get(f"saerec/{key}").decode() if store.check([f"saerec/{key}"]) else ""
-    def everybody_heard() -> bool: return all(look(f"here/{r}").startswith(mine) for r in range(1, world))
-    def named() -> bool:
-        store.set(f"saerec/here/{rank}", look("call") + mine)
-        return mine in look("all")
-    if rank == 0: store.set("saerec/call", mine)
-    while not (named() if rank else everybody_heard()):
-        if time.monotonic() > end: raise InputError(f"Not all of {world} processes were there after {timeout:g} seconds; look at what the others say, or give them longer with --timeout.")
-        time.sleep(0.05)
-    if rank == 0: store.set("saerec/all", " ".join([mine, *(look(f"here/{r}")[len(mine):] for r in range(1, world))]))
-    return dist.PrefixStore(look("all").split()[0], store)
+__all__ = ['Group', 'processes', 'Refused', 'gathered', 'agreed', 'Likes', 'Source', 'open_data', 'hold_out', 'save_network',
+           'load_network', 'my_blocks', 'best_unseen', 'write_scores', 'read_scores', 'parser', 'to_stderr',
+           'train_network', 'run', 'main', 'exit_group']
 
 # %% ../nbs/02_distributed.ipynb #e0518f41
 @dataclass(frozen=True)
@@ -86,7 +69,9 @@ def processes(
     group = Group(rank, world, f"cuda:{local}" if gpu else "cpu")
     if world > 1:
         store, *_ = next(rendezvous("env://", timeout=timedelta(seconds=timeout)))
-        dist.init_process_group("cpu:gloo,cuda:nccl" if gpu else "gloo", store=fresh_store(store, rank, world, timeout), rank=rank, world_size=world, timeout=timedelta(seconds=timeout))
+        store = dist.PrefixStore(f"start-{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
+        backend = "cpu:gloo,cuda:nccl" if gpu else "gloo"
+        dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=timedelta(seconds=timeout))
     well = False
     try:
         yield group
@@ -219,7 +204,7 @@ def save_network(
 ) -> None:
     "Write a network. Raises `InputError` if it cannot be written."
     tensors = {k: v.detach().contiguous().cpu() for k, v in model.state_dict().items()}
-    write_whole(path, lambda new: save_file(tensors, new, {"saerec": json.dumps({"network": model.config} | about)}))
+    atomic_write(path, lambda new: save_file(tensors, new, {"saerec": json.dumps({"network": model.config} | about)}))
 
 def load_network(
     path: str | Path,  # from `save_network`
@@ -257,6 +242,9 @@ def best_unseen(
     return row, codes[row, column], z[row, codes[row, column]]
 
 # %% ../nbs/02_distributed.ipynb #e09c744f
+def _write_json(path: Path, value: Any) -> None:
+    atomic_write(path, lambda new: new.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8"))
+
 def _part(rank: int, world: int) -> str: return f"part-{rank:05}-of-{world:05}.parquet"
 
 def _write_part(path: Path, model: StackedAutoencoder, source: Source, threshold: float, n: int, group: Group, run: str) -> int:
@@ -293,9 +281,9 @@ def write_scores(
     def write(new: Path) -> None:
         nonlocal lines
         lines = _write_part(new, model.to(group.device), source, threshold, n, group, run)
-    agreed(group, lambda: write_whole(folder / file, write))
+    agreed(group, lambda: atomic_write(folder / file, write))
     about = {"kind": "scores", "run": run, "n": n, "data": source.about(), "parts": [{"file": f, "lines": k} for f, k in gathered(group, (file, lines))]}
-    if group.rank == 0: write_whole(folder / "manifest.json", lambda new: new.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8"))
+    if group.rank == 0: _write_json(folder / "manifest.json", about)
     return about
 
 # %% ../nbs/02_distributed.ipynb #db526e91
@@ -339,7 +327,7 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 # %% ../nbs/02_distributed.ipynb #c6e0329a
-def prepare_folder(
+def _prepare_folder(
     out: Path,  # folder of the run
     about: dict[str, Any],  # the data, and how rows and held-out people are taken from it
     group: Group,
@@ -348,7 +336,7 @@ def prepare_folder(
     if group.rank: return
     if out.exists() and not out.is_dir(): raise InputError(f"{out}: it is a file; choose a folder with --out.")
     file, checkpoint = out / "training.json", out / "checkpoint.safetensors"
-    with alone(checkpoint):  # what another training, still running, has there is not touched
+    with exclusive_lock(checkpoint):  # what another training, still running, has there is not touched
         for half in out.glob(".*.new"): half.unlink(missing_ok=True)  # of a process that was killed while it wrote
         if checkpoint.exists():
             try: old = json.loads(file.read_text(encoding="utf-8"))
@@ -356,7 +344,7 @@ def prepare_folder(
             if other := [f"{k} {old.get(k)} in place of {v}" for k, v in about.items() if old.get(k) != v]:
                 raise InputError(f"{checkpoint}: it is of another training ({'; '.join(other)}); use the same settings and data, or delete it to begin anew.")
             return to_stderr(f"{checkpoint}: training goes on from there")
-        write_whole(file, lambda new: new.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8"))
+        _write_json(file, about)
 
 def to_stderr(
     line: str,  # without its line end
@@ -375,25 +363,25 @@ def train_network(
     about = {"data": source.about(), "threshold": args.threshold, "held_out": args.held_out, "seed": args.seed}
     rows, split = agreed(group, lambda: hold_out(source.rows, args.held_out, args.threshold, args.seed))
     model = agreed(group, lambda: make_model(args.objective, rows.n_movies, seed=args.seed, **({"hidden": args.hidden} if args.hidden else {})))
-    agreed(group, lambda: prepare_folder(out, about, group))
+    agreed(group, lambda: _prepare_folder(out, about, group))
     changes = {"batch_size": batch_size_for(len(rows))} | {k: v for k in ("epochs", "batch_size", "lr") if (v := getattr(args, k)) is not None}
     recorder = fit(model, split, args.objective, seed=args.seed, device=group.device, progress=True, say=None, checkpoint=out / "checkpoint.safetensors", rows=rows, **changes)
     if group.rank == 0:
         save_network(out / "weights.safetensors", model, about | {"settings": vars(recorder.settings), "epoch": recorder.best_epoch})
         losses = {"best_epoch": recorder.best_epoch, "metric": recorder.metric, "epochs": recorder.frame.reset_index().to_dict("records")}
-        write_whole(out / "losses.json", lambda new: new.write_text(json.dumps(losses, indent=1) + "\n", encoding="utf-8"))
+        _write_json(out / "losses.json", losses)
         print(f"{args.objective}: validation {recorder.metric} {recorder.best:.4f} in epoch {recorder.best_epoch} of {len(recorder.rows)}; {out / 'weights.safetensors'}", flush=True)
     return model, recorder
 
 # %% ../nbs/02_distributed.ipynb #accd143a
-def check_numbers(args: argparse.Namespace) -> None:
+def _check_numbers(args: argparse.Namespace) -> None:
     "Refuse what cannot be, before data are read."
     for k, v in (("epochs", args.epochs), ("batch-size", args.batch_size), ("n", args.n), ("hidden", min(args.hidden or [1]))):
         if v is not None and v < 1: raise Refused(f"{'-' if k == 'n' else '--'}{k} {v}: it has to be 1 or more.")
     for k, x in (("lr", args.lr), ("timeout", args.timeout)):
         if x is not None and not 0 < x < 1e9: raise Refused(f"--{k} {x:g}: it has to be above 0 and below a thousand million.")
 
-def say_once(
+def _say_once(
     group: Group,
     sentence: str,  # that every process has
 ) -> None:
@@ -407,7 +395,7 @@ def run(
     group: Group,
 ) -> None:
     "Train, score, or both."
-    check_numbers(args)
+    _check_numbers(args)
     out = Path(args.out)
     source = open_data(args.data, out, group)
     model = agreed(group, lambda: load_network(out / "weights.safetensors")) if args.only_score else train_network(args, source, group)[0]
@@ -416,30 +404,61 @@ def run(
     m = write_scores(out / "scores", model, source, args.threshold, args.n, group)
     if group.rank == 0: print(f"scores: {sum(p['lines'] for p in m['parts']):,} lines for {m['data']['users']:,} users in {len(m['parts'])} files; {out / 'scores'}", flush=True)
 
+# %% ../nbs/02_distributed.ipynb #e8614bae
+def _end_when_told(
+    sentence: str,  # said at SIGTERM; empty: nothing is said
+) -> None:
+    "End this process at SIGTERM and with its parent, whatever it is doing."
+    heard, told = os.pipe()
+    os.set_blocking(told, False)
+    signal.signal(signal.SIGTERM, lambda number, frame: None)  # the pipe is told, even in an engine
+    signal.set_wakeup_fd(told)
+    parent = psutil.Process(os.getppid())
+
+    def at_sigterm() -> None:
+        while os.read(heard, 1) != bytes([signal.SIGTERM]): pass
+        if sentence: to_stderr(sentence)
+        os._exit(143)
+
+    def with_parent() -> None:
+        parent.wait()
+        os._exit(1)
+
+    for what in (at_sigterm, with_parent): threading.Thread(target=what, daemon=True).start()
+
+# %% ../nbs/02_distributed.ipynb #9078744a
 def main(
     argv: Sequence[str] | None = None,  # arguments; None: those of the process
-) -> int:  # exit code: 0, or 1 for a fault of the input and for a lost process (2, a wrong call, is argparse's)
+) -> int:  # exit code: 0; 1: a fault of the input, or a lost process; 130; 143 (2, a wrong call, is argparse's)
     "The program that `python -m saerec.train` is."
     args, (rank, world, *_) = parser().parse_args(argv), _started()
-    group = Group(rank, world)
-    me = f"process {group.rank} of {group.world}: " if group.world > 1 else ""
+    me = f"process {rank} of {world}: " if world > 1 else ""
+    kept = f"the epochs that were finished are in {Path(args.out) / 'checkpoint.safetensors'}."
+    if world > 1: _end_when_told(f"ended by SIGTERM; {kept}" if rank == 0 else "")
+
     try:
-        with processes(args.timeout if 0 < args.timeout < 1e9 else 60.0) as group:  # what is wrong with another number, `run` says
+        timeout = args.timeout if 0 < args.timeout < 1e9 else 60.0  # `run` refuses others
+        with sigterm_as_exception(), processes(timeout) as group:
             try: run(args, group)
-            except Refused as e: say_once(group, str(e))
+            except Refused as e: _say_once(group, str(e))
             else: return 0
     except InputError as e: to_stderr(f"{me}{e}")
     except MemoryError: to_stderr(f"{me}there is not enough memory for data of this size.")
-    except KeyboardInterrupt: to_stderr(f"{me}stopped; the epochs that were finished are in {Path(args.out) / 'checkpoint.safetensors'}.")
+    except KeyboardInterrupt as e:
+        terminated = isinstance(e, Terminated)
+        to_stderr(f"{me}{'ended by SIGTERM' if terminated else 'stopped'}; {kept}")
+        return 143 if terminated else 130
     except RuntimeError as e:
-        if group.world == 1 or not (isinstance(e, dist.DistError) or "gloo" in str(e).lower() or "connection" in str(e).lower()): raise
+        of_the_group = isinstance(e, dist.DistError) or any(word in str(e).lower() for word in ("gloo", "connection"))
+        if world == 1 or not of_the_group: raise
         to_stderr(f"{me}another process was lost or did not answer; training goes on from the last finished epoch when it is started again.")
     return 1
 
-def leave(
+def exit_group(
     code: int,  # exit code
 ) -> None:
-    "End the program. One of several processes ends without the interpreter's own farewell: a thread of gloo that still holds a tensor then asks for an interpreter that is half gone, and aborts after all is written."
+    "End the program."
+    # where there are several, without the interpreter's farewell: there a thread of gloo that holds a tensor aborts
     if _started()[1] == 1: sys.exit(code)
     for stream in (sys.stdout, sys.stderr): stream.flush()
     os._exit(code)

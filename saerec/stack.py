@@ -8,6 +8,8 @@ Docs: https://saerec.github.io/saerec/stack.html.md"""
 from __future__ import annotations
 
 import copy
+import multiprocessing
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,15 +20,16 @@ import torch
 from torch import Tensor
 
 from .evaluate.baselines import EDLAE, BiasModel, KernelRidge, announce_memory, balance_people, like_matrix
-from .data import Batch, Held, InputError, Ratings, Split, to_batch
+from .data import Batch, Held, InputError, Ratings, Split
 from .evaluate import Scorer, chosen_on_valid, predict_cells
 from .model import StackedAutoencoder
 from .train import Recorder, batch_size_for, fit, make_model
+from .workers import side_by_side
 
 # %% auto #0
 __all__ = ['GRADE', 'BALANCE', 'MOMENTS', 'standardize', 'RankStack', 'has_dislikes', 'network_settings', 'train_network',
-           'train_networks', 'closed_forms', 'learn_again', 'rank_stack', 'fit_again', 'as_tensors', 'from_tensors',
-           'known_times', 'with_sittings', 'SittingRidge', 'near_gram', 'SittingEDLAE', 'TimedStack', 'agreement',
+           'train_arrays', 'train_networks', 'closed_forms', 'learn_again', 'rank_stack', 'fit_again', 'as_tensors',
+           'from_tensors', 'known_times', 'with_sittings', 'SittingRidge', 'near_gram', 'SittingEDLAE', 'TimedStack',
            'moment_deviations', 'RatingStack', 'rating_stack', 'stack']
 
 # %% ../nbs/03_stack.ipynb #728a03bc
@@ -42,7 +45,6 @@ def standardize(
 class RankStack:
     "Standardized scores of members, added. Has `scores`, like every model that ranks."
     predicts_likes = False
-    fresh_scores = True  # a sum is a new tensor
     def __init__(self,
         members: Mapping[str, Scorer],  # name -> a fitted model
         weights: Mapping[str, float] | None = None,  # name -> $w_k$, 0 or more; None: all 1
@@ -100,14 +102,32 @@ def train_network(
     finally: torch.set_num_threads(threads)
     return model, recorder
 
+# %% ../nbs/03_stack.ipynb #1dbe99ab
+def train_arrays(
+    *job: Any,  # arguments of `train_network`
+) -> tuple[dict[str, Any], dict[str, np.ndarray], Recorder]:  # the network as `as_tensors` takes it apart; its training
+    "`train_network` for a worker, which can send arrays."
+    model, recorder = train_network(*job)
+    about, tensors = as_tensors(model)
+    return about, {k: t.numpy() for k, t in tensors.items()}, recorder
+
 def train_networks(
     jobs: Sequence[tuple[Split, str, int, Mapping[str, Any]]],  # arguments of `train_network`
     workers: int | None = None,  # processes; None: one a core; 1: in this one
 ) -> list[tuple[StackedAutoencoder, Recorder]]:  # as from `train_network`, in order
     "Networks side by side."
-    from joblib import Parallel, cpu_count, delayed
-    n = min(len(jobs), workers or cpu_count())
-    return list(Parallel(n_jobs=n)(delayed(train_network)(*job) for job in jobs))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    n = min(len(jobs), workers or cores)
+    if n <= 1 or multiprocessing.current_process().daemon:  # a daemon may start no process
+        return [train_network(*job) for job in jobs]
+
+    out = []
+    trained = side_by_side("saerec.stack:train_arrays", jobs, n)
+    for (_, objective, *_), (about, arrays, recorder) in zip(jobs, trained, strict=True):
+        model = from_tensors(about, {k: torch.from_numpy(a) for k, a in arrays.items()})
+        model.predicts_likes = objective == "likes"
+        out.append((model, recorder))
+    return out
 
 # %% ../nbs/03_stack.ipynb #4c009756
 def closed_forms(
@@ -161,7 +181,8 @@ def fit_again(
         settings = {k: v for k, v in vars(o.settings).items() if k != "objective"}
         jobs.append((split, o.settings.objective, split.seed + 1000 * max(0, i - 1), settings | {"stop_at": o.best_epoch}))
     networks = dict(zip(stack.recorders, (o[0] for o in train_networks(jobs, workers)), strict=True))
-    again = RankStack({k: networks[k] if k in networks else copy.deepcopy(m).fit(split.train) for k, m in stack.members.items()}, stack.weights)  # type: ignore[attr-defined]
+    def fitted(name: str, member: Any) -> Any: return networks[name] if name in networks else copy.deepcopy(member).fit(split.train)
+    again = RankStack({k: fitted(k, m) for k, m in stack.members.items()}, stack.weights)
     again.recorders = stack.recorders
     return again
 
@@ -297,22 +318,6 @@ class TimedStack(RankStack):
         "The sum, less the penalties."
         late = np.maximum(self.first - self.last[batch.users.numpy()][:, None], 0.0)
         return super().scores(batch) - torch.from_numpy(self.penalty * np.log1p(late / 86400)).float()
-
-# %% ../nbs/03_stack.ipynb #5c90fc02
-def agreement(
-    members: Mapping[str, Scorer],  # fitted
-    held: Held,  # whose people are asked about
-    n_users: int = 100,  # at most so many
-) -> pd.DataFrame:  # Spearman's rank correlation, member by member
-    "How alike members rank: the mean over people, over all movies that are not known to be seen."
-    shown, seen = (to_batch(x, held.users[:n_users]) for x in (held.input, held.seen))
-    tables = []
-    scores = {k: m.scores(shown) for k, m in members.items()}
-    for row in range(len(shown)):
-        keep = torch.ones(shown.n_movies, dtype=torch.bool)
-        keep[seen.take(torch.tensor([row])).movies] = False
-        tables.append(pd.DataFrame({k: s[row, keep].numpy() for k, s in scores.items()}).corr("spearman"))
-    return pd.concat(tables).groupby(level=0, sort=False).mean()
 
 # %% ../nbs/03_stack.ipynb #efcaf020
 MOMENTS = (60.0, 600.0, 3600.0, 86400.0)  # $\tau$ in seconds: a page, a sitting, an hour, a day

@@ -86,7 +86,10 @@ def _read_arrays(folder: Path, manifest: Manifest) -> dict[str, np.ndarray]:
     name = "weights.safetensors"
     _open(folder, name, (manifest.files or {}).get(name)).close()
     try:
-        with safe_open(folder / name, "numpy") as f: arrays = {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118
+        with safe_open(folder / name, "numpy") as f: names = list(f.keys())
+        arrays = {}
+        for k in names:  # each by itself, because what is mapped stays in memory until it is closed
+            with safe_open(folder / name, "numpy") as f: arrays[k] = f.get_tensor(k)
     except (SafetensorError, TypeError, AttributeError, OSError) as e:
         raise ValueError(f"it is no whole safetensors file ({str(e)[:100]})") from None
     check_arrays(arrays, manifest)
@@ -99,14 +102,15 @@ def _read_table(folder: Path, name: str, manifest: Manifest, rows: int | None, c
     import pyarrow.parquet as pq
     with _open(folder, name, (manifest.files or {}).get(name)) as file:
         try:
-            footer, schema, size = pq.read_metadata(file), pq.read_schema(file), os.fstat(file.fileno()).st_size
+            parquet, size = pq.ParquetFile(file), os.fstat(file.fileno()).st_size
+            footer, schema = parquet.metadata, parquet.schema_arrow
             if rows is not None and footer.num_rows != rows:
                 raise ValueError(f"it has {footer.num_rows:,} rows, and recommender.json says {rows:,}")
             if missing := [c for c in columns if c not in schema.names]:
                 raise ValueError(f"its column {missing[0]!r} is missing")
             pages = sum(footer.row_group(g).total_byte_size for g in range(footer.num_row_groups))
             check_growth(size, max(pages, 8 * footer.num_rows), name)
-            table = pq.read_table(file, columns=list(columns))
+            table = parquet.read(columns=list(columns))
             table.validate(full=True)  # texts are UTF-8
             frame = table.to_pandas().reset_index(drop=True)
         except (pa.ArrowException, OSError, ValueError, TypeError, KeyError) as e:
@@ -140,7 +144,7 @@ def _read_known(folder: Path, manifest: Manifest, movies: pd.DataFrame) -> Ratin
     if name not in manifest.files if manifest.files is not None else not (folder / name).exists(): return None
     d = _read_table(folder, name, manifest, manifest.data.ratings, ["user", "movie", "rating"])
     whole = pd.api.types.is_integer_dtype(d.movie) and d.movie.between(0, len(movies) - 1).all()
-    on_scale = pd.api.types.is_float_dtype(d.rating) and d.rating.between(*manifest.scale).all()
+    on_scale = pd.api.types.is_float_dtype(d.rating) and d.rating.between(manifest.scale[0], manifest.scale[1]).all()
     if d.user.isna().any() or not whole or not on_scale:
         raise ValueError("it has a rating off the scale, or of no user or movie")
     user, ids = pd.factorize(d.user, sort=True)

@@ -18,7 +18,6 @@ import pandas as pd
 from scipy.sparse import csr_array
 
 from ..data.ratings import Ratings
-from ..data.reading import ratings_from_frame
 from ..errors import InputError
 from ..evaluate.calibration import Calibration
 from .artefact import Artefact, read_artefact, write_artefact
@@ -204,6 +203,7 @@ class Recommender:
     ) -> pd.DataFrame:  # user, rank, movie, title, score, p_like (if likes are predicted)
         """Lists for many users, in the order in which they first occur; `attrs["left_out"]` says which movies are not
         known. Raises `InputError` for stars off the scale and for movies rated twice."""
+        from saerec.data.reading import ratings_from_frame
         r = ratings if isinstance(ratings, Ratings) else ratings_from_frame(ratings, name="the table")
         return lists_for(self.people, self.engine, r, n)
 

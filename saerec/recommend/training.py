@@ -121,7 +121,7 @@ def train(
 
     Raises `InputError` if the data are too small to hold users out, or if there is no such ranker.
     """
-    plan, keep = plan_training(r, seed, threshold, n_held), keep or (lambda artefact: None)
+    plan = plan_training(r, seed, threshold, n_held)
     kind, liker, recorders = choose_ranker(plan.users.train, ranker), None, {}
     for note in plan.notes if say is not None else ():
         say(note)
@@ -133,13 +133,13 @@ def train(
     best, found = fit_ranker(kind, plan.users, seed, progress, say, ranking_changes or {}, checkpoints)
     recorders |= found
     artefact = _assemble(plan, best, liker, recorders, about or {})
-    keep(artefact)
+    if keep: keep(artefact)
 
     artefact = _measured(artefact, plan)
-    keep(artefact)
+    if keep: keep(artefact)
     if refit:
         artefact = _refit(artefact, plan, best, recorders, progress)
-        keep(artefact)
+        if keep: keep(artefact)
     return artefact, recorders
 
 # %% ../../nbs/recommend/training.ipynb #236dec84
@@ -159,7 +159,7 @@ def _assemble(
     about: Mapping[str, Any],
 ) -> Artefact:
     "A recommender that nothing has measured yet."
-    calibration, losses = Calibration(), {}
+    calibration, losses = Calibration(), dict[str, float]()
     if liker is not None and plan.pairs is not None:
         cells = plan.pairs.valid.target
         scores = predict_cells(liker, plan.pairs.valid)
