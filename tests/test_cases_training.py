@@ -2,6 +2,7 @@
 
 The command line is called in this process; small networks, one epoch each."""
 import json
+import runpy
 import shutil
 import sys
 from collections.abc import Callable, Sequence
@@ -12,9 +13,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from saerec.cli import main, training_folder
+from saerec.cli import main
 from saerec.data import Ratings, load_movielens, read_ratings
 from saerec.recommend import Recommender, fit_recommender, measure, training, verdict
+from saerec.recommend.resume import training_folder
 
 ROOT = Path(__file__).resolve().parents[1]
 CASES = ROOT / "tests" / "cases"
@@ -292,15 +294,24 @@ def test_path_with_bundled_in_it(base: pd.DataFrame, call: Call, tmp_path: Path)
     assert code == 1 and "are not there any more; say with --data where they are" in err
 
 
-def test_howto_without_onnxruntime(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_howto_without_onnxruntime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cells = json.loads((ROOT / "nbs" / "howto" / "onnx.ipynb").read_text("utf-8"))["cells"]
-    code = next("".join(c["source"]) for c in cells if "onnxruntime" in "".join(c["source"]) and c["cell_type"] == "code")
+    code = next(t for c in cells if c["cell_type"] == "code" and "onnxruntime" in (t := "".join(c["source"])))
+    (tmp_path / "cell.py").write_text(code, "utf-8")
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(SystemExit, match="This page needs onnxruntime, which the extra onnx brings"): exec(code, {})
+    with pytest.raises(SystemExit, match="This page needs onnxruntime, which the extra onnx brings"):
+        runpy.run_path(str(tmp_path / "cell.py"))
 
 
 def test_no_message_advises_an_option_that_is_not_there() -> None:
     assert not [p for p in (ROOT / "saerec").rglob("*.py") if "min_ratings" in p.read_text("utf-8")]
+
+
+def test_read_again_as_it_was_read(base: pd.DataFrame, train: Any, call: Call, tmp_path: Path) -> None:
+    odd = base.rename(columns={"user": "who", "movie": "asin"}).assign(rating=np.where(base.index % 7, base.rating, -1))
+    rec, told, _ = train(odd, "--columns", "user=who,movie=asin", "--unrated", -1)
+    code, js, err = call("evaluate", "--model", tmp_path / "model", "--json")
+    assert code == 0 and len(json.loads(js)["report"]) == len(rec.report), err
 
 
 def test_items_that_are_no_films(base: pd.DataFrame, train: Any, call: Call, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ __all__ = ['BLOCK', 'in_model_terms', 'lists_for']
 
 # %% ../../nbs/recommend/many.ipynb #d6b75f22
 def _index_of(people: People, movie_id: Any, title: str, year: int | None) -> int:
-    "A movie of a table in the model, by its id or else by its title; -1 if it is not known, or if several may be meant."
+    "A movie of a table in the model, by its id or else by its title; -1: not known, or several may be meant."
     if (code := people.titles.ids.get(str(movie_id), -1)) >= 0:
         return code
     names = [name for name in dict.fromkeys([title, movie_id]) if isinstance(name, str)]

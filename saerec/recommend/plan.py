@@ -73,8 +73,7 @@ def plan_training(
     if not len(users.valid.target):
         raise InputError(
             f"{r.name}: with seed {seed} nobody held out for validation likes two movies that others like too, so no "
-            "epoch can be chosen; "
-            "give more ratings, or another seed (--seed)."
+            "epoch can be chosen; give more ratings, or another seed (--seed)."
         )
     return TrainingPlan(
         r, least, seed, n, likes, pairs, users, tuple(_notes(r, least, pairs, default=threshold is None))
@@ -97,16 +96,15 @@ def _check_enough(r: Ratings, likes: Ratings, threshold: float, n_held: int) -> 
     able = int((np.bincount(likes.user[liked], minlength=r.n_users) >= MIN_LIKES).sum())
     most = (able - 2) // 2
     if most < 1:
+        have = f"{able} user{' has' if able == 1 else 's have'}"
         raise InputError(
-            f"{r.name}: {able} user{' has' if able == 1 else 's have'} {MIN_LIKES} or more likes (ratings of {threshold:g} or more), and 4 are "
-            "needed: two to learn from, "
-            "one for validation, one for the test. Give more ratings, or a lower threshold (--threshold)."
+            f"{r.name}: {have} {MIN_LIKES} or more likes (ratings of {threshold:g} or more), and 4 are needed: two to "
+            "learn from, one for validation, one for the test. Give more ratings, or a lower threshold (--threshold)."
         )
     if not 1 <= n_held <= most:
         raise InputError(
             f"{r.name}: {n_held} users cannot be held out for each of validation and test; of the {able} with "
-            f"{MIN_LIKES} or more likes "
-            f"{'1 can' if most == 1 else f'1 to {most} can'} (--held-out)."
+            f"{MIN_LIKES} or more likes {'1 can' if most == 1 else f'1 to {most} can'} (--held-out)."
         )
 
 def _notes(r: Ratings, threshold: float, pairs: Split | None, default: bool) -> list[str]:
