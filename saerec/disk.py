@@ -27,21 +27,24 @@ def atomic_write(
     path: str | Path,  # the file to make or to replace
     write: Callable[[Path], Any],  # called with the temporary name to write to, in the same folder
 ) -> None:
-    "Write a file under another name, flush it, rename it. Raises `InputError` if it cannot be written: then the old one stays."
+    "Write a file under another name, flush it, rename it. Raises `InputError` if it cannot be written: then the old "
+    "one stays."
     path = Path(path)
     new = path.with_name(f".{path.name}.{os.getpid()}.new")
 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write(new)
-        with open(new, "rb+") as f: os.fsync(f.fileno())
+        with open(new, "rb+") as f:
+            os.fsync(f.fileno())
         os.replace(new, path)
     except (OSError, SafetensorError) as e:
         reason = getattr(e, "strerror", None) or e
         advice = "what was there before is unchanged. Make room, or choose another place"
         raise InputError(f"{path}: it cannot be written ({reason}); {advice}.") from None
     finally:
-        with suppress(OSError): new.unlink(missing_ok=True)
+        with suppress(OSError):
+            new.unlink(missing_ok=True)
 
 # %% ../nbs/base/disk.ipynb #e502893e
 @contextmanager

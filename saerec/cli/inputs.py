@@ -82,19 +82,24 @@ def parse_rating(
     title, eq, stars = text.rpartition("=")
     if not eq or not title.strip():
         raise InputError(f"{text!r} is not of the form TITLE=STARS; write for instance 'Heat (1995)=5'.")
-    try: return title.strip(), float(stars)
+    try:
+        return title.strip(), float(stars)
     except ValueError:
-        raise InputError(f"{text!r}: {stars!r} is no number of stars; write for instance "
-                         f"'{title.strip()}=5'.") from None
+        raise InputError(
+            f"{text!r}: {stars!r} is no number of stars; write for instance '{title.strip()}=5'."
+        ) from None
 
 def parse_years(
     text: str | None,  # "1994", "1990-1999", "1990-", "-1950"
 ) -> tuple[int | None, int | None]:  # from, to
     "Years as typed. Raises `InputError` if they are none."
-    if text is None: return None, None
+    if text is None:
+        return None, None
     first, dash, last = text.partition("-")
-    try: return (int(first) if first else None), (int(last) if last else None) if dash else int(first)
-    except ValueError: raise InputError(f"--years {text}: write for instance 1994, 1990-1999, 1990- or -1950.") from None
+    try:
+        return (int(first) if first else None), (int(last) if last else None) if dash else int(first)
+    except ValueError:
+        raise InputError(f"--years {text}: write for instance 1994, 1990-1999, 1990- or -1950.") from None
 
 def person_of(
     args: argparse.Namespace,  # with ratings, file, scale and user
@@ -103,15 +108,20 @@ def person_of(
     "Who is asked for. Raises `InputError` for what cannot be meant."
     if bool(args.ratings or args.file) == (args.user is not None):
         raise InputError("Give either ratings, such as 'Heat (1995)=5' or --ratings FILE, or --user ID.")
-    if args.scale and args.file is None: raise InputError("--scale goes with --ratings FILE.")
-    if args.user is not None: return str(args.user), None
+    if args.scale and args.file is None:
+        raise InputError("--scale goes with --ratings FILE.")
+    if args.user is not None:
+        return str(args.user), None
 
     pairs = [parse_rating(t) for t in args.ratings]
     twice = {t for t, _ in pairs if [o for o, _ in pairs].count(t) > 1}
-    if twice: raise InputError(f"The title {min(twice)!r} was given twice; keep one rating.")
-    if args.file is None: return dict(pairs), None
+    if twice:
+        raise InputError(f"The title {min(twice)!r} was given twice; keep one rating.")
+    if args.file is None:
+        return dict(pairs), None
 
     from saerec.recommend.own import own_ratings
+
     own, typed = own_ratings(args.file, rec, args.scale and tuple(args.scale)), {rec.titles.find(t) for t, _ in pairs}
     of_file = {k: v for k, v in own.ratings.items() if rec.titles.find(k) not in typed}
     return of_file | dict(pairs), own

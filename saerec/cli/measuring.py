@@ -35,8 +35,10 @@ TIMED = "Stack + timestamps"
 def _models(args: argparse.Namespace, objective: str) -> dict[str, Any]:
     "What is trained and measured beside the baselines."
     changes = {} if args.epochs is None else {"epochs": args.epochs}
-    if args.only_baselines: return {}
-    if args.single: return {SAE: trainer(objective, progress=True, say=to_stderr, **changes)}
+    if args.only_baselines:
+        return {}
+    if args.single:
+        return {SAE: trainer(objective, progress=True, say=to_stderr, **changes)}
     models = {"Stack": stack(objective, **changes)}
     reads = {"times" if objective == "ranking" else "moments": True}
     return models | ({TIMED: stack(objective, **reads, **changes)} if args.timestamps else {})
@@ -44,19 +46,22 @@ def _models(args: argparse.Namespace, objective: str) -> dict[str, Any]:
 def run_protocol(args: argparse.Namespace) -> tuple[dict[str, Any], str]:  # for --json; for people
     "Train and measure by a named protocol, beside the baselines, with intervals."
     how = find_protocol(args.protocol)
-    if args.epochs is not None and args.epochs < 1: raise InputError(f"--epochs {args.epochs}: one epoch or more is needed.")
+    if args.epochs is not None and args.epochs < 1:
+        raise InputError(f"--epochs {args.epochs}: one epoch or more is needed.")
     if args.timestamps and (args.single or args.only_baselines):
         raise InputError("--timestamps goes with the ensemble; leave out --single and --only-baselines.")
 
     ratings = get_data(args.data, reading_options(args)) if args.data else None
     if args.timestamps:
         ratings = ratings or open_edition(how.data)
-        if ratings.time is None: raise InputError(f"{ratings.name}: these ratings have no times; leave out --timestamps.")
+        if ratings.time is None:
+            raise InputError(f"{ratings.name}: these ratings have no times; leave out --timestamps.")
     models = _models(args, "ranking" if how.kind == "ranking" else "likes")
     found = evaluate(models, protocol=args.protocol, seeds=args.seeds, ratings=ratings)
     compared = [found.table.index[0], *([TIMED] if args.timestamps else [])]
     d = pd.DataFrame()
-    if len(found.table) > 1: d = pd.concat([found.differences(model=name) for name in compared], ignore_index=True)
+    if len(found.table) > 1:
+        d = pd.concat([found.differences(model=name) for name in compared], ignore_index=True)
     data = {"protocol": args.protocol, "report": found.table, "by_seed": found.by_seed.reset_index(), "differences": d}
     return data | {"about": found.about}, _told(how.about, found, d, compared)
 
@@ -79,21 +84,35 @@ def _as_read_before(artefact: Artefact) -> dict[str, Any]:  # of `read_ratings`
 
 def run_evaluate(args: argparse.Namespace) -> tuple[dict[str, Any], str]:  # for --json; for people
     "Measure a saved model again."
-    if args.protocol is not None: return run_protocol(args)
+    if args.protocol is not None:
+        return run_protocol(args)
     if args.seeds or args.only_baselines or args.epochs or args.single or args.timestamps:
-        raise InputError("--seeds, --only-baselines, --single, --timestamps and --epochs go with --protocol; a saved model "
-                         "has its own splits.")
+        raise InputError(
+            "--seeds, --only-baselines, --single, --timestamps and --epochs go with --protocol; a saved model "
+            "has its own splits."
+        )
     artefact = read_artefact(args.model)
     name = artefact.manifest.data.name
     if not args.data and not Path(name).exists() and name not in (BUNDLED, *MOVIELENS):
-        raise InputError(f"{name}: the ratings that {args.model} was trained on are not there any more; say with --data "
-                         "where they are.")
+        raise InputError(
+            f"{name}: the ratings that {args.model} was trained on are not there any more; say with --data "
+            "where they are."
+        )
 
     if args.data: r = get_data(args.data, reading_options(args))
     else: r = get_data("bundled" if name == BUNDLED else name, _as_read_before(artefact) | reading_options(args))
     table = compute_report(artefact, r)
     about = table.attrs
-    how = [name, *([f"held-out ratings: {about['likes']}"] if about["likes"] else []),
-           f"held-out users: {about['ranking']}", opened(about)]
-    data = {"model": args.model, "data": artefact.manifest.data.model_dump(), "report": table, "verdict": verdict(table)}
+    how = [
+        name,
+        *([f"held-out ratings: {about['likes']}"] if about["likes"] else []),
+        f"held-out users: {about['ranking']}",
+        opened(about),
+    ]
+    data = {
+        "model": args.model,
+        "data": artefact.manifest.data.model_dump(),
+        "report": table,
+        "verdict": verdict(table),
+    }
     return data | {"about": about}, "\n\n".join(["\n".join(how), show(table), "\n".join(verdict(table))])

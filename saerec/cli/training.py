@@ -68,11 +68,15 @@ def _check(args: argparse.Namespace) -> None:
     path = Path(args.out)
     if path.name in ("", "..") or "\0" in args.out:
         raise InputError(f"{args.out!r}: the folder needs a name of its own; give one with --out, such as model.")
-    try: args.out.encode()
-    except UnicodeEncodeError: raise InputError(f"{args.out}: the name is no text; give another one with --out.") from None
+    try:
+        args.out.encode()
+    except UnicodeEncodeError:
+        raise InputError(f"{args.out}: the name is no text; give another one with --out.") from None
     check_target(path)
-    if args.epochs is not None and args.epochs < 1: raise InputError(f"--epochs {args.epochs}: one epoch or more is needed.")
-    if args.lr is not None and not 0 < args.lr < math.inf: raise InputError(f"--lr {args.lr:g}: it has to be above 0.")
+    if args.epochs is not None and args.epochs < 1:
+        raise InputError(f"--epochs {args.epochs}: one epoch or more is needed.")
+    if args.lr is not None and not 0 < args.lr < math.inf:
+        raise InputError(f"--lr {args.lr:g}: it has to be above 0.")
 
 def _settings(args: argparse.Namespace, r: Ratings) -> dict[str, Any]:
     "What a training is asked for, by the name of the option; the ratings by their fingerprint."
@@ -91,7 +95,9 @@ def run_train(args: argparse.Namespace) -> tuple[dict[str, Any], str]:  # for --
         data, text = _result(done, out, told)
         return data | {"finished": True, "seconds": 0.0}, text
 
-    threshold = plan_training(r, args.seed, args.threshold, args.held_out).threshold  # too few are refused before all else
+    threshold = plan_training(
+        r, args.seed, args.threshold, args.held_out
+    ).threshold  # too few are refused before all else
     with training_room(out, settings, args.resume, lambda line: to_stderr(f"saerec: {line}")) as where:
         print(show(summary(r, threshold=threshold).T.rename_axis(None)), file=sys.stderr, flush=True)
         rec = _train(args, r, settings, where)
@@ -104,19 +110,34 @@ def _train(args: argparse.Namespace, r: Ratings, settings: Mapping[str, Any], wh
     "A recommender, saved as soon as it is trained, and again when it is measured."
     changes = {k: v for k in ("epochs", "lr") if (v := getattr(args, k)) is not None}
     return Recommender.fit(
-        r, seed=args.seed, threshold=args.threshold, n_held=args.held_out, refit=args.refit, ranker=args.ranker,
-        progress=True, say=to_stderr, likes_changes=changes, ranking_changes=changes, checkpoints=where,
-        about={"training": dict(settings)}, keep=lambda artefact: Recommender(artefact).save(args.out), verdict_too=False)
+        r,
+        seed=args.seed,
+        threshold=args.threshold,
+        n_held=args.held_out,
+        refit=args.refit,
+        ranker=args.ranker,
+        progress=True,
+        say=to_stderr,
+        likes_changes=changes,
+        ranking_changes=changes,
+        checkpoints=where,
+        about={"training": dict(settings)},
+        keep=lambda artefact: Recommender(artefact).save(args.out),
+        verdict_too=False,
+    )
 
 # %% ../../nbs/cli/training.ipynb #1942727d
-_LOSSES = {"likes": "like / not-like on rated cells (mean squared error)",
-           "ranking": "ranking over the whole catalogue (mean squared error over all cells)",
-           "multinomial": "ranking by a softmax over the catalogue (negative log likelihood)"}
+_LOSSES = {
+    "likes": "like / not-like on rated cells (mean squared error)",
+    "ranking": "ranking over the whole catalogue (mean squared error over all cells)",
+    "multinomial": "ranking by a softmax over the catalogue (negative log likelihood)",
+}
 
 def _measured(rec: Recommender) -> list[str]:
     "The test figures beside the baselines, and what is left out, as paragraphs."
     table, many, parts = rec.report, rec.manifest.n_held, []
-    if "MSE" in table: parts.append(f"Test loss (MSE on held-out like / not-like ratings): {table.MSE.iloc[0]:.4f}")
+    if "MSE" in table:
+        parts.append(f"Test loss (MSE on held-out like / not-like ratings): {table.MSE.iloc[0]:.4f}")
     if len(table):
         on = "MSE and AUC: held-out ratings; " if "MSE" in table else ""
         on += f"NDCG: {many} held-out user{'s' * (many != 1)}, new to the model."
@@ -130,13 +151,27 @@ def _result(rec: Recommender, out: Path, done: str) -> tuple[dict[str, Any], str
     person, table, m = example_person(rec), rec.report, rec.manifest
     top = rec.recommend(person)
     rated = ", ".join(f"{t} {s:g}" for t, s in person.items())
-    parts = [f"{rec.known!r}",
-             *(f"Losses: {_LOSSES[k]}; best epoch {rec.recorders[k].best_epoch}\n{show(f, 'epoch')}" for k, f in losses.items()),
-             *_measured(rec),
-             f"Ten {rec.people.things} for somebody who rated {rated}:\n"
-             + show(columns_of(top, "title", "score", "p_like", "because"), "rank"),
-             f"{done} Next: {next_command(rec, out, person)}"]
-    data = {"model": str(out), "data": m.data.model_dump(), "seed": m.seed,
-            "test_loss": float(table.MSE.iloc[0]) if "MSE" in table else None, "report": table, "verdict": verdict(table),
-            "losses": losses, "best_epochs": getattr(m, "epochs", {}), "person": person, "recommendations": top}
+    parts = [
+        f"{rec.known!r}",
+        *(
+            f"Losses: {_LOSSES[k]}; best epoch {rec.recorders[k].best_epoch}\n{show(f, 'epoch')}"
+            for k, f in losses.items()
+        ),
+        *_measured(rec),
+        f"Ten {rec.people.things} for somebody who rated {rated}:\n"
+        + show(columns_of(top, "title", "score", "p_like", "because"), "rank"),
+        f"{done} Next: {next_command(rec, out, person)}",
+    ]
+    data = {
+        "model": str(out),
+        "data": m.data.model_dump(),
+        "seed": m.seed,
+        "test_loss": float(table.MSE.iloc[0]) if "MSE" in table else None,
+        "report": table,
+        "verdict": verdict(table),
+        "losses": losses,
+        "best_epochs": getattr(m, "epochs", {}),
+        "person": person,
+        "recommendations": top,
+    }
     return data, "\n\n".join(parts)

@@ -123,8 +123,8 @@ def train(
     """
     plan = plan_training(r, seed, threshold, n_held)
     kind, liker, recorders = choose_ranker(plan.users.train, ranker), None, {}
-    for note in plan.notes if say is not None else ():
-        say(note)
+    if say is not None:
+        for note in plan.notes: say(note)
 
     if plan.pairs is not None:
         liker, recorders["likes"] = fit_network(

@@ -63,7 +63,8 @@ def mask_input(
 @dataclass(frozen=True)
 class Settings:
     "What training does; `OBJECTIVES` has good ones for each objective."
-    objective: str  # "likes": squared error on rated cells; "ranking": squared error over the whole catalogue; "multinomial": softmax over the catalogue
+    # "likes": squared error on rated cells; "ranking": over the whole catalogue; "multinomial": softmax over it
+    objective: str  # a key of `OBJECTIVES`
     epochs: int = 30  # passes over the users; the cosine schedule ends there
     batch_size: int = 32  # users a step; below a thousand users many small steps matter
     lr: float = 1e-3  # AdamW's first step size; falls to 0 along a cosine
@@ -78,7 +79,9 @@ class Settings:
 OBJECTIVES = {
     "ranking": Settings("ranking", epochs=30, weight_decay=0.01),
     "multinomial": Settings("multinomial", epochs=40, weight_decay=0.1),
-    "likes": Settings("likes", epochs=15, lr=1.5e-3, weight_decay=10.0, min_rate=0.1, max_rate=0.5, visible_weight=0.3, patience=6),
+    "likes": Settings(
+        "likes", epochs=15, lr=1.5e-3, weight_decay=10.0, min_rate=0.1, max_rate=0.5, visible_weight=0.3, patience=6
+    ),
 }
 
 def make_model(
@@ -87,15 +90,21 @@ def make_model(
     **options: Any,  # of `StackedAutoencoder`, before the defaults
 ) -> StackedAutoencoder:
     "The network that fits an objective: wide and residual for ranking, centred on the damped means for likes."
-    if objective not in OBJECTIVES: raise InputError(f"There is no objective {objective!r}; there are {', '.join(OBJECTIVES)}.")
-    by_objective: dict[str, dict[str, Any]] = {"ranking": dict(hidden=(800, 200)), "multinomial": dict(hidden=(600, 200)), "likes": dict(hidden=(500, 100), centred=True, dropout=0.5)}
+    if objective not in OBJECTIVES:
+        raise InputError(f"There is no objective {objective!r}; there are {', '.join(OBJECTIVES)}.")
+    by_objective: dict[str, dict[str, Any]] = {
+        "ranking": dict(hidden=(800, 200)),
+        "multinomial": dict(hidden=(600, 200)),
+        "likes": dict(hidden=(500, 100), centred=True, dropout=0.5),
+    }
     return StackedAutoencoder(n_movies, **(by_objective[objective] | options))
 
 # %% ../../nbs/02_train.ipynb #9ec1e7d1
 def batch_size_for(
     n_users: int,  # with ratings in training
 ) -> int:
-    "A batch size for ranking: 32 below 1,000 users, 128 below 20,000, then a power of two near a 12th of them, at most 16,384."
+    "A batch size for ranking: 32 below 1,000 users, 128 below 20,000, then a power of two near a 12th of them, at "
+    "most 16,384."
     return 32 if n_users < 1000 else 128 if n_users < 20_000 else min(16_384, 2 ** round(math.log2(n_users / 12)))
 
 # %% ../../nbs/02_train.ipynb #2a87d4a2
@@ -164,8 +173,11 @@ class Recorder:
         "Append an epoch."
         self.rows.append(row)
         values = [o.get(self.metric, math.nan) for o in self.rows]
-        better = len(values) == 1 or (values[-1] > max(values[:-1]) if self.higher_is_better else values[-1] < min(values[:-1]))
-        if better: self.best_epoch = len(values)
+        better = len(values) == 1 or (
+            values[-1] > max(values[:-1]) if self.higher_is_better else values[-1] < min(values[:-1])
+        )
+        if better:
+            self.best_epoch = len(values)
         return better
 
     @property
@@ -174,18 +186,25 @@ class Recorder:
         return pd.DataFrame(self.rows, index=pd.RangeIndex(1, len(self.rows) + 1, name="epoch"))
 
     @property
-    def seconds(self) -> float: return float(sum(o["seconds"] for o in self.rows))
+    def seconds(self) -> float:
+        return float(sum(o["seconds"] for o in self.rows))
+
     @property
     def best(self) -> float:
         "The metric of the best epoch."
         return self.rows[self.best_epoch - 1][self.metric]
+
     @property
     def lost_to(self) -> list[str]:
         "The simple baselines that are better on validation, or as good."
         return [k for k, v in self.baselines.items() if (v >= self.best if self.higher_is_better else v <= self.best)]
+
     def __str__(self) -> str:
         name = self.metric if self.higher_is_better else "mean squared error"
-        return f"{self.settings.objective}: validation {name} {self.best:.4f} in epoch {self.best_epoch}; beside it " + ", ".join(f"{k} {v:.4f}" for k, v in self.baselines.items())
+        return (
+            f"{self.settings.objective}: validation {name} {self.best:.4f} in epoch {self.best_epoch}; beside it "
+            + ", ".join(f"{k} {v:.4f}" for k, v in self.baselines.items())
+        )
 
     def plot(self) -> Any:  # a matplotlib figure
         "Training and validation loss; the metric beside them if it is not the loss; a line at the best epoch."
@@ -195,8 +214,11 @@ class Recorder:
             axes[0, 0].plot(f.index, f.valid_loss, label="validation")
             axes[0, 0].set(title=f"{self.settings.objective}: loss", xlabel="epoch")
             axes[0, 0].legend()
-            if extra: axes[0, 1].plot(f.index, f[self.metric], color="C2"); axes[0, 1].set(title=f"validation {self.metric}", xlabel="epoch")
-            for ax in axes.flat: ax.axvline(self.best_epoch, color="gray", linestyle=":")
+            if extra:
+                axes[0, 1].plot(f.index, f[self.metric], color="C2")
+                axes[0, 1].set(title=f"validation {self.metric}", xlabel="epoch")
+            for ax in axes.flat:
+                ax.axvline(self.best_epoch, color="gray", linestyle=":")
         return fig
 
 # %% ../../nbs/02_train.ipynb #faf5f9e2
@@ -207,11 +229,21 @@ def progress_bar(
     show: bool,  # False: silent
 ) -> Iterator[Any]:  # a function (epoch, text)
     "A bar on stderr in a terminal, else one line an epoch."
-    if not show: yield lambda epoch, text: None
-    elif sys.stderr.isatty() and os.get_terminal_size(sys.stderr.fileno()).columns:  # a terminal of unknown width gets lines
+    if not show:
+        yield lambda epoch, text: None
+    elif (
+        sys.stderr.isatty() and os.get_terminal_size(sys.stderr.fileno()).columns
+    ):  # a terminal of unknown width gets lines
         from tqdm import tqdm
-        with tqdm(total=total, desc=title, file=sys.stderr, leave=True, bar_format="{desc} {bar:20} {n}/{total}{postfix}") as bar:
-            def step(epoch: int, text: str) -> None: bar.set_postfix_str(text, refresh=False); bar.update(epoch - bar.n)
+
+        with tqdm(
+            total=total, desc=title, file=sys.stderr, leave=True, bar_format="{desc} {bar:20} {n}/{total}{postfix}"
+        ) as bar:
+
+            def step(epoch: int, text: str) -> None:
+                bar.set_postfix_str(text, refresh=False)
+                bar.update(epoch - bar.n)
+
             yield step
     else:
         yield lambda epoch, text: print(f"{title} epoch {epoch}/{total}  {text}", file=sys.stderr, flush=True)
@@ -223,8 +255,15 @@ def simple_baselines(
 ) -> dict[str, float]:  # name -> mean squared error, or NDCG@100
     "What a network has to beat on validation."
     means = BiasModel().fit(split.train)
-    if objective != "likes": return {k: float(rank_metrics(m, split.valid, ["NDCG@100"])["NDCG@100"].mean()) for k, m in (("Popularity", Popularity().fit(split.train)), ("User + movie means", means))}
-    return {"Mean of all": float(((split.valid.target.value - means.mean) ** 2).mean()), "User + movie means": valid_loss(means, split.valid, "likes")}
+    if objective != "likes":
+        return {
+            k: float(rank_metrics(m, split.valid, ["NDCG@100"])["NDCG@100"].mean())
+            for k, m in (("Popularity", Popularity().fit(split.train)), ("User + movie means", means))
+        }
+    return {
+        "Mean of all": float(((split.valid.target.value - means.mean) ** 2).mean()),
+        "User + movie means": valid_loss(means, split.valid, "likes"),
+    }
 
 def compare(
     recorder: Recorder,  # of a finished training
@@ -235,7 +274,12 @@ def compare(
     recorder.baselines = simple_baselines(split, recorder.settings.objective)
     say(str(recorder))
     if lost := recorder.lost_to:
-        warnings.warn(f"The {recorder.settings.objective} network loses to {' and '.join(lost)} on validation ({recorder}): as it stands it is of no use. Train for more epochs, with another lr or more data, or use the baseline.", HonestyWarning, stacklevel=3)
+        warnings.warn(
+            f"The {recorder.settings.objective} network loses to {' and '.join(lost)} on validation ({recorder}): as "
+            "it stands it is of no use. Train for more epochs, with another lr or more data, or use the baseline.",
+            HonestyWarning,
+            stacklevel=3,
+        )
 
 # %% ../../nbs/02_train.ipynb #f8de88dc
 class Rows(Protocol):
@@ -255,13 +299,15 @@ class Loss(nn.Module):
     ):
         super().__init__()
         self.model, self.settings = model, settings
+
     def forward(self,
         batch: Batch,  # whole rows: the targets
         shown: Batch,  # the same rows, with some ratings hidden
         visible: Tensor,  # bool [n]: which ratings of `batch` are shown
     ) -> Tensor:  # scalar
         "`objective_loss`; 0 where there are no rows."
-        if not len(batch): return torch.stack([p.sum() * 0 for p in self.model.parameters()]).sum()  # nothing for this process
+        if not len(batch):
+            return torch.stack([p.sum() * 0 for p in self.model.parameters()]).sum()  # nothing for this process
         return objective_loss(self.model, batch, shown, visible, self.settings)
 
 def loss_divisor(
@@ -270,8 +316,10 @@ def loss_divisor(
     settings: Settings,
 ) -> Tensor:  # float64 scalar
     "What `objective_loss` of this batch is a mean over: rows, weights of rated cells, or weights of likes."
-    if settings.objective == "ranking": return torch.tensor(float(len(batch)), dtype=torch.float64)
-    if settings.objective == "likes": return torch.where(visible, settings.visible_weight, 1.0).sum().double()
+    if settings.objective == "ranking":
+        return torch.tensor(float(len(batch)), dtype=torch.float64)
+    if settings.objective == "likes":
+        return torch.where(visible, settings.visible_weight, 1.0).sum().double()
     liked = batch.where(batch.values > 0)
     return (liked.counts.double()[liked.rows] ** (-2 * settings.balance)).sum()
 
@@ -291,13 +339,20 @@ class Training:
         self.model, self.rows, self.settings, self.seed = model, rows, settings, seed
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         model.to(self.device)
-        self.optimizer = torch.optim.AdamW(model.parameters(), lr=settings.lr, weight_decay=settings.weight_decay, fused=True)
+        self.optimizer = torch.optim.AdamW(
+            model.parameters(), lr=settings.lr, weight_decay=settings.weight_decay, fused=True
+        )
         self.users = rows.counts.nonzero()[:, 0]
         self.steps, self.step, self.epoch = settings.epochs * math.ceil(len(self.users) / settings.batch_size), 0, 0
         self.rng = torch.Generator().manual_seed(seed)
-        self.order, self.losses = self.users[:0], list[Tensor]()  # of the epoch under way: its users, and the losses of the batches that are done
+        self.order, self.losses = (
+            self.users[:0],
+            list[Tensor](),
+        )  # of the epoch under way: its users, and the losses of the batches that are done
         self.first_loss, self.stop = math.nan, False  # before the first step; whether to stop after the batch under way
-        self.scale = model.n_movies if settings.objective == "ranking" else 1  # keeps gradients far above AdamW's epsilon; changes no minimum
+        self.scale = (
+            model.n_movies if settings.objective == "ranking" else 1
+        )  # keeps gradients far above AdamW's epsilon; changes no minimum
         shared = dist.is_available() and dist.is_initialized()
         self.rank, self.world = (dist.get_rank(), dist.get_world_size()) if shared else (0, 1)
         loss = Loss(model, settings)
@@ -313,7 +368,9 @@ class Training:
         cuts = [len(users) * k // self.world for k in range(self.world + 1)]
         first, last = cuts[self.rank], cuts[self.rank + 1]
 
-        def n_ratings(part: Tensor) -> int: return int(self.rows.counts[part].sum()) if self.world > 1 else 0
+        def n_ratings(part: Tensor) -> int:
+            return int(self.rows.counts[part].sum()) if self.world > 1 else 0
+
         before, after = n_ratings(users[:first]), n_ratings(users[last:])
 
         batch = self.rows.take(users[first:last]).to(self.device)
@@ -329,8 +386,11 @@ class Training:
             mine = loss_divisor(batch, visible, self.settings)
             whole = mine.clone()
             dist.all_reduce(whole)
-            loss = loss * float(mine * self.world / whole.clamp(min=1e-12))  # DistributedDataParallel takes the mean over processes
-        for group in self.optimizer.param_groups: group["lr"] = self.lr
+            loss = loss * float(
+                mine * self.world / whole.clamp(min=1e-12)
+            )  # DistributedDataParallel takes the mean over processes
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.lr
         self.optimizer.zero_grad()
         (loss * self.scale).backward()
         self.optimizer.step()
@@ -338,13 +398,18 @@ class Training:
         return loss.detach()
 
     def run_epoch(self) -> float:
-        "All users once, in a new order, or those that are left of an epoch that was stopped. The mean loss of the steps; raises `Diverged`."
+        "All users once, in a new order, or those that are left of an epoch that was stopped. The mean loss of the "
+        "steps; raises `Diverged`."
         self.model.train()
         if not len(self.order):
-            if self.world > 1: torch.manual_seed((self.seed + 2**20 * self.epoch + 2**40 * self.rank) % 2**63)  # dropout is another in each process
+            if self.world > 1:
+                torch.manual_seed(
+                    (self.seed + 2**20 * self.epoch + 2**40 * self.rank) % 2**63
+                )  # dropout is another in each process
             self.order = self.users[torch.randperm(len(self.users), generator=self.rng)]
-        for part in self.order.split(self.settings.batch_size)[len(self.losses):]:
-            if self.stop: raise KeyboardInterrupt
+        for part in self.order.split(self.settings.batch_size)[len(self.losses) :]:
+            if self.stop:
+                raise KeyboardInterrupt
             self.losses.append(self.run_step(part))
         losses = torch.stack(self.losses)
         if self.world > 1:
@@ -358,12 +423,22 @@ class Training:
         losses: Tensor,  # float [batches]: of the epoch that has just ended
     ) -> None:
         "Raise `Diverged` with the first batch that shows it."
-        if math.isnan(self.first_loss): self.first_loss = max(1e-6, float(losses[0]))
-        wrong, advice = (~(losses <= 1000 * self.first_loss)).nonzero()[:, 0], f"training diverged; use a smaller lr than {self.settings.lr:g}."
+        if math.isnan(self.first_loss):
+            self.first_loss = max(1e-6, float(losses[0]))
+        wrong, advice = (
+            (~(losses <= 1000 * self.first_loss)).nonzero()[:, 0],
+            f"training diverged; use a smaller lr than {self.settings.lr:g}.",
+        )
         if len(wrong):
             before = f"{losses[wrong[0] - 1]:.4g} in the batch before" if wrong[0] else "the first of the epoch"
-            raise Diverged(f"The loss is {losses[wrong[0]]:.4g} in epoch {self.epoch}, batch {wrong[0] + 1} of {len(losses)} ({before}): {advice}")
-        if not all(bool(p.isfinite().all()) for p in self.model.parameters()): raise Diverged(f"A weight is no finite number after epoch {self.epoch}, whose last loss was {losses[-1]:.4g}: {advice}")
+            raise Diverged(
+                f"The loss is {losses[wrong[0]]:.4g} in epoch {self.epoch}, batch {wrong[0] + 1} of {len(losses)} "
+                f"({before}): {advice}"
+            )
+        if not all(bool(p.isfinite().all()) for p in self.model.parameters()):
+            raise Diverged(
+                f"A weight is no finite number after epoch {self.epoch}, whose last loss was {losses[-1]:.4g}: {advice}"
+            )
 
 # %% ../../nbs/02_train.ipynb #e44e8c5f
 def _training_tensors(
@@ -372,13 +447,24 @@ def _training_tensors(
 ) -> dict[str, Tensor]:
     "All numbers that a training needs to be continued."
     out = {f"model.{k}": v for k, v in training.model.state_dict().items()} | {f"best.{k}": v for k, v in best.items()}
-    if len(training.order): out |= {"order": training.order, "losses": torch.stack(training.losses) if training.losses else torch.zeros(0)}
-    for i, p in enumerate(training.model.parameters()): out |= {f"optimizer.{i}.{k}": v for k, v in training.optimizer.state[p].items()}
-    return out | {"rng": training.rng.get_state(), "torch_rng": torch.get_rng_state()} | ({"cuda_rng": torch.cuda.get_rng_state(training.device)} if training.device.type == "cuda" else {})
+    if len(training.order):
+        out |= {"order": training.order, "losses": torch.stack(training.losses) if training.losses else torch.zeros(0)}
+    for i, p in enumerate(training.model.parameters()):
+        out |= {f"optimizer.{i}.{k}": v for k, v in training.optimizer.state[p].items()}
+    return (
+        out
+        | {"rng": training.rng.get_state(), "torch_rng": torch.get_rng_state()}
+        | ({"cuda_rng": torch.cuda.get_rng_state(training.device)} if training.device.type == "cuda" else {})
+    )
 
 def _training_identity(training: Training) -> dict[str, Any]:
     "What a checkpoint must agree with: network, settings, seed, and the number of rows, movies and ratings."
-    return {"network": training.model.config, "settings": vars(training.settings), "seed": training.seed, "rows": [len(training.rows), training.model.n_movies, int(training.rows.counts.sum())]}
+    return {
+        "network": training.model.config,
+        "settings": vars(training.settings),
+        "seed": training.seed,
+        "rows": [len(training.rows), training.model.n_movies, int(training.rows.counts.sum())],
+    }
 
 # %% ../../nbs/02_train.ipynb #e076d979
 EARLIER_NAMES = {"low": "min_rate", "high": "max_rate", "kept_weight": "visible_weight"}  # of settings, in checkpoints
@@ -390,7 +476,13 @@ def save_checkpoint(
     best: Mapping[str, Tensor],  # weights of the best epoch so far
 ) -> None:
     "Write where a training stands. Raises `InputError` if it cannot be written."
-    about = _training_identity(training) | {"format": 1, "step": training.step, "epoch": training.epoch, "record": recorder.rows, "best_epoch": recorder.best_epoch}
+    about = _training_identity(training) | {
+        "format": 1,
+        "step": training.step,
+        "epoch": training.epoch,
+        "record": recorder.rows,
+        "best_epoch": recorder.best_epoch,
+    }
     tensors = {k: v.detach().contiguous().cpu() for k, v in _training_tensors(training, best).items()}
     atomic_write(path, lambda new: save_file(tensors, new, {"saerec": json.dumps(about)}))
 
@@ -401,22 +493,41 @@ def load_checkpoint(
 ) -> dict[str, Tensor]:  # weights of the best epoch so far
     "Continue where a training stood. Raises `InputError` if the file is damaged or of another training."
     try:
-        with safe_open(path, "pt") as f: about, tensors = json.loads((f.metadata() or {})["saerec"]), {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118
+        with safe_open(path, "pt") as f:
+            about = json.loads((f.metadata() or {})["saerec"])
+            tensors = {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118
     except (OSError, SafetensorError, KeyError, ValueError) as e:
-        raise InputError(f"{path}: it is no readable checkpoint of saerec ({type(e).__name__}); delete it to begin anew.") from None
+        raise InputError(
+            f"{path}: it is no readable checkpoint of saerec ({type(e).__name__}); delete it to begin anew."
+        ) from None
     settings, ours = about.get("settings", {}), json.loads(json.dumps(_training_identity(training)))
     for old, new in EARLIER_NAMES.items():
-        if old in settings: settings[new] = settings.pop(old)
+        if old in settings:
+            settings[new] = settings.pop(old)
     if other := [f"{k} {about.get(k)} in place of {v}" for k, v in ours.items() if about.get(k) != v]:
-        raise InputError(f"{path}: it is of another training ({'; '.join(other)}); use the same settings and data, or delete it to begin anew.")
-    def part(name: str) -> dict[str, Tensor]: return {k.removeprefix(name): v for k, v in tensors.items() if k.startswith(name)}
+        raise InputError(
+            f"{path}: it is of another training ({'; '.join(other)}); use the same settings and data, or delete it "
+            "to begin anew."
+        )
+
+    def part(name: str) -> dict[str, Tensor]:
+        return {k.removeprefix(name): v for k, v in tensors.items() if k.startswith(name)}
+
     training.model.load_state_dict(part("model."))
-    for i, p in enumerate(training.model.parameters()): training.optimizer.state[p] = {k: v if k == "step" else v.to(p) for k, v in part(f"optimizer.{i}.").items()}
-    if "order" in tensors: training.order, training.losses = tensors["order"], list(tensors["losses"].to(training.device))
+    for i, p in enumerate(training.model.parameters()):
+        training.optimizer.state[p] = {k: v if k == "step" else v.to(p) for k, v in part(f"optimizer.{i}.").items()}
+    if "order" in tensors:
+        training.order, training.losses = tensors["order"], list(tensors["losses"].to(training.device))
     training.rng.set_state(tensors["rng"])
     torch.set_rng_state(tensors["torch_rng"])
-    if "cuda_rng" in tensors and training.device.type == "cuda": torch.cuda.set_rng_state(tensors["cuda_rng"], training.device)
-    training.step, training.epoch, recorder.rows, recorder.best_epoch = about["step"], about["epoch"], about["record"], about["best_epoch"]
+    if "cuda_rng" in tensors and training.device.type == "cuda":
+        torch.cuda.set_rng_state(tensors["cuda_rng"], training.device)
+    training.step, training.epoch, recorder.rows, recorder.best_epoch = (
+        about["step"],
+        about["epoch"],
+        about["record"],
+        about["best_epoch"],
+    )
     return {k: v.to(training.device) for k, v in part("best.").items()}
 
 # %% ../../nbs/02_train.ipynb #04fa21bd
@@ -464,34 +575,50 @@ def restore_best(
     checkpoint: str | Path | None = None,  # where finished epochs are
 ) -> Iterator[None]:
     "Leave the network with its best weights after Ctrl-C and after `Diverged`."
-    try: yield
+    try:
+        yield
     except (KeyboardInterrupt, Diverged) as e:
         training.model.load_state_dict(best)
         training.model.to("cpu").eval()
         training.model.predicts_likes = training.settings.objective == "likes"
-        if isinstance(e, KeyboardInterrupt): raise
+        if isinstance(e, KeyboardInterrupt):
+            raise
 
         epoch = recorder.best_epoch
         weights = f"the weights of epoch {epoch}, the best so far," if epoch else "its first weights"
-        kept = f" The epochs before it are in {checkpoint}." if checkpoint is not None and Path(checkpoint).exists() else ""
+        kept = (
+            f" The epochs before it are in {checkpoint}."
+            if checkpoint is not None and Path(checkpoint).exists()
+            else ""
+        )
         raise Diverged(f"{e} The network has {weights} again.{kept}") from None
 
 # %% ../../nbs/02_train.ipynb #afa2ed8e
 def _validate(model: StackedAutoencoder, held: Held, objective: str) -> dict[str, float]:
     "The validation columns of one epoch; where processes share a training, the first measures and tells the others."
-    names, shared = ["valid_loss"] + ["NDCG@100"] * (objective != "likes"), dist.is_available() and dist.is_initialized()
+    names, shared = (
+        ["valid_loss"] + ["NDCG@100"] * (objective != "likes"),
+        dist.is_available() and dist.is_initialized(),
+    )
     values = torch.zeros(len(names), dtype=torch.float64)
     if not shared or dist.get_rank() == 0:
         values[0] = valid_loss(model, held, objective)
-        if objective != "likes": values[1] = float(rank_metrics(model, held, ["NDCG@100"])["NDCG@100"].mean())
-    if shared: dist.broadcast(values, 0)
+        if objective != "likes":
+            values[1] = float(rank_metrics(model, held, ["NDCG@100"])["NDCG@100"].mean())
+    if shared:
+        dist.broadcast(values, 0)
     return dict(zip(names, values.tolist(), strict=True))
 
 def _begin_together(epoch: int, checkpoint: str | Path | None) -> None:
-    "Refuse to begin where processes have read different checkpoints: they would wait for each other in different epochs."
+    "Refuse to begin where processes have read different checkpoints: they would wait for each other in different "
+    "epochs."
     ends = torch.tensor([epoch, -epoch])
     dist.all_reduce(ends, dist.ReduceOp.MAX)
-    if ends.sum(): raise InputError(f"{checkpoint}: not every process sees the same file (epochs {-int(ends[1])} to {int(ends[0])}); put it where all machines see it.")
+    if ends.sum():
+        raise InputError(
+            f"{checkpoint}: not every process sees the same file (epochs {-int(ends[1])} to {int(ends[0])}); put it "
+            "where all machines see it."
+        )
 
 # %% ../../nbs/02_train.ipynb #64a6562b
 @contextmanager
@@ -499,12 +626,26 @@ def explain_out_of_memory(
     training: Training,  # whose sizes are named
     checkpoint: str | Path | None = None,  # where finished epochs are
 ) -> Iterator[None]:
-    "Where memory runs out, say what needed it and what to do. Torch says so by a `RuntimeError` of many lines on the CPU, and by a class of its own on a GPU."
-    try: yield
+    "Where memory runs out, say what needed it and what to do. Torch says so by a `RuntimeError` of many lines on "
+    "the CPU, and by a class of its own on a GPU."
+    try:
+        yield
     except (MemoryError, RuntimeError) as e:
-        if not isinstance(e, MemoryError | torch.OutOfMemoryError) and "not enough memory" not in str(e) and "allocate memory" not in str(e): raise
-        weights, kept = sum(p.numel() for p in training.model.parameters()), "" if checkpoint is None else f" The epochs finished so far are in {checkpoint}."
-        raise InputError(f"Memory ran out in epoch {training.epoch + 1}: {weights:,} weights (16 bytes each, gradients and moments included) and batches of {training.settings.batch_size:,} people x {training.model.n_movies:,} movies; make hidden or batch_size smaller, or keep fewer movies.{kept}") from None
+        if (
+            not isinstance(e, MemoryError | torch.OutOfMemoryError)
+            and "not enough memory" not in str(e)
+            and "allocate memory" not in str(e)
+        ):
+            raise
+        weights, kept = (
+            sum(p.numel() for p in training.model.parameters()),
+            "" if checkpoint is None else f" The epochs finished so far are in {checkpoint}.",
+        )
+        raise InputError(
+            f"Memory ran out in epoch {training.epoch + 1}: {weights:,} weights (16 bytes each, gradients and "
+            f"moments included) and batches of {training.settings.batch_size:,} people x {training.model.n_movies:,} "
+            f"movies; make hidden or batch_size smaller, or keep fewer movies.{kept}"
+        ) from None
 
 # %% ../../nbs/02_train.ipynb #929c6c94
 def _check_network(
@@ -536,8 +677,10 @@ def _guarded(
         _checkpoint_on_signal(training, recorder, best, checkpoint),
     ):
         torch.manual_seed(training.seed)
-        if checkpoint is not None and Path(checkpoint).exists(): best.update(load_checkpoint(checkpoint, training, recorder))
-        if training.world > 1: _begin_together(training.epoch, checkpoint)
+        if checkpoint is not None and Path(checkpoint).exists():
+            best.update(load_checkpoint(checkpoint, training, recorder))
+        if training.world > 1:
+            _begin_together(training.epoch, checkpoint)
         yield
 
 # %% ../../nbs/02_train.ipynb #15ddacaf
@@ -581,10 +724,14 @@ def fit(
     objective: str = "ranking",  # a key of `OBJECTIVES`
     seed: int = 0,  # of the order of users, of what is hidden and of dropout
     device: str | None = None,  # None: CUDA where there is one, else the CPU
-    stop_at: int | None = None,  # train exactly so many epochs of the schedule and keep the last; None: choose on validation
+    stop_at: int
+    | None = None,  # train exactly so many epochs of the schedule and keep the last; None: choose on validation
     progress: bool = False,  # show a bar or lines on stderr
-    say: Callable[[str], None] | None = print,  # told how the best epoch stands beside simple baselines; None: no comparison
-    checkpoint: str | Path | None = None,  # a file, written after each epoch; where it is there already, training goes on from it
+    say: Callable[[str], None]
+    | None = print,  # told how the best epoch stands beside simple baselines; None: no comparison
+    checkpoint: str
+    | Path
+    | None = None,  # a file, written after each epoch; where it is there already, training goes on from it
     checkpoint_seconds: float = 0.0,  # at least so long between two checkpoints; first and last epoch always
     rows: Rows | None = None,  # the training rows where they are on disk as a CSR; None: `to_batch(split.train)`
     **changes: Any,  # other `Settings`: epochs, batch_size, lr, weight_decay, min_rate, max_rate, ...
@@ -593,24 +740,31 @@ def fit(
 
     Raises `Diverged`, an `InputError`, if the loss stops being a number.
     Then, and after Ctrl-C, the network has its best weights."""
-    if objective not in OBJECTIVES: raise InputError(f"There is no objective {objective!r}; there are {', '.join(OBJECTIVES)}.")
+    if objective not in OBJECTIVES:
+        raise InputError(f"There is no objective {objective!r}; there are {', '.join(OBJECTIVES)}.")
     settings = replace(OBJECTIVES[objective], **changes)
     data: Rows = to_batch(split.train) if rows is None else rows
     _check_network(model, data.n_movies)
-    if model.centred: model.centre(split.train)
+    if model.centred:
+        model.centre(split.train)
 
     training = Training(model, data, settings, seed, device)
     recorder = Recorder(settings, "NDCG@100" if objective != "likes" else "valid_loss", objective != "likes")
     best = copy.deepcopy(model.state_dict())
-    with (progress_bar(stop_at or settings.epochs, objective, progress and training.rank == 0) as show,
-          _guarded(training, recorder, best, checkpoint)):
+    with (
+        progress_bar(stop_at or settings.epochs, objective, progress and training.rank == 0) as show,
+        _guarded(training, recorder, best, checkpoint),
+    ):
         train_epochs(training, split, recorder, best, show, stop_at, checkpoint, checkpoint_seconds)
 
-    if stop_at is None: model.load_state_dict(best)
-    else: recorder.best_epoch = stop_at
+    if stop_at is None:
+        model.load_state_dict(best)
+    else:
+        recorder.best_epoch = stop_at
     model.to("cpu").eval()
     model.predicts_likes = objective == "likes"
-    if say is not None and stop_at is None: compare(recorder, split, say)
+    if say is not None and stop_at is None:
+        compare(recorder, split, say)
     return recorder
 
 # %% ../../nbs/02_train.ipynb #730bb494
@@ -622,17 +776,27 @@ def pretrain_layers(
     seed: int = 0,  # of the order of users and of what is hidden
     **changes: Any,  # other `Settings`
 ) -> StackedAutoencoder:
-    "Train the first layer, freeze it, train the second on its code, and so on; each with a decoder of its own, of which the last stays."
+    "Train the first layer, freeze it, train the second on its code, and so on; each with a decoder of its own, of "
+    "which the last stays."
     widths, free = model.config["hidden"], {n: p.requires_grad for n, p in model.named_parameters()}
     for depth in range(1, len(widths) + 1):
         part = StackedAutoencoder(**(model.config | {"hidden": widths[:depth], "seed": seed}))
-        done = {n: p for n, p in model.state_dict().items() if not n.startswith(("stack", "decoder")) or n.startswith(tuple(f"stack.{i}." for i in range(depth)))}
+        done = {
+            n: p
+            for n, p in model.state_dict().items()
+            if not n.startswith(("stack", "decoder")) or n.startswith(tuple(f"stack.{i}." for i in range(depth)))
+        }
         part.load_state_dict(done, strict=False)
         if depth > 1:
-            for name, p in part.named_parameters(): p.requires_grad_(name.startswith((f"stack.{depth - 2}.", "decoder")))
+            for name, p in part.named_parameters():
+                p.requires_grad_(name.startswith((f"stack.{depth - 2}.", "decoder")))
         fit(part, split, objective, seed=seed, stop_at=epochs, **({"say": None, "epochs": epochs} | changes))
-        model.load_state_dict({n: t for n, t in part.state_dict().items() if depth == len(widths) or not n.startswith("decoder")}, strict=False)
-    for name, p in model.named_parameters(): p.requires_grad_(free[name])
+        model.load_state_dict(
+            {n: t for n, t in part.state_dict().items() if depth == len(widths) or not n.startswith("decoder")},
+            strict=False,
+        )
+    for name, p in model.named_parameters():
+        p.requires_grad_(free[name])
     return model
 
 # %% ../../nbs/02_train.ipynb #cba2f195
@@ -644,6 +808,7 @@ class ItemSide:
     ):
         self.model, self.rows = model, to_batch(known.transposed())
         self.predicts_likes = model.predicts_likes
+
     @torch.no_grad()
     def scores(self,
         batch: Batch,  # rows of known users; only their codes are read
@@ -651,7 +816,9 @@ class ItemSide:
         "Each movie's row through the network, read at the columns of these users."
         device = self.model.mean.device
         parts = torch.arange(len(self.rows)).split(1024)
-        return torch.cat([self.model.eval()(self.rows.take(p).to(device), batch.users.to(device)).cpu() for p in parts]).T
+        return torch.cat(
+            [self.model.eval()(self.rows.take(p).to(device), batch.users.to(device)).cpu() for p in parts]
+        ).T
 
 # %% ../../nbs/02_train.ipynb #30b65755
 def trainer(
@@ -660,10 +827,13 @@ def trainer(
     **changes: Any,  # of `fit`
 ) -> Callable[[Split], StackedAutoencoder]:  # a function of a split; its name is "Stacked autoencoder"
     "Makes and trains a network on a split, with the seed of the split."
-    if objective not in OBJECTIVES: raise InputError(f"There is no objective {objective!r}; there are {', '.join(OBJECTIVES)}.")
+    if objective not in OBJECTIVES:
+        raise InputError(f"There is no objective {objective!r}; there are {', '.join(OBJECTIVES)}.")
+
     def train_on(split: Split) -> StackedAutoencoder:
         model = make_model(objective, split.train.n_movies, **({"seed": split.seed} | dict(options or {})))
         fit(model, split, objective, **({"seed": split.seed, "say": None} | changes))
         return model
+
     train_on.__name__ = "Stacked autoencoder"
     return train_on
