@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from saerec.cli import main
+from saerec.cli.command import main
 from saerec.data import Ratings, load_movielens, read_ratings
 from saerec.recommend import Recommender, fit_recommender, measure, training, verdict
 from saerec.recommend.resume import training_folder

@@ -239,7 +239,8 @@ class Away:
     "Nothing is trained, fetched or served, whatever a wild command line asks for."
     def __enter__(self) -> None:
         def refuse(*_: object, **__: object) -> Any: raise InputError("Not here.")
-        self.patches = [patch(f"saerec.{k}", refuse) for k in ("cli.get_data", "cli.evaluate", "cli.download_movielens", "app.serve")]
+        self.patches = [patch(f"saerec.{k}", refuse) for k in ("cli.training.get_data", "cli.measuring.get_data", "cli.measuring.evaluate", "data.editions.download_movielens",
+                                                                "app.serve")]
         for p in self.patches: p.start()
     def __exit__(self, *_: object) -> None:
         for p in self.patches: p.stop()
