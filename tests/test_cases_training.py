@@ -2,8 +2,8 @@
 
 The command line is called in this process; small networks, one epoch each."""
 import json
-import shutil
 import runpy
+import shutil
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -85,7 +85,7 @@ def check_without_likes(rec: Recommender, told: dict[str, Any], call: Call, fold
     who = person(rec)
     top = rec.recommend(who, n=5)
     assert len(top) == 5 and "p_like" not in top and top.score.is_monotonic_decreasing
-    assert list(rec.explain(who, int(top.movie.iloc[0]))) == ["movie", "title", "stars", "change"]
+    assert list(rec.explain(who, top.title.iloc[0])) == ["movie", "title", "stars", "change"]
     many = pd.DataFrame([("a", k, v) for k, v in who.items()], columns=["user", "title", "rating"]).assign(movie=lambda d: d.title)
     assert rec.recommend_many(many[["user", "movie", "rating"]], n=5).title.tolist() == top.title.tolist()
 
@@ -107,7 +107,7 @@ def check_without_likes(rec: Recommender, told: dict[str, Any], call: Call, fold
 @pytest.mark.parametrize(("value", "options"), [(1, ("--threshold", 1)), (1, ()), (5, ()), (5, ("--held-out", 1))])
 def test_all_ratings_are_equal(base: pd.DataFrame, train: Any, call: Call, tmp_path: Path, value: int, options: Sequence[Any]) -> None:
     rec, told, err = train(base.assign(rating=value), *options)
-    assert rec.info["feedback"] == "implicit" and err.count("implicit feedback. All ") == 1
+    assert rec.info["feedback"] == "implicit" and err.count("what predicts likes is left out") == 1
     check_without_likes(rec, told, call, tmp_path / "model")
 
 
@@ -119,6 +119,13 @@ def test_implicit_ensemble_and_refit(base: pd.DataFrame, call: Call, tmp_path: P
     rec = Recommender.load(folder)
     assert rec.report.index[0] == "Stack" and rec.info["refit"] and len(rec.rank_codes) == len(rec.movies)
     check_without_likes(rec, {"test_loss": None, "verdict": verdict(rec.report)}, call, folder)
+
+
+@pytest.mark.parametrize("columns", [["user", "movie"], ["user", "movie", "time"], ["user", "title"]])
+def test_no_rating_column(base: pd.DataFrame, train: Any, call: Call, tmp_path: Path, columns: Sequence[str]) -> None:
+    rec, told, err = train(base.assign(time=10**9)[columns])
+    assert "there is no rating column: this is implicit feedback" in err
+    check_without_likes(rec, told, call, tmp_path / "model")
 
 
 @pytest.mark.parametrize(("low", "high"), [(0, 1), (-1, 1), (0, 100)])
@@ -254,6 +261,21 @@ def test_default_threshold_follows_the_scale(base: pd.DataFrame, train: Any, fac
     assert f"A rating of {threshold:g} or more is a like, the default for the scale from {0.5 * factor:g} to {5 * factor:g}: {share:.0%} of {len(base):,} ratings." in err
 
 
+def test_stated_scale(base: pd.DataFrame, train: Any, call: Call, tmp_path: Path) -> None:
+    "All ratings are 4 on a scale from 1 to 5: implicit, whatever the scale would allow."
+    rec, told, _ = train(base.assign(rating=4), "--scale", 1, 5)
+    assert (rec.info["threshold"], rec.info["scale"], rec.info["feedback"]) == (4, [1, 5], "implicit")
+    check_without_likes(rec, told, call, tmp_path / "model")
+
+
+def test_protocol_on_another_scale(base: pd.DataFrame, call: Call, tmp_path: Path) -> None:
+    argv = ("evaluate", "--protocol", "pairs-small", "--seeds", 0, "--only-baselines", "--json", "--data")
+    one, two, equal = (call(*argv, saved(base.assign(rating=v), tmp_path / f"{k}.csv")) for k, v in
+                       {"one": base.rating, "two": 2 * base.rating, "equal": 1}.items())
+    assert json.loads(one[1])["report"] == json.loads(two[1])["report"]
+    assert equal[0] == 1 and "like metrics need cells of both kinds; there are 334 liked and 0 not liked" in equal[2]
+
+
 def test_threshold_of_another_scale_is_questioned(base: pd.DataFrame, train: Any) -> None:
     _, _, err = train(base.assign(rating=2 * base.rating), "--threshold", 2)
     assert "of the ratings are likes at threshold 2, which leaves little to learn; the default for this scale is 8" in err
@@ -272,17 +294,24 @@ def test_path_with_bundled_in_it(base: pd.DataFrame, call: Call, tmp_path: Path)
     assert code == 1 and "are not there any more; say with --data where they are" in err
 
 
-def test_howto_without_onnxruntime(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_howto_without_onnxruntime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cells = json.loads((ROOT / "nbs" / "howto" / "onnx.ipynb").read_text("utf-8"))["cells"]
-    code = next("".join(c["source"]) for c in cells if "onnxruntime" in "".join(c["source"]) and c["cell_type"] == "code")
+    code = next(t for c in cells if c["cell_type"] == "code" and "onnxruntime" in (t := "".join(c["source"])))
+    (tmp_path / "cell.py").write_text(code, "utf-8")
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    (tmp_path / "cell.py").write_text(code, encoding="utf-8")
     with pytest.raises(SystemExit, match="This page needs onnxruntime, which the extra onnx brings"):
         runpy.run_path(str(tmp_path / "cell.py"))
 
 
 def test_no_message_advises_an_option_that_is_not_there() -> None:
     assert not [p for p in (ROOT / "saerec").rglob("*.py") if "min_ratings" in p.read_text("utf-8")]
+
+
+def test_read_again_as_it_was_read(base: pd.DataFrame, train: Any, call: Call, tmp_path: Path) -> None:
+    odd = base.rename(columns={"user": "who", "movie": "asin"}).assign(rating=np.where(base.index % 7, base.rating, -1))
+    rec, told, _ = train(odd, "--columns", "user=who,movie=asin", "--unrated", -1)
+    code, js, err = call("evaluate", "--model", tmp_path / "model", "--json")
+    assert code == 0 and len(json.loads(js)["report"]) == len(rec.report), err
 
 
 def test_items_that_are_no_films(base: pd.DataFrame, train: Any, call: Call, tmp_path: Path) -> None:
@@ -300,6 +329,11 @@ def test_many_users_by_any_names(base: pd.DataFrame, train: Any) -> None:
     for other in (d.rename(columns={"user": "userId", "movie": "movieId"}), d.rename(columns={"movie": "item_id", "user": "user_id"}),
                   pd.DataFrame({"user": d.user, "movie": d.title, "rating": d.rating})):
         assert rec.recommend_many(other, n=3).title.tolist() == wanted.title.tolist()
+
+    chosen = rec.recommend_many(d[["user", "movie"]], n=3)  # without ratings: what was chosen is liked
+    assert chosen.title.tolist() == rec.recommend_many(d.assign(rating=5)[["user", "movie", "rating"]], n=3).title.tolist()
+    low = rec.recommend_many(d.head(3).assign(rating=1)[["user", "movie", "rating"]], n=3)  # all equal, and disliked
+    assert low.title.tolist() == rec.recommend({}, n=3).title.tolist()
 
     odd = pd.concat([d, d.head(2).assign(movie=[10**8, 10**8 + 1], title=["Nowhere (2031)", "Nobody (2032)"])], ignore_index=True)
     found = rec.recommend_many(odd, n=3)
