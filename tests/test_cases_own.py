@@ -31,7 +31,7 @@ tries = settings(max_examples=int(MORE or 150), derandomize=not MORE, deadline=N
 
 def model(low: float = 0.5, high: float = 5.0, threshold: float = 4.0) -> SimpleNamespace:
     "What is asked of a recommender: movies, titles, scale."
-    return SimpleNamespace(movies=MOVIES, titles=TITLES, info={"scale": (low, high), "threshold": threshold})
+    return SimpleNamespace(movies=MOVIES, titles=TITLES, manifest=SimpleNamespace(scale=(low, high), threshold=threshold))
 
 
 def read(file: str | Path, *scale: float, stated: tuple[float, float] | None = None) -> OwnRatings:
