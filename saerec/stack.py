@@ -453,9 +453,7 @@ class RatingStack:
 
     def __init__(self,
         means: BiasModel,  # fitted
-        sides: Mapping[
-            str, tuple[StackedAutoencoder, bool]
-        ],  # name -> a trained network, and whether its rows are movies
+        sides: Mapping[str, tuple[StackedAutoencoder, bool]],  # name -> a network, and whether its rows are movies
         moments: bool = False,  # also use `moment_deviations`
     ):
         self.means, self.sides, self.moments = means, dict(sides), moments

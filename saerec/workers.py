@@ -31,7 +31,10 @@ __all__ = ['Terminated', 'raise_terminated', 'sigterm_as_exception', 'side_by_si
 class Terminated(KeyboardInterrupt):
     "This process was asked to end by SIGTERM; its exit code is 143."
 
-def raise_terminated(number: int, frame: Any) -> None:
+def raise_terminated(
+    number: int,  # of the signal
+    frame: Any,  # where the program was
+) -> None:
     "A handler of SIGTERM."
     raise Terminated
 

@@ -219,7 +219,7 @@ for m in sorted(o.name for o in pkgutil.walk_packages(saerec.__path__, "saerec."
     importlib.import_module(m)
 print(json.dumps([time.perf_counter() - start, sorted(set(sys.modules) - before)]))
 """
-HEAVY = ("matplotlib", "scipy", "sklearn", "pooch", "tqdm", "pyarrow.parquet", "fastcore.test", "IPython", "requests",
+HEAVY = ("matplotlib", "sklearn", "pooch", "tqdm", "pyarrow.parquet", "fastcore.test", "IPython", "requests",
          "fastapi", "starlette", "jinja2", "uvicorn")
 
 

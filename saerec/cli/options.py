@@ -13,15 +13,15 @@ from collections.abc import Callable
 from .. import __version__
 
 # %% auto #0
-__all__ = ['Parser', 'VERBS', 'parser']
+__all__ = ['VERBS', 'parser']
 
 # %% ../../nbs/cli/options.ipynb #6cf73c0f
-Parser = argparse.ArgumentParser
+_Parser = argparse.ArgumentParser
 
-def _model(p: Parser) -> None:
+def _model(p: _Parser) -> None:
     p.add_argument("--model", default="model", help="folder of the model (default: model)")
 
-def _own_table(p: Parser) -> None:
+def _own_table(p: _Parser) -> None:
     "How to read a table of one's own."
     g = p.add_argument_group("a table of your own")
     g.add_argument(
@@ -43,7 +43,7 @@ def _own_table(p: Parser) -> None:
         help="which rating counts where a user rated a movie again (default: refuse)",
     )
 
-def _train(p: Parser) -> None:
+def _train(p: _Parser) -> None:
     p.add_argument(
         "--data",
         default="bundled",
@@ -77,7 +77,7 @@ def _train(p: Parser) -> None:
     p.add_argument("--refit", action="store_true", help="after measuring, train once more on everything")
     _own_table(p)
 
-def _evaluate(p: Parser) -> None:
+def _evaluate(p: _Parser) -> None:
     _model(p)
     p.add_argument(
         "--data",
@@ -100,7 +100,7 @@ def _evaluate(p: Parser) -> None:
     p.add_argument("--epochs", type=int, help="with --protocol: at most so many epochs a network")
     _own_table(p)
 
-def _person(p: Parser) -> None:
+def _person(p: _Parser) -> None:
     "Who is asked for."
     p.add_argument(
         "ratings",
@@ -125,7 +125,7 @@ def _person(p: Parser) -> None:
         "such as 1 10 (default: as its place has it, else as the data of the model)",
     )
 
-def _recommend(p: Parser) -> None:
+def _recommend(p: _Parser) -> None:
     _person(p)
     _model(p)
     p.add_argument("-n", type=int, default=10, help="length of the list (default: 10)")
@@ -143,17 +143,17 @@ def _recommend(p: Parser) -> None:
         help="0 (default): by score alone, up to 1: away from what is in the list already",
     )
 
-def _similar(p: Parser) -> None:
+def _similar(p: _Parser) -> None:
     p.add_argument("movie", metavar="TITLE", help="a title, or id: and an id")
     p.add_argument("-n", type=int, default=10, help="length of the list (default: 10)")
     _model(p)
 
-def _explain(p: Parser) -> None:
+def _explain(p: _Parser) -> None:
     p.add_argument("movie", metavar="TITLE", help="the film to explain")
     _person(p)
     _model(p)
 
-def _serve(p: Parser) -> None:
+def _serve(p: _Parser) -> None:
     p.add_argument(
         "--host",
         default="127.0.0.1",
@@ -162,16 +162,16 @@ def _serve(p: Parser) -> None:
     p.add_argument("--port", type=int, default=8000, help="the port (default: 8000; 0: any free one)")
     _model(p)
 
-def _export(p: Parser) -> None:
+def _export(p: _Parser) -> None:
     p.add_argument("--onnx", required=True, metavar="FILE", help="the file to write")
     _model(p)
 
-def _download(p: Parser) -> None:
+def _download(p: _Parser) -> None:
     p.add_argument("name", help="ml-100k, ml-1m, ml-10m, ml-20m, ml-25m, ml-32m or ml-latest-small")
     p.add_argument("--cache", help="folder (default: $SAEREC_CACHE, else the user's cache)")
 
 # %% ../../nbs/cli/options.ipynb #0171d3ad
-VERBS: dict[str, tuple[str, Callable[[Parser], None]]] = {  # verb -> what it does, its options
+VERBS: dict[str, tuple[str, Callable[[_Parser], None]]] = {  # verb -> what it does, its options
     "train": ("train, test beside the baselines, and save a model", _train),
     "evaluate": ("measure a saved model again, or train and measure by a named protocol", _evaluate),
     "recommend": ("recommend movies to a person", _recommend),
@@ -184,7 +184,7 @@ VERBS: dict[str, tuple[str, Callable[[Parser], None]]] = {  # verb -> what it do
 
 def parser() -> argparse.ArgumentParser:
     "The verbs and their options."
-    p = Parser(
+    p = _Parser(
         prog="saerec", description="A movie recommender: stacked autoencoders on MovieLens, with honest evaluation."
     )
     p.add_argument("--version", action="version", version=f"saerec {__version__}")

@@ -58,7 +58,7 @@ def to_json(
 
 # %% ../../nbs/cli/output.ipynb #a3e4d8af
 def columns_of(
-    table: pd.DataFrame,
+    table: pd.DataFrame,  # a list or a report
     *names: str,  # columns that are wanted
 ) -> pd.DataFrame:
     "Those of the columns that there are."

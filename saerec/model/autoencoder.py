@@ -189,8 +189,8 @@ class StackedAutoencoder(Network):
 def check_layers(
     hidden: Sequence[int],  # widths
     activation: str,  # of every hidden layer
-    residual: bool,
-    tied: bool,
+    residual: bool,  # as of `StackedAutoencoder`
+    tied: bool,  # likewise
 ) -> None:
     "Raises `InputError` for hidden layers that cannot be."
     if not hidden or min(hidden) < 1:

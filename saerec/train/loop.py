@@ -724,14 +724,10 @@ def fit(
     objective: str = "ranking",  # a key of `OBJECTIVES`
     seed: int = 0,  # of the order of users, of what is hidden and of dropout
     device: str | None = None,  # None: CUDA where there is one, else the CPU
-    stop_at: int
-    | None = None,  # train exactly so many epochs of the schedule and keep the last; None: choose on validation
+    stop_at: int | None = None,  # train exactly so many epochs and keep the last; None: choose on validation
     progress: bool = False,  # show a bar or lines on stderr
-    say: Callable[[str], None]
-    | None = print,  # told how the best epoch stands beside simple baselines; None: no comparison
-    checkpoint: str
-    | Path
-    | None = None,  # a file, written after each epoch; where it is there already, training goes on from it
+    say: Callable[[str], None] | None = print,  # told how it stands beside simple baselines; None: nothing
+    checkpoint: str | Path | None = None,  # a file, written after each epoch; training goes on from it
     checkpoint_seconds: float = 0.0,  # at least so long between two checkpoints; first and last epoch always
     rows: Rows | None = None,  # the training rows where they are on disk as a CSR; None: `to_batch(split.train)`
     **changes: Any,  # other `Settings`: epochs, batch_size, lr, weight_decay, min_rate, max_rate, ...
