@@ -214,8 +214,8 @@ def test_search(tab, address, width):
     if width < 500: tab.locator(".navbar-toggler").click()
     tab.get_by_role("searchbox", name="Search").fill("split_users")
     tab.locator(".search-result", has_text="split_users").first.click()
-    tab.wait_for_url("**/data.html#*")
-    assert tab.locator("main h1").first.inner_text() == "data"
+    tab.wait_for_url("**/data/splits.html#*")
+    assert tab.locator("main h1").first.inner_text() == "splits"
     tab.wait_for_function(IN_VIEW)
 
 
