@@ -42,7 +42,6 @@ def standardize(
 class RankStack:
     "Standardized scores of members, added. Has `scores`, like every model that ranks."
     predicts_likes = False
-    fresh_scores = True  # a sum is a new tensor
     def __init__(self,
         members: Mapping[str, Scorer],  # name -> a fitted model
         weights: Mapping[str, float] | None = None,  # name -> $w_k$, 0 or more; None: all 1
