@@ -74,7 +74,7 @@ def raw(host, port, request):
 def started(model):
     "A server as a person starts it, in a process of its own; the browser can start meanwhile."
     env = os.environ | {"PYTHONUNBUFFERED": "1"}
-    p = subprocess.Popen([sys.executable, "-c", "import sys; from saerec.cli import main; sys.exit(main())", "serve", "--model", str(model), "--port", "0"], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env)
+    p = subprocess.Popen([sys.executable, "-c", "import sys; from saerec.cli.command import main; sys.exit(main())", "serve", "--model", str(model), "--port", "0"], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env)
     yield p
     if p.poll() is None: p.kill()
 

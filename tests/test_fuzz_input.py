@@ -23,7 +23,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from test_properties import check_sentence, fewer
 
-from saerec.cli import main
+from saerec.cli.command import main
 from saerec.data import InputError, Ratings, load_movielens, read_ratings
 from saerec.recommend import Recommender, fit_recommender
 

@@ -59,7 +59,7 @@ def copy_project(to: Path, *extra: str) -> Path:
         src = ROOT / name
         if src.is_dir(): shutil.copytree(src, to / name, ignore=shutil.ignore_patterns("__pycache__"))
         else: shutil.copy(src, to / name)
-    shutil.copytree(NBS, to / "nbs", ignore=shutil.ignore_patterns(".*", "_proc", "model"))
+    shutil.copytree(NBS, to / "nbs", ignore=shutil.ignore_patterns(".*", "_proc"))
     return to
 
 

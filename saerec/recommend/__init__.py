@@ -9,5 +9,7 @@ __getattr__, __all__ = front_door(__name__, {
     "own": "OwnRatings own_ratings",
     "card": "model_card verdict",
     "artefact": "Artefact read_artefact write_artefact",
-    "training": "SAE compute_report make_splits plan_training train",
+    "plan": "make_splits plan_training",
+    "report": "SAE",
+    "training": "compute_report train",
 })
