@@ -89,13 +89,12 @@ class Evaluation(GetAttr):
     "What `evaluate` found: `table`, `by_seed`, `differences`, `forest`, and in `about` how. Else like its table."
     _default = "table"
     def __init__(self,
-        runs: list[dict[str, dict[str, Sums | PairSums]]],  # for each seed: model -> metric -> sums by user
-        rates: list[float],  # base rate of each seed; NaN where there is none
-        about: dict[str, Any],  # protocol, data, seeds, part, finals, versions, seconds
+        runs: list[dict[str, dict[str, Any]]],  # for each seed: model -> metric -> sums by user
+        about: dict[str, Any],  # protocol, data, seeds, part, finals, versions, seconds, answers
     ):
         self.runs, self.about = runs, about
-        self.by_seed = _table_by_seed(runs, rates, about["seeds"])
-        self.table = self.by_seed.groupby(level="model", sort=False).mean().rename_axis(None)  # the mean over seeds
+        self.by_seed = _table_by_seed(runs, about["seeds"], about["answers"])  # one row a model and seed
+        self.table = self.by_seed.groupby(level="model", sort=False).mean().rename_axis(None)
         self.table.attrs = {k: about[k] for k in ("protocol", "seed", "part", "finals", "data")}
 
     def __getitem__(self, key: Any) -> Any: return self.table[key]
@@ -136,30 +135,28 @@ class Evaluation(GetAttr):
         "`differences(**kwargs)` as a forest plot: `plot_forest`."
         return plot_forest(self.differences(**kwargs))
 
-# %% ../../nbs/03_evaluate.ipynb #6264b5fa
-_FIRST = ("MSE", "log loss", "AUC", "GAUC", "accuracy", "base rate")  # columns, where they are there
-
+# %% ../../nbs/03_evaluate.ipynb #0bb4397f
 def _table_by_seed(
-    runs: list[dict[str, dict[str, Sums | PairSums]]],
-    rates: list[float],
+    runs: list[dict[str, dict[str, Any]]],
     seeds: list[int],
+    answers: list[tuple[int, int]],  # cells, and those that are liked
 ) -> pd.DataFrame:  # one row a model and seed
-    "The metrics of sums by user."
+    "The metrics of sums by user, and the base rate where likes are predicted."
     rows: dict[tuple[str, int], dict[str, float]] = {}
-    for seed, run, rate in zip(seeds, runs, rates, strict=True):
-        base = {} if np.isnan(rate) else {"base rate": rate}
-        rows |= {(name, seed): {k: value_of(s) for k, s in sums.items()} | base for name, sums in run.items()}
+    for run, seed, (cells, liked) in zip(runs, seeds, answers, strict=True):
+        base = {"base rate": max(liked, cells - liked) / cells} if any("AUC" in m for m in run.values()) else {}
+        for name, sums in run.items(): rows[name, seed] = {k: value_of(s) for k, s in sums.items()} | base
     table = pd.DataFrame(rows.values(), index=pd.MultiIndex.from_tuples(rows, names=["model", "seed"]))
-    first = [k for k in _FIRST if k in table]
+    first = [k for k in ("MSE", "log loss", "AUC", "GAUC", "accuracy", "base rate") if k in table]
     return table[first + [k for k in table if k not in first]]
 
 # %% ../../nbs/03_evaluate.ipynb #fe870dd6
 def evaluate(
-    models: Mapping[str, Any] | Any,  # name -> model, or one model; fitted for a split, to be fitted for a protocol
+    models: Any,  # one, or name -> model; fitted for a split, to be fitted for a protocol
     split: Split | None = None,  # its test part is opened once, for all models
     part: str = "test",  # "test", or "valid" while choosing
-    metrics: Sequence[str | MetricFunction] | None = None,  # of rankings; None: the protocol's, or `RANK_METRICS`
-    protocol: EvaluationProtocol | str | None = None,  # instead of a split: a protocol, or a key of `PROTOCOLS`
+    metrics: Sequence[str | MetricFunction] | None = None,  # of rankings; None: the usual
+    protocol: EvaluationProtocol | str | None = None,  # instead of a split; or its name
     seeds: Sequence[int] | None = None,  # of the protocol's splits; None: its own
     ratings: Ratings | None = None,  # for a protocol: stars in place of its data
     baselines: bool = True,  # for a protocol: also measure `baselines_to_beat`
@@ -169,18 +166,16 @@ def evaluate(
         raise InputError(f"There is no part {part!r} to evaluate on; there are test and valid.")
     if (split is None) == (protocol is None):
         raise InputError("Give evaluate either a split, for fitted models, or a protocol, for models to be fitted.")
-    named = dict(models) if isinstance(models, Mapping) else {_name_of(models): models}
     how = None if protocol is None else find_protocol(protocol)
     if metrics is None: metrics = how.metrics if how else RANK_METRICS
     for m in metrics: find_metric(m)  # an unknown one is said before the test is opened
 
+    named = dict(models) if isinstance(models, Mapping) else {_name_of(models): models}
     splits = [] if split is None else [split]
     if how: splits = how.splits(None if seeds is None else tuple(seeds), ratings)
-    if how and baselines:
-        dislikes = any(bool((s.train.value <= 0).any()) for s in splits)
-        named = named | {k: v for k, v in baselines_to_beat(how.kind, dislikes).items() if k not in named}
+    if how and baselines: named = named | _baselines_of(how, splits) | named  # what is given stays
     if not named or not splits:
-        raise InputError("There is nothing to evaluate: give one model or more, and one seed or more.")
+        raise InputError("There is nothing to evaluate: give one model or more, and a seed or more.")
 
     seconds = {name: {"fit": 0.0, "evaluate": 0.0} for name in named}
     runs, answers = [], []
@@ -188,9 +183,7 @@ def evaluate(
         held = s.final() if part == "test" else s.valid
         runs.append(_evaluate_split(named, s, held, metrics, how, seconds))
         answers.append((len(held.target), int((held.target.value > 0).sum())))
-
-    rates = [_base_rate(run, *counts) for run, counts in zip(runs, answers, strict=True)]
-    return Evaluation(runs, rates, _about(splits, how, part, seconds) | {"answers": answers})
+    return Evaluation(runs, _about(splits, how, part, seconds) | {"answers": answers})
 
 # %% ../../nbs/03_evaluate.ipynb #d20d7ae6
 def _evaluate_split(
@@ -218,14 +211,14 @@ def _evaluate_split(
         _warn_perfect(name, {k: value_of(v) for k, v in run[name].items()}, len(held.target))
     return run
 
-# %% ../../nbs/03_evaluate.ipynb #c7ab12a1
+# %% ../../nbs/03_evaluate.ipynb #a19c8b5c
 def _name_of(model: Any) -> str:
     "Of a function its own, else that of its class."
     return str(getattr(model, "__name__", type(model).__name__))
 
-def _base_rate(run: Mapping[str, Mapping[str, Any]], cells: int, liked: int) -> float:
-    "The accuracy of always giving the commoner answer; NaN where likes are not predicted."
-    return max(liked, cells - liked) / cells if any("AUC" in m for m in run.values()) else float("nan")
+def _baselines_of(protocol: EvaluationProtocol, splits: Sequence[Split]) -> dict[str, Any]:
+    "Those to beat on the splits of a protocol; on known dislikes also one that uses them."
+    return baselines_to_beat(protocol.kind, any(bool((s.train.value <= 0).any()) for s in splits))
 
 # %% ../../nbs/03_evaluate.ipynb #0b72d66d
 def _about(
@@ -237,8 +230,8 @@ def _about(
     "How an evaluation was made."
     import scipy
     first = splits[0]
-    versions = {"saerec": __version__, "python": platform.python_version(), "torch": torch.__version__.split("+")[0],
-                "numpy": np.__version__, "scipy": scipy.__version__}
+    versions = {"saerec": __version__, "python": platform.python_version()}
+    versions |= {m.__name__: m.__version__.split("+")[0] for m in (torch, np, scipy)}
     return {"protocol": protocol.name if protocol else first.protocol, "split": first.protocol,
             "data": first.train.name, "fingerprint": first.fingerprint(), "part": part,
             "seed": first.seed, "seeds": [s.seed for s in splits], "finals": max(s.finals for s in splits),
