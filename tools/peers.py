@@ -21,7 +21,7 @@ import pandas as pd
 import torch
 
 from saerec.data import Held, Ratings, Split, split_per_user, to_batch
-from saerec.evaluate import hits, ranking_value
+from saerec.evaluate import find_metric, hits
 from saerec.evaluate.protocols import open_edition
 
 HERE = Path(__file__).resolve().parent
@@ -123,7 +123,7 @@ def run_peer(name: str, work: Path, split: Path, threads: int, timeout: float) -
 def score(top: np.ndarray, target: Ratings) -> float:
     "Mean NDCG@10 over the users who have a target."
     wanted, lists = to_batch(target, np.unique(target.user)), torch.from_numpy(top.astype(np.int64))
-    return float(ranking_value("NDCG@10", hits(lists[wanted.users], wanted), wanted.counts).mean())
+    return float(find_metric("NDCG@10")(hits(lists[wanted.users], wanted), wanted.counts).mean())
 
 
 def account(found: dict, split: Split, test: Held) -> dict:

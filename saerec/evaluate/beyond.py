@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 
 from ..data import Held, Ratings, Split, to_batch
-from .evaluation import Scorer, rank_metrics, top_k
+from .ranking import Scorer, rank_metrics, top_k
 from ..plots import figure
 
 # %% auto #0

@@ -22,7 +22,7 @@ if TYPE_CHECKING:  # serving uses the maps alone, and does without torch
 
     from saerec.data.rows import Batch
     from saerec.data.splits import Split
-    from saerec.evaluate.evaluation import Scorer
+    from saerec.evaluate.ranking import Scorer
 
 # %% auto #0
 __all__ = ['reliability', 'brier_parts', 'Calibration', 'choose_calibration', 'Calibrated', 'calibrate', 'plot_reliability']
@@ -129,7 +129,7 @@ def calibrate(
     split: Split,  # of likes; the map is fitted on its validation part
 ) -> Calibrated:
     "The model with its scores made probabilities, as well as validation allows."
-    from saerec.evaluate.evaluation import predict_cells
+    from saerec.evaluate.likes import predict_cells
     held = split.valid
     scores = predict_cells(model, held)
     return Calibrated(model, choose_calibration(scores, held.target.value, held.target.user)[0])

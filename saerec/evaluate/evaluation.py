@@ -7,327 +7,30 @@ Docs: https://saerec.github.io/saerec/evaluate.html.md"""
 # %% ../../nbs/03_evaluate.ipynb #dd105b57
 from __future__ import annotations
 
-import copy
 import platform
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 from fastcore.basics import GetAttr
-from torch import Tensor
 
 from .. import __version__
-from .baselines import EASE, EDLAE, BiasModel, Popularity
-from ..data import Batch, Held, HonestyWarning, InputError, Ratings, Split, to_batch
+from ..data import Held, HonestyWarning, InputError, Ratings, Split
+from .intervals import LOWER_IS_BETTER, PairSums, Sums, paired_difference, plot_forest, value_of
+from .likes import like_sums, predict_cells, predicts, star_sums
+from .protocols import EvaluationProtocol, find_protocol
+from .ranking import RANK_METRICS, MetricFunction, Scorer, find_metric, rank_metrics
+from .strong import baselines_to_beat, prepare
 from ..plots import figure
-from .protocols import find_protocol
 
 # %% auto #0
-__all__ = ['RANK_METRICS', 'LOWER_IS_BETTER', 'Scorer', 'top_k', 'check_metric', 'hits', 'ranking_value', 'rows_at_once',
-           'rank_metrics', 'like_metrics', 'auc_by_user', 'grouped_auc', 'Sums', 'PairSums', 'like_sums', 'star_sums',
-           'value_of', 'predict_cells', 'warn_perfect', 'prepare', 'measure_part', 'Evaluation', 'paired_difference',
-           'plot_forest', 'chosen_on_valid', 'standard_baselines', 'evaluate', 'best_on_valid', 'plot_table']
+__all__ = ['compute_metrics', 'Evaluation', 'evaluate', 'plot_table']
 
-# %% ../../nbs/03_evaluate.ipynb #7ee4defa
-class Scorer(Protocol):
-    "Anything that gives every movie a score for every row of a batch."
-    def scores(self,
-        batch: Batch,  # rows of users: what is known of them
-    ) -> Tensor:  # float [B, n_movies]; higher is better
-        "One score a movie and row."
-        ...
-
-# %% ../../nbs/03_evaluate.ipynb #d814a03e
-def top_k(
-    scores: Tensor,  # float [B, n_movies]; -inf: never ranked
-    k: int,  # length of the list
-) -> Tensor:  # int64 [B, min(k, n_movies)]: movie codes, best first; -1 where nothing is left to rank
-    "The k best movies of each row; equal scores in the order of their codes."
-    k = min(k, scores.shape[1])
-    values, codes = scores.topk(min(k + 1, scores.shape[1]))  # NaN comes first
-    if bool((values[:, :-1] > values[:, 1:]).all()) and values.shape[1] > k: return codes[:, :k]  # no two are equal, none is missing
-    if values.isnan().any(): raise ValueError("a score is NaN: the model has diverged or read a bad input")
-    codes = codes[:, :k].sort(1).values
-    unsure = ((values[:, k - 1] == values[:, -1]) & (values[:, -1] > -torch.inf) & (values.shape[1] > k)).nonzero()[:, 0]
-    if len(unsure): codes[unsure] = _first_of_equals(scores[unsure], values[unsure, k - 1:k], k)
-    best, order = scores.gather(1, codes).sort(dim=1, descending=True, stable=True)
-    return codes.gather(1, order).masked_fill(best == -torch.inf, -1)
-
-def _first_of_equals(scores: Tensor, least: Tensor, k: int) -> Tensor:
-    "The k best of rows where the k-th score occurs again further down; ascending codes."
-    above, equal = scores > least, scores == least
-    keep = above | (equal & (equal.cumsum(1) <= k - above.sum(1, keepdim=True)))
-    return keep.nonzero()[:, 1].view(len(scores), k)
-
-# %% ../../nbs/03_evaluate.ipynb #62786da2
-def check_metric(
-    name: str,  # "NDCG@k", "Recall@k" or "recall_all@k"
-) -> tuple[str, int]:  # the kind, and k
-    "Raises `InputError` for a name that no metric of a ranking has."
-    kind, _, k = name.partition("@")
-    if kind in ("NDCG", "Recall", "recall_all") and k.isdigit() and int(k): return kind, int(k)
-    raise InputError(f"There is no metric {name!r}; there are NDCG@k, Recall@k and recall_all@k.")
-
-# %% ../../nbs/03_evaluate.ipynb #528b4224
-RANK_METRICS = ("NDCG@10", "NDCG@100", "Recall@20", "Recall@50")
-
-def hits(
-    top: Tensor,  # int64 [B, k]: ranked movie codes, -1 for none
-    target: Batch,  # the same rows: held-out movies
-) -> Tensor:  # bool [B, k]
-    "Which of the ranked movies are targets: a binary search in the sorted (row, movie) keys of the targets."
-    keys = target.rows * target.n_movies + target.movies
-    asked = torch.arange(len(top), device=top.device)[:, None] * target.n_movies + top
-    if not len(keys): return torch.zeros_like(top, dtype=torch.bool)
-    at = torch.searchsorted(keys, asked).clamp(max=len(keys) - 1)
-    return (keys[at] == asked) & (top >= 0)
-
-def ranking_value(
-    name: str,  # "NDCG@k", "Recall@k" or "recall_all@k"
-    hit: Tensor,  # bool [B, >= k], from `hits`
-    n: Tensor,  # int64 [B]: number of targets of each row
-) -> Tensor:  # float64 [B]
-    "One ranking metric for each row."
-    kind, k = check_metric(name)
-    h = hit[:, :k].double()
-    if kind != "NDCG": return h.sum(1) / (n.clamp(max=k) if kind == "Recall" else n)
-    discount = 1 / torch.log2(torch.arange(2, k + 2, dtype=torch.float64, device=h.device))
-    ideal = torch.cat([discount.new_zeros(1), discount.cumsum(0)])
-    return (h * discount[:h.shape[1]]).sum(1) / ideal[n.clamp(max=k)]
-
-# %% ../../nbs/03_evaluate.ipynb #7417a516
-def rows_at_once(
-    n_movies: int,  # width of a row of scores
-    most: int = 512,  # rows
-) -> int:
-    "How many rows of scores to hold at a time: $2^{25}$ numbers (128 MiB of float32) at most, one row at least."
-    return max(1, min(most, 2**25 // max(1, n_movies)))
-
-@torch.no_grad()
-def rank_metrics(
-    model: Scorer,  # anything with `scores`
-    held: Held,  # a held-out part of a split
-    metrics: Sequence[str] = RANK_METRICS,  # names as above
-    batch_size: int = 512,  # users scored at a time, at most; fewer where the catalogue is large, see `rows_at_once`
-) -> pd.DataFrame:  # one row a user (index: user code), one column a metric; take the mean
-    "Rank the full catalogue for each held-out user, without what is known to be seen."
-    relevant = held.target.select(held.target.value > 0)
-    users = np.unique(relevant.user)
-    if not len(users): return pd.DataFrame(np.zeros((0, len(metrics))), index=pd.Index(users, name="user"), columns=list(metrics))
-
-    shown, seen, target = (to_batch(x, users) for x in (held.input, held.seen, relevant))
-    k = max(check_metric(m)[1] for m in metrics)
-    rows = []
-    for part in torch.arange(len(users)).split(rows_at_once(shown.n_movies, batch_size)):
-        scores = model.scores(shown.take(part)).clone()  # a model may give what it keeps
-        known, wanted = seen.take(part), target.take(part)
-        scores[known.rows, known.movies] = -torch.inf
-        hit = hits(top_k(scores, k), wanted)
-        rows.append(torch.stack([ranking_value(m, hit, wanted.counts) for m in metrics], 1))
-    return pd.DataFrame(torch.cat(rows).numpy(), index=pd.Index(users, name="user"), columns=list(metrics))
-
-# %% ../../nbs/03_evaluate.ipynb #018de8b6
-def like_metrics(
-    p: np.ndarray,  # float [n]: predictions, one a cell
-    y: np.ndarray,  # float [n]: 1 liked, 0 not liked
-    user: np.ndarray,  # int [n]: user of each cell, for GAUC
-    probabilities: bool = True,  # False: p are only scores; MSE and log loss are then missing
-) -> dict[str, float]:
-    "How well likes are told from not-likes."
-    from sklearn.metrics import log_loss, roc_auc_score
-    p, y = np.asarray(p, dtype=np.float64), np.asarray(y) > 0
-    if not len(y) or y.all() or not y.any(): raise InputError(f"like metrics need cells of both kinds; there are {int(y.sum())} liked and {int((~y).sum())} not liked.")
-    clipped = np.clip(p, 0.01, 0.99)
-    called = np.zeros(len(y), bool)
-    called[np.argsort(-p, kind="stable")[:int(y.sum())]] = True
-    return {"MSE": float(((np.clip(p, 0, 1) - y) ** 2).mean()) if probabilities else np.nan, "log loss": float(log_loss(y, clipped)) if probabilities else np.nan,
-            "AUC": float(roc_auc_score(y, p)), "GAUC": grouped_auc(p, y, np.asarray(user)),
-            "accuracy": float((called == y).mean()), "base rate": float(max(y.mean(), 1 - y.mean()))}
-
-def auc_by_user(
-    p: np.ndarray,  # float [n]
-    y: np.ndarray,  # bool [n]
-    user: np.ndarray,  # int [n]
-) -> pd.DataFrame:  # index: users with cells of both kinds; columns auc, cells
-    "AUC within each user; users with one kind of cell only have none and are left out."
-    d = pd.DataFrame({"user": user, "y": y.astype(float), "p": p})
-    d["rank"] = d.groupby("user").p.rank()  # ties share their mean rank, as in the Mann-Whitney statistic
-    g = d.groupby("user")
-    n, pos, ranks = g.size(), g.y.sum(), d[d.y > 0].groupby("user")["rank"].sum()
-    both = (pos > 0) & (pos < n)
-    n, pos, ranks = n[both], pos[both], ranks.reindex(n.index)[both]
-    return pd.DataFrame({"auc": (ranks - pos * (pos + 1) / 2) / (pos * (n - pos)), "cells": n})
-
-def grouped_auc(
-    p: np.ndarray,  # float [n]
-    y: np.ndarray,  # bool [n]
-    user: np.ndarray,  # int [n]
-) -> float:  # missing (NaN) if no user has cells of both kinds
-    "AUC within users, weighted by cells."
-    d = auc_by_user(p, y, user)
-    return float((d.auc * d.cells).sum() / d.cells.sum()) if len(d) else float("nan")
-
-# %% ../../nbs/03_evaluate.ipynb #de015c9b
-LOWER_IS_BETTER = ("MSE", "log loss", "RMSE", "MAE", "mean user RMSE")
-
-@dataclass(frozen=True)
-class Sums:
-    "A metric that is a ratio of sums over users, or its root."
-    num: pd.Series  # float64, index: user ids
-    den: pd.Series  # the same index
-    root: bool = False  # take the square root of the ratio
-    def counted(self,
-        users: pd.Index,  # ids in the order of the columns of `counts`
-        counts: np.ndarray,  # float64 [R, U]: how often each user is drawn
-    ) -> np.ndarray:  # float64 [R]
-        "The metric of each resample."
-        num, den = (x.reindex(users, fill_value=0.0).to_numpy() for x in (self.num, self.den))
-        value = (counts @ num) / (counts @ den)
-        return np.sqrt(value) if self.root else value
-
-# %% ../../nbs/03_evaluate.ipynb #3716fc62
-@dataclass(frozen=True)
-class PairSums:
-    "AUC, from the cells themselves."
-    p: np.ndarray  # float64 [n]
-    y: np.ndarray  # bool [n]
-    user: np.ndarray  # [n]: user ids
-    def wins(self,
-        users: pd.Index,  # ids
-    ) -> np.ndarray:  # float32 [U, U]: pairs won by liked cells of a row's user against the others of a column's; a tie is half
-        "The table of pairs, a block of columns at a time."
-        from scipy.sparse import csr_array
-        u, n = users.get_indexer(pd.Index(self.user)), len(users)
-        order = np.argsort(self.p[~self.y], kind="stable")
-        low, low_user, high = self.p[~self.y][order], u[~self.y][order], self.p[self.y]
-        left, right = np.searchsorted(low, high, "left"), np.searchsorted(low, high, "right")
-        mine = csr_array((np.full(len(high), 0.5, np.float32), (u[self.y], np.arange(len(high)))), shape=(n, len(high)))
-        out = np.empty((n, n), np.float32)
-        for a in range(0, n, 256):
-            below = np.zeros((len(low) + 1, min(256, n - a)), np.float32)
-            here = np.flatnonzero((low_user >= a) & (low_user < a + 256))
-            below[here + 1, low_user[here] - a] = 1
-            below = below.cumsum(0)
-            out[:, a:a + 256] = mine @ (below[left] + below[right])
-        return out
-    def counted(self,
-        users: pd.Index,  # ids in the order of the columns of `counts`
-        counts: np.ndarray,  # float64 [R, U]: how often each user is drawn
-    ) -> np.ndarray:  # float64 [R]
-        "The AUC of each resample."
-        w, u = self._wins(users), users.get_indexer(pd.Index(self.user))
-        pos, neg = (np.bincount(u[k], minlength=len(users)) for k in (self.y, ~self.y))
-        return ((counts.astype(np.float32) @ w) * counts).sum(1) / ((counts @ pos) * (counts @ neg))
-    def _wins(self, users: pd.Index) -> np.ndarray:
-        "`wins`, kept for the same users."
-        if "kept" not in self.__dict__: self.__dict__["kept"] = (users, self.wins(users))
-        return self.__dict__["kept"][1] if self.__dict__["kept"][0].equals(users) else self.wins(users)
-
-# %% ../../nbs/03_evaluate.ipynb #6c111db1
-def like_sums(
-    p: np.ndarray,  # float [n]: predictions, one a cell
-    y: np.ndarray,  # float [n]: 1 liked, 0 not liked
-    user: np.ndarray,  # [n]: user ids
-    probabilities: bool = True,  # False: p are only scores
-) -> dict[str, Sums | PairSums]:  # by metric
-    "The like metrics by user."
-    y, g = y > 0, np.asarray(user)
-    called = np.zeros(len(y), bool)
-    called[np.argsort(-p, kind="stable")[:int(y.sum())]] = True
-    q = np.clip(p, 0.01, 0.99)
-    cells: dict[str, np.ndarray] = {"accuracy": called == y}
-    if probabilities: cells = {"MSE": (np.clip(p, 0, 1) - y) ** 2, "log loss": -np.where(y, np.log(q), np.log(1 - q))} | cells
-    auc = auc_by_user(p, y, g)
-    out: dict[str, Sums | PairSums] = {k: _by_user(v, g) for k, v in cells.items()}
-    return out | {"AUC": PairSums(p, y, g), "GAUC": Sums(auc.auc * auc.cells, auc.cells.astype(float))}
-
-# %% ../../nbs/03_evaluate.ipynb #f7b6a612
-def star_sums(
-    p: np.ndarray,  # float [n]: predictions, one a cell
-    y: np.ndarray,  # float [n]: stars
-    user: np.ndarray,  # [n]: user ids
-    scale: tuple[float, float],  # least and most stars
-) -> dict[str, Sums | PairSums]:  # by metric
-    "The star metrics by user."
-    error = np.clip(p, *scale) - y
-    square, user = _by_user(error**2, user), np.asarray(user)
-    own = (square.num / square.den) ** 0.5
-    return {"RMSE": Sums(square.num, square.den, root=True), "MAE": _by_user(np.abs(error), user), "mean user RMSE": Sums(own, own * 0 + 1)}
-
-def _by_user(value: np.ndarray, user: np.ndarray) -> Sums:
-    "Sums and numbers of cells."
-    g = pd.Series(value, dtype=np.float64).groupby(np.asarray(user))
-    return Sums(g.sum(), g.size().astype(float))
-
-def value_of(
-    s: Sums | PairSums,  # a metric by user
-) -> float:
-    "The metric itself, every user counted once."
-    if isinstance(s, PairSums):
-        from sklearn.metrics import roc_auc_score
-        return float(roc_auc_score(s.y, s.p))
-    return float(s.counted(s.num.index, np.ones((1, len(s.num))))[0]) if len(s.num) else float("nan")
-
-# %% ../../nbs/03_evaluate.ipynb #70675f36
-@torch.no_grad()
-def predict_cells(
-    model: Scorer,  # anything with `scores`
-    held: Held,  # its targets are the cells
-    batch_size: int = 512,  # users scored at a time
-) -> np.ndarray:  # float64 [n]: in the order of held.target
-    "The model's score of each target cell; a model with a method `cells(held)` is asked by that."
-    if hasattr(model, "cells"): return np.asarray(model.cells(held), np.float64)
-    users = held.users
-    shown = to_batch(held.input, users)
-    row = np.searchsorted(users, held.target.user)
-    out = np.empty(len(row))
-    for part in torch.arange(len(users)).split(batch_size):
-        scores = model.scores(shown.take(part))
-        a = int(part[0])
-        here = np.flatnonzero((row >= a) & (row < a + len(part)))
-        out[here] = scores[torch.from_numpy(row[here] - a), torch.from_numpy(held.target.movie[here].astype(np.int64))].double().numpy()
-    return out
-
-# %% ../../nbs/03_evaluate.ipynb #5df80d97
-def warn_perfect(
-    name: str,  # of the model
-    values: Mapping[str, float],  # its metrics
-    targets: int,  # cells asked for
-) -> None:
-    "Warn of metrics that no honest model reaches."
-    perfect = [k for k, v in values.items() if k != "base rate" and v == (0.0 if k in LOWER_IS_BETTER else 1.0)]
-    if not perfect: return
-    cause = (f"with only {targets} cells to predict it can be luck; hold out more" if targets < 50 else
-             "most probably it was trained on the cells that it is asked for, or is shown them; fit it on this split's train, and score what its batch shows and nothing else")
-    warnings.warn(f"{' and '.join(perfect)} of {name!r} {'is' if len(perfect) == 1 else 'are'} perfect ({targets:,} cells). No honest model is: {cause}.", HonestyWarning, stacklevel=3)
-
-# %% ../../nbs/03_evaluate.ipynb #2fdeacca
-def prepare(
-    model: Any,  # with `fit(train)`, or a function of a split
-    split: Split,
-    choosing: bool = False,  # True: learn from training only, because validation will compare; False: from all that is known
-) -> Scorer:
-    "A model fitted on a split. Raises `InputError` for something that cannot be."
-    if hasattr(model, "fit"): return copy.deepcopy(model).fit(split.train if choosing else split.known)
-    if isinstance(model, torch.nn.Module) or not callable(model):
-        raise InputError(f"{type(model).__name__} cannot be fitted on the splits of a protocol; give an object with fit(train), or a function of a split that returns something with scores, such as saerec.train.trainer('ranking').")
-    if choosing: split = Split(split.train, split.valid, split.valid, split.protocol, split.seed, new_users=split.new_users, check=False)
-    return model(split)
-
-# %% ../../nbs/03_evaluate.ipynb #33b14103
-def _predicts(
-    model: Any,  # with `scores`
-    stars: bool = False,  # stars, else likes
-) -> bool:
-    "Whether scores are predictions of stars, or probabilities of a like, and not only an order."
-    likes = bool(getattr(model, "predicts_likes", False))
-    return bool(getattr(model, "predicts_stars", likes)) if stars else likes  # what learned stars as it learns likes predicts them
-
+# %% ../../nbs/03_evaluate.ipynb #054f8bbe
 def _measurable(
     held: Held,  # a held-out part
     kind: str | None = None,  # "ranking", "likes" or "stars"; None: what the answers allow
@@ -336,62 +39,79 @@ def _measurable(
     y = held.target.value
     liked = int((y > 0).sum())
     if kind == "likes" and liked in (0, len(y)):
-        raise InputError(f"like metrics need cells of both kinds; there are {liked} liked and {len(y) - liked} not liked.")
+        raise InputError(f"like metrics need cells of both kinds; there are {liked} liked "
+                         f"and {len(y) - liked} not liked.")
 
     if kind is not None: return kind
     if not set(np.unique(y)) <= {0.0, 1.0}: return "stars"
     return "both" if 0 < liked < len(y) else "ranking"
 
 # %% ../../nbs/03_evaluate.ipynb #8b95913d
-def measure_part(
+def compute_metrics(
     model: Scorer,  # fitted
     held: Held,  # a held-out part
-    metrics: Sequence[str],  # of a ranking; none: nothing is ranked
+    metrics: Sequence[str | MetricFunction],  # of a ranking; none: nothing is ranked
     kind: str | None = None,  # as in `_measurable`
     scale: tuple[float, float] = (0.0, 1.0),  # least and most stars
 ) -> dict[str, Sums | PairSums]:  # by metric
-    "All metrics of one model on one part, by user."
+    "All metrics of one model on one part, by user. Raises `InputError` as `_measurable` does, and for unknown metrics."
     kind, y, ids = _measurable(held, kind), held.target.value, held.target.users.user_id.to_numpy()
     out: dict[str, Sums | PairSums] = {}
 
     if kind in ("likes", "both"):
-        out = like_sums(predict_cells(model, held), y, ids[held.target.user], _predicts(model))
-    elif kind == "stars" and _predicts(model, stars=True):
+        out = like_sums(predict_cells(model, held), y, ids[held.target.user], predicts(model))
+    elif kind == "stars" and predicts(model, stars=True):
         out = star_sums(predict_cells(model, held), y, ids[held.target.user], scale)
 
     if kind in ("ranking", "both") and metrics:
         ranks = rank_metrics(model, held, metrics)
         ranks.index = pd.Index(ids[ranks.index])
-        out |= {k: Sums(ranks[k], ranks[k] * 0 + 1) for k in metrics}
+        out |= {str(name): Sums(values, values * 0 + 1) for name, values in ranks.items()}
     return out
+
+# %% ../../nbs/03_evaluate.ipynb #5df80d97
+def _warn_perfect(
+    name: str,  # of the model
+    values: Mapping[str, float],  # its metrics
+    targets: int,  # cells asked for
+) -> None:
+    "Warn of metrics that no honest model reaches."
+    perfect = [k for k, v in values.items() if v == (0.0 if k in LOWER_IS_BETTER else 1.0)]
+    if not perfect: return
+    cause = ("most probably it was trained on the cells that it is asked for, or is shown them; fit it on this split's "
+             "train, and score what its batch shows and nothing else")
+    if targets < 50: cause = f"with only {targets} cells to predict it can be luck; hold out more"
+    warnings.warn(f"{' and '.join(perfect)} of {name!r} {'is' if len(perfect) == 1 else 'are'} perfect "
+                  f"({targets:,} cells). No honest model is: {cause}.", HonestyWarning, stacklevel=4)
 
 # %% ../../nbs/03_evaluate.ipynb #06ca98d3
 class Evaluation(GetAttr):
-    "What `evaluate` found: `table`, `by_seed`, `differences`, `forest`, and in `about` how. Behaves as its table otherwise."
+    "What `evaluate` found: `table`, `by_seed`, `differences`, `forest`, and in `about` how. Else like its table."
     _default = "table"
     def __init__(self,
-        runs: list[dict[str, dict[str, Sums | PairSums]]],  # for each seed: model -> metric -> sums by user
-        rates: list[float],  # base rate of each seed; NaN where there is none
-        about: dict[str, Any],  # protocol, data, seeds, part, finals, versions, seconds
+        runs: list[dict[str, dict[str, Any]]],  # for each seed: model -> metric -> sums by user
+        about: dict[str, Any],  # protocol, data, seeds, part, finals, versions, seconds, answers
     ):
         self.runs, self.about = runs, about
-        rows = {(name, seed): {k: value_of(s) for k, s in sums.items()} | ({"base rate": rate} if rate == rate else {})
-                for seed, run, rate in zip(about["seeds"], runs, rates, strict=True) for name, sums in run.items()}
-        self.by_seed = pd.DataFrame(rows.values(), index=pd.MultiIndex.from_tuples(rows, names=["model", "seed"]))  # one row a model and seed
-        order = [k for k in ("MSE", "log loss", "AUC", "GAUC", "accuracy", "base rate") if k in self.by_seed]
-        self.by_seed = self.by_seed[order + [k for k in self.by_seed if k not in order]]
-        self.table = self.by_seed.groupby(level="model", sort=False).mean().rename_axis(None)  # one row a model: the mean over seeds
+        self.by_seed = _table_by_seed(runs, about["seeds"], about["answers"])  # one row a model and seed
+        self.table = self.by_seed.groupby(level="model", sort=False).mean().rename_axis(None)
         self.table.attrs = {k: about[k] for k in ("protocol", "seed", "part", "finals", "data")}
+
     def __getitem__(self, key: Any) -> Any: return self.table[key]
     def __len__(self) -> int: return len(self.table)
     def __repr__(self) -> str: return f"{self.table.round(4)}\n{self.described}"
     def _repr_html_(self) -> str: return f"{self.table.round(4).to_html()}<p>{self.described}</p>"
+
     @property
     def described(self) -> str:
         "Protocol, data, seeds and versions in one line."
         a = self.about
-        return (f"{a['protocol']} on {a['data']} ({a['fingerprint']}), {a['part']}, seed{'s' if len(a['seeds']) > 1 else ''} {', '.join(map(str, a['seeds']))}; "
-                f"test opened {a['finals']} time{'s' if a['finals'] != 1 else ''}; {sum(sum(s.values()) for s in a['seconds'].values()):.0f} s; " + ", ".join(f"{k} {v}" for k, v in a["versions"].items()))
+        seconds = sum(sum(s.values()) for s in a["seconds"].values())
+        seeds = f"seed{'s' if len(a['seeds']) > 1 else ''} {', '.join(map(str, a['seeds']))}"
+        opened = f"test opened {a['finals']} time{'s' if a['finals'] != 1 else ''}"
+        versions = ", ".join(f"{k} {v}" for k, v in a["versions"].items())
+        what = f"{a['protocol']} on {a['data']} ({a['fingerprint']})"
+        return f"{what}, {a['part']}, {seeds}; {opened}; {seconds:.0f} s; {versions}"
 
     def differences(self,
         model: str | None = None,  # None: the first one
@@ -401,154 +121,121 @@ class Evaluation(GetAttr):
         confidence: float = 0.95,  # probability mass of the intervals
     ) -> pd.DataFrame:  # a row a baseline and metric: difference, low, high, spread, users, result
         "How far a model is from each baseline, with bootstrap intervals: `paired_difference`."
-        model = list(self.runs[0])[0] if model is None else model
+        model = next(iter(self.runs[0])) if model is None else model
         rows = []
         for other in [n for n in self.runs[0] if n != model] if to is None else to:
             for metric in self.runs[0][model] if metrics is None else metrics:
-                if all(metric in run[n] for run in self.runs for n in (model, other)):
-                    rows.append({"model": model, "baseline": other, "metric": metric} | paired_difference([r[model][metric] for r in self.runs], [r[other][metric] for r in self.runs], metric, resamples, confidence))
+                if not all(metric in run[n] for run in self.runs for n in (model, other)): continue
+                ours, theirs = ([run[n][metric] for run in self.runs] for n in (model, other))
+                found = paired_difference(ours, theirs, metric, resamples, confidence)
+                rows.append({"model": model, "baseline": other, "metric": metric} | found)
         return pd.DataFrame(rows)
+
     def forest(self, **kwargs: Any) -> Any:  # a matplotlib figure
         "`differences(**kwargs)` as a forest plot: `plot_forest`."
         return plot_forest(self.differences(**kwargs))
 
-# %% ../../nbs/03_evaluate.ipynb #44f60b2d
-def paired_difference(
-    a: Sequence[Sums | PairSums],  # one metric of the model, for each seed
-    b: Sequence[Sums | PairSums],  # of the baseline, the same seeds
-    metric: str,  # its name
-    resamples: int = 10_000,  # of the users
-    confidence: float = 0.95,  # probability mass of the interval
-) -> dict[str, Any]:  # difference (model - baseline), low, high, spread (standard deviation over seeds), users, result: better, worse or undecided
-    "Paired bootstrap over users of the mean difference over seeds; without an interval (NaN) where there are no two users to draw."
-    from scipy.stats import bootstrap
-    users = pd.Index(np.unique(np.concatenate([s.num.index.to_numpy() if isinstance(s, Sums) else s.user for s in a])))
-    per_seed = [value_of(x) - value_of(y) for x, y in zip(a, b, strict=True)]
-
-    def statistic(drawn: np.ndarray, axis: int = -1) -> np.ndarray:
-        rows = drawn.reshape(-1, len(users))
-        counts = np.bincount((rows + np.arange(len(rows))[:, None] * len(users)).ravel(), minlength=rows.size).reshape(rows.shape).astype(np.float64)
-        with np.errstate(divide="ignore", invalid="ignore"):  # of users drawn some metrics are not defined: AUC, if they like everything
-            value = np.mean([x.counted(users, counts) - y.counted(users, counts) for x, y in zip(a, b, strict=True)], axis=0)
-        return value.reshape(drawn.shape[:-1])
-
-    low = high = float("nan")
-    if len(users) > 1:
-        found = bootstrap((np.arange(len(users)),), statistic, n_resamples=resamples, batch=500, vectorized=True,
-                          method="percentile", confidence_level=confidence, rng=np.random.default_rng(0))
-        drawn = found.bootstrap_distribution[np.isfinite(found.bootstrap_distribution)]
-        if len(drawn): low, high = (float(x) for x in np.quantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2]))
-    sign = -1 if metric in LOWER_IS_BETTER else 1
-    result = "better" if min(sign * low, sign * high) > 0 else "worse" if max(sign * low, sign * high) < 0 else "undecided"
-    return {"difference": float(np.mean(per_seed)), "low": low, "high": high, "spread": float(np.std(per_seed, ddof=1)) if len(a) > 1 else float("nan"), "users": len(users), "result": result}
-
-# %% ../../nbs/03_evaluate.ipynb #e42456bd
-def plot_forest(
-    d: pd.DataFrame,  # from `differences`
-) -> Any:  # a matplotlib figure
-    "A panel a metric, a line a baseline: the difference with its interval, and 0."
-    metrics, others = list(d.metric.unique()), list(d.baseline.unique())
-    with figure(1, len(metrics), size=(1.2 + 2.6 * len(metrics), 0.9 + 0.4 * len(others)), sharey=True, squeeze=False) as (fig, axes):
-        for ax, metric in zip(axes[0], metrics, strict=True):
-            rows = d[d.metric == metric].set_index("baseline").reindex(others[::-1])
-            color = rows.result.map({"better": "C2", "worse": "C3"}).fillna("gray")
-            ax.hlines(range(len(rows)), rows.low, rows.high, color=color, linewidth=2)
-            ax.scatter(rows.difference, range(len(rows)), color=color, zorder=3)
-            ax.axvline(0, color="gray", linewidth=0.8)
-            ax.set(yticks=range(len(rows)), yticklabels=[f"to {o}" for o in rows.index], title=metric + (" (lower is better)" if metric in LOWER_IS_BETTER else ""))
-            ax.tick_params(axis="x", labelsize="small")
-        fig.suptitle(f"Difference of {d.model.iloc[0]}, 95% interval over users")
-    return fig
-
-# %% ../../nbs/03_evaluate.ipynb #cfa6e56b
-def chosen_on_valid(
-    *models: Any,  # candidates with `fit(train)`
-    metric: str = "NDCG@100",  # of a ranking; higher is better
-) -> Callable[[Split], Scorer]:  # a function of a split, for `evaluate`
-    "The candidate that ranks best on each split's validation part, fitted again on all that is known where that is more."
-    def fit_best(split: Split) -> Scorer:
-        fitted = {str(i): prepare(m, split, choosing=True) for i, m in enumerate(models)}
-        best = best_on_valid(fitted, split, metric)
-        return fitted[best] if split.known is split.train else prepare(models[int(best)], split)
-    return fit_best
-
-def standard_baselines(
-    kind: str,  # "ranking", "likes" or "stars"
-    dislikes: bool = False,  # whether it is known what people rated and did not like
-) -> dict[str, Any]:  # name -> something that `prepare` can fit
-    "What every model of a kind has to stand beside."
-    means: dict[str, Any] = {"User + movie means": BiasModel()}
-    if kind != "ranking": return means | ({"Popularity": Popularity()} if kind == "likes" else {})
-    sizes = (100.0, 200.0, 400.0)
-    graded = {"EDLAE, graded dislikes": chosen_on_valid(*(EDLAE(x, dislikes=g) for x in sizes for g in (0.3, 0.5)))} if dislikes else {}
-    return {"Popularity": Popularity(), "EASE": chosen_on_valid(*(EASE(x) for x in sizes)), "EDLAE": chosen_on_valid(*(EDLAE(x) for x in sizes))} | graded
+# %% ../../nbs/03_evaluate.ipynb #0bb4397f
+def _table_by_seed(
+    runs: list[dict[str, dict[str, Any]]],
+    seeds: list[int],
+    answers: list[tuple[int, int]],  # cells, and those that are liked
+) -> pd.DataFrame:  # one row a model and seed
+    "The metrics of sums by user, and the base rate where likes are predicted."
+    rows: dict[tuple[str, int], dict[str, float]] = {}
+    for run, seed, (cells, liked) in zip(runs, seeds, answers, strict=True):
+        base = {"base rate": max(liked, cells - liked) / cells} if any("AUC" in m for m in run.values()) else {}
+        for name, sums in run.items(): rows[name, seed] = {k: value_of(s) for k, s in sums.items()} | base
+    table = pd.DataFrame(rows.values(), index=pd.MultiIndex.from_tuples(rows, names=["model", "seed"]))
+    first = [k for k in ("MSE", "log loss", "AUC", "GAUC", "accuracy", "base rate") if k in table]
+    return table[first + [k for k in table if k not in first]]
 
 # %% ../../nbs/03_evaluate.ipynb #fe870dd6
 def evaluate(
-    models: Mapping[str, Any] | Any,  # name -> model, or one model; fitted for a split, to be fitted for a protocol
+    models: Any,  # one, or name -> model; fitted for a split, to be fitted for a protocol
     split: Split | None = None,  # its test part is opened once, for all models
     part: str = "test",  # "test", or "valid" while choosing
-    metrics: Sequence[str] | None = None,  # of rankings; None: those of the protocol, or `RANK_METRICS`; none at all: nothing is ranked
-    protocol: str | None = None,  # instead of a split: a key of `PROTOCOLS`
+    metrics: Sequence[str | MetricFunction] | None = None,  # of rankings; None: the usual
+    protocol: EvaluationProtocol | str | None = None,  # instead of a split; or its name
     seeds: Sequence[int] | None = None,  # of the protocol's splits; None: its own
     ratings: Ratings | None = None,  # for a protocol: stars in place of its data
-    baselines: bool = True,  # for a protocol: also measure `standard_baselines`
+    baselines: bool = True,  # for a protocol: also measure `baselines_to_beat`
 ) -> Evaluation:
     "Measure models side by side on the same held-out cells. Raises `InputError` where nothing can be measured."
-    if part not in ("test", "valid"): raise InputError(f"There is no part {part!r} to evaluate on; there are test and valid.")
-    if (split is None) == (protocol is None): raise InputError("Give evaluate either a split, for fitted models, or a protocol, for models to be fitted.")
-    named = dict(models) if isinstance(models, Mapping) else {getattr(models, "__name__", type(models).__name__): models}
-    kind, splits = None, [] if split is None else [split]
-    if protocol is not None:
-        how = find_protocol(protocol)
-        kind, metrics = how.kind, how.metrics if metrics is None else metrics
-        splits = how.splits(None if seeds is None else tuple(seeds), ratings)
-        dislikes = any((s.train.value <= 0).any() for s in splits)
-        if baselines: named |= {k: v for k, v in standard_baselines(kind, dislikes).items() if k not in named}
-    if kind in (None, "ranking"):
-        for name in metrics or (): check_metric(name)  # before a test is opened
-    if not named or not splits: raise InputError("There is nothing to evaluate: give one model or more, and one seed or more.")
+    if part not in ("test", "valid"):
+        raise InputError(f"There is no part {part!r} to evaluate on; there are test and valid.")
+    if (split is None) == (protocol is None):
+        raise InputError("Give evaluate either a split, for fitted models, or a protocol, for models to be fitted.")
+    how = None if protocol is None else find_protocol(protocol)
+    if metrics is None: metrics = how.metrics if how else RANK_METRICS
+    for m in metrics: find_metric(m)  # an unknown one is said before the test is opened
 
-    runs, answers, seconds = [], [], {name: {"fit": 0.0, "evaluate": 0.0} for name in named}
+    named = dict(models) if isinstance(models, Mapping) else {_name_of(models): models}
+    splits = [] if split is None else [split]
+    if how: splits = how.splits(None if seeds is None else tuple(seeds), ratings)
+    if how and baselines: named = named | _baselines_of(how, splits) | named  # what is given stays
+    if not named or not splits:
+        raise InputError("There is nothing to evaluate: give one model or more, and a seed or more.")
+
+    seconds = {name: {"fit": 0.0, "evaluate": 0.0} for name in named}
+    runs, answers = [], []
     for s in splits:
         held = s.final() if part == "test" else s.valid
-        _check_models(named, held, kind, fitted=protocol is None)
-        run = {}
-        for name, model in named.items():
-            start = time.perf_counter()
-            fitted = model if protocol is None else prepare(model, s, choosing=part == "valid")
-            middle = time.perf_counter()
-            run[name] = measure_part(fitted, held, RANK_METRICS if metrics is None else metrics, kind, s.train.scale)
-            seconds[name]["fit"] += middle - start
-            seconds[name]["evaluate"] += time.perf_counter() - middle
-            warn_perfect(name, {k: value_of(v) for k, v in run[name].items()}, len(held.target))
-        runs.append(run)
+        runs.append(_evaluate_split(named, s, held, metrics, how, seconds))
         answers.append((len(held.target), int((held.target.value > 0).sum())))
-    rates = [max(liked, n - liked) / n if any("AUC" in m for m in run.values()) else float("nan") for run, (n, liked) in zip(runs, answers, strict=True)]
-    return Evaluation(runs, rates, _about(splits, protocol, part, seconds) | {"answers": answers})
+    return Evaluation(runs, _about(splits, how, part, seconds) | {"answers": answers})
 
-# %% ../../nbs/03_evaluate.ipynb #0b72d66d
-def _check_models(models: Mapping[str, Any], held: Held, kind: str | None, fitted: bool) -> None:
-    "Raise `InputError` where no model can be measured, before any is fitted."
-    if _measurable(held, kind) == "stars" and fitted and not any(_predicts(m, stars=True) for m in models.values()):
+# %% ../../nbs/03_evaluate.ipynb #d20d7ae6
+def _evaluate_split(
+    models: Mapping[str, Any],
+    split: Split,
+    held: Held,  # its test, or its validation
+    metrics: Sequence[str | MetricFunction],
+    protocol: EvaluationProtocol | None,  # None: the models are fitted
+    seconds: dict[str, dict[str, float]],  # by model; added to
+) -> dict[str, dict[str, Sums | PairSums]]:  # model -> metric -> sums by user
+    "Fit the models where they are not, and measure them. Raises `InputError` before if none can be measured."
+    kind = protocol.kind if protocol else None
+    predicting = protocol is not None or any(predicts(m, stars=True) for m in models.values())
+    if _measurable(held, kind) == "stars" and not predicting:
         raise InputError(f"{', '.join(models)}: no model predicts stars, so there is no error to measure; "
                          "give one that says predicts_stars = True, or a split of likes.")
+    run = {}
+    for name, model in models.items():
+        start = time.perf_counter()
+        fitted = prepare(model, split, choosing=held is split.valid) if protocol else model
+        middle = time.perf_counter()
+        run[name] = compute_metrics(fitted, held, metrics, kind, split.train.scale)
+        seconds[name]["fit"] += middle - start
+        seconds[name]["evaluate"] += time.perf_counter() - middle
+        _warn_perfect(name, {k: value_of(v) for k, v in run[name].items()}, len(held.target))
+    return run
 
-def _about(splits: Sequence[Split], protocol: str | None, part: str, seconds: dict[str, dict[str, float]]) -> dict[str, Any]:
+# %% ../../nbs/03_evaluate.ipynb #a19c8b5c
+def _name_of(model: Any) -> str:
+    "Of a function its own, else that of its class."
+    return str(getattr(model, "__name__", type(model).__name__))
+
+def _baselines_of(protocol: EvaluationProtocol, splits: Sequence[Split]) -> dict[str, Any]:
+    "Those to beat on the splits of a protocol; on known dislikes also one that uses them."
+    return baselines_to_beat(protocol.kind, any(bool((s.train.value <= 0).any()) for s in splits))
+
+# %% ../../nbs/03_evaluate.ipynb #0b72d66d
+def _about(
+    splits: Sequence[Split],
+    protocol: EvaluationProtocol | None,
+    part: str,
+    seconds: dict[str, dict[str, float]],
+) -> dict[str, Any]:
     "How an evaluation was made."
     import scipy
-    versions = {"saerec": __version__, "python": platform.python_version(), "torch": torch.__version__.split("+")[0], "numpy": np.__version__, "scipy": scipy.__version__}
-    return {"protocol": protocol or splits[0].protocol, "split": splits[0].protocol, "data": splits[0].train.name, "fingerprint": splits[0].fingerprint(), "part": part,
-            "seed": splits[0].seed, "seeds": [s.seed for s in splits], "finals": max(s.finals for s in splits), "seconds": seconds, "versions": versions}
-
-# %% ../../nbs/03_evaluate.ipynb #ea1ed512
-def best_on_valid(
-    models: Mapping[str, Scorer],  # candidates
-    split: Split,  # only its validation part is used
-    metric: str = "NDCG@100",  # higher is better
-) -> str:  # the name of the best; the first of equals
-    "Choose among candidates on validation, never on the test."
-    return max(models, key=lambda name: rank_metrics(models[name], split.valid, [metric])[metric].mean())
+    first = splits[0]
+    versions = {"saerec": __version__, "python": platform.python_version()}
+    versions |= {m.__name__: m.__version__.split("+")[0] for m in (torch, np, scipy)}
+    return {"protocol": protocol.name if protocol else first.protocol, "split": first.protocol,
+            "data": first.train.name, "fingerprint": first.fingerprint(), "part": part,
+            "seed": first.seed, "seeds": [s.seed for s in splits], "finals": max(s.finals for s in splits),
+            "seconds": seconds, "versions": versions}
 
 # %% ../../nbs/03_evaluate.ipynb #86d8bf54
 def plot_table(

@@ -153,8 +153,9 @@ PROTOCOLS = {p.name: p for p in _RANKINGS + _RATINGS}
 
 # %% ../../nbs/evaluate/protocols.ipynb #d67ff0f4
 def find_protocol(
-    name: str,  # a key of `PROTOCOLS`
+    name: EvaluationProtocol | str,  # a key of `PROTOCOLS`, or a protocol, which is given back
 ) -> EvaluationProtocol:
     "A protocol by name. Raises `InputError` with the names there are."
+    if isinstance(name, EvaluationProtocol): return name
     if name not in PROTOCOLS: raise InputError(f"There is no protocol {name!r}; there are {', '.join(PROTOCOLS)}.")
     return PROTOCOLS[name]

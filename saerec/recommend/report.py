@@ -8,13 +8,12 @@ Docs: https://saerec.github.io/saerec/recommend/report.html.md"""
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from ..data import InputError, Split
-from ..evaluate import EASE, BiasModel, Popularity, Scorer, best_on_valid, evaluate
+from ..data import Split
+from ..evaluate import EASE, BiasModel, Scorer, baselines_to_beat, evaluate, fit_each
 from ..evaluate.calibration import calibrate
 from ..stack import RankStack
 
@@ -29,25 +28,16 @@ def fit_baselines(
 ) -> tuple[dict[str, Scorer], dict[str, Scorer]]:  # by name: for likes, for ranking
     "Popularity, damped means (calibrated, as the like network is) and EASE, trained like the networks on the "
     "training parts."
-    liking: dict[str, Scorer] = {}
-    ranking: dict[str, Scorer] = {"Popularity": Popularity().fit(users.train)}
-    if pairs is not None:  # else all means are equal
-        liking = {
-            "User + movie means": calibrate(BiasModel().fit(pairs.train), pairs),
-            "Popularity": Popularity().fit(pairs.train),
-        }
-        ranking = {"User + movie means": BiasModel().fit(users.train)} | ranking
+    usual = baselines_to_beat("ranking", regularizations=regularizations)
+    wanted = {name: usual[name] for name in ("Popularity", "EASE")}
+    if pairs is None: return {}, fit_each(wanted, users)  # all means are equal
 
-    try:
-        candidates: dict[str, Scorer] = {str(x): EASE(x).fit(users.train) for x in regularizations}
-        best = best_on_valid(candidates, users) if len(candidates) > 1 else next(iter(candidates))
-        if pairs is not None:
-            liking["EASE"] = EASE(float(best)).fit(pairs.train)
-        return liking, ranking | {"EASE": candidates[best]}
-    except (InputError, MemoryError) as e:  # its matrix does not fit into memory
-        logging.getLogger("saerec").warning("EASE is left out of the comparison: %s", e)
-        liking.pop("EASE", None)
-        return liking, ranking
+    ranking = fit_each({"User + movie means": BiasModel()} | wanted, users)
+    likes = baselines_to_beat("likes")
+    if isinstance(best := ranking.get("EASE"), EASE): likes["EASE"] = EASE(best.regularization)
+    liking = fit_each(likes, pairs)
+    liking["User + movie means"] = calibrate(liking["User + movie means"], pairs)
+    return liking, ranking
 
 # %% ../../nbs/recommend/report.ipynb #7250f660
 SAE = "Stacked autoencoder"

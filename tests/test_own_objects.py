@@ -1,0 +1,65 @@
+"Objects that a user brings in place of those of saerec: each works where its kind is taken."
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from saerec.data import Held, InputError, Ratings, Split, load_movielens, split_users
+from saerec.evaluate import EvaluationProtocol, Popularity, evaluate
+
+
+@pytest.fixture(scope="module")
+def likes() -> Ratings:
+    return load_movielens().likes()
+
+
+def test_own_metric(likes: Ratings) -> None:
+    "A metric is a function of hits and numbers of targets, and gets a column of its name and an interval."
+    def first_place(hit: torch.Tensor, n: torch.Tensor) -> torch.Tensor: return hit[:, 0]
+
+    split = split_users(likes, seed=0)
+    models = {"Popularity": Popularity().fit(split.train), "Least liked": Popularity().fit(split.train)}
+    models["Least liked"].counts *= -1
+    found = evaluate(models, split, part="valid", metrics=["NDCG@10", first_place])
+    assert list(found.table) == ["NDCG@10", "first_place"]
+    assert 0.05 < found.loc["Popularity", "first_place"] < 1 and found.loc["Least liked", "first_place"] == 0
+    difference, = found.differences(metrics=["first_place"], resamples=500).itertuples()
+    assert difference.result == "better" and difference.difference == found.loc["Popularity", "first_place"]
+
+
+def test_own_metric_of_a_wrong_name_opens_no_test(likes: Ratings) -> None:
+    split = split_users(likes, seed=0)
+    with pytest.raises(InputError, match="no metric 'HitRate@10'"):
+        evaluate(Popularity().fit(split.train), split, metrics=["HitRate@10"])
+    assert split.finals == 0
+
+
+def test_own_split(likes: Ratings) -> None:
+    "The last like of each user by time for the test, the one before for validation, made from arrays."
+    liked = likes.select(likes.value > 0)
+    order = np.lexsort((np.arange(len(liked)), liked.time, liked.user))
+    counts = np.bincount(liked.user, minlength=liked.n_users)
+    from_end = np.empty(len(liked), np.int64)
+    from_end[order] = np.concatenate([np.arange(n)[::-1] for n in counts])
+
+    train, valid, test = liked.select(from_end >= 2), liked.select(from_end == 1), liked.select(from_end == 0)
+    split = Split(train, Held(train, train, valid), Held(train, train, test), "the last like", seed=0)
+    found = evaluate(Popularity().fit(train), split, metrics=["NDCG@10", "recall_all@20"])
+    assert found.about["protocol"] == "the last like" and split.finals == 1
+    assert found.about["answers"] == [(len(test), len(test))] and 0.02 < found.table["recall_all@20"].item() < 0.3
+
+
+def test_own_protocol(likes: Ratings) -> None:
+    "A protocol object stands where a name does, on data of one's own as well, beside the baselines of its kind."
+    def split(stars: Ratings, seed: int) -> Split: return split_users(stars.likes(4.5), 40, 40, seed=seed)
+
+    own = EvaluationProtocol("high marks", "bundled", "ranking", (5,), split, "4.5 or more", metrics=("Recall@20",))
+    found = evaluate({"Mine": Popularity()}, protocol=own)
+    assert list(found.index) == ["Mine", "Popularity", "EASE", "EDLAE"] and list(found.table) == ["Recall@20"]
+    assert found.about["protocol"] == "high marks" and found.loc["Mine"].equals(found.loc["Popularity"])
+
+    stars = load_movielens()
+    half = stars.select(stars.user % 2 == 0)
+    fewer = evaluate({"Mine": Popularity()}, protocol=own, ratings=half, baselines=False)
+    assert fewer.about["fingerprint"] != found.about["fingerprint"]
