@@ -2,7 +2,10 @@
 from ..lazy import front_door
 
 __getattr__, __all__ = front_door(__name__, {
-    "loop": "OBJECTIVES Diverged ItemSide Loss Recorder Rows Settings Training batch_size_for compare fit load_checkpoint "
-            "loss_divisor make_model mask_input multinomial_loss objective_loss pretrain_layers progress_bar save_checkpoint "
-            "simple_baselines trainer valid_loss",
+    "objectives": "OBJECTIVES Settings batch_size_for loss_divisor make_model multinomial_loss objective_loss valid_loss",
+    "recorder": "Recorder compare progress_bar simple_baselines",
+    "steps": "Diverged Loss Rows Training mask_input",
+    "checkpoints": "load_checkpoint save_checkpoint",
+    "layerwise": "ItemSide pretrain_layers",
+    "loop": "fit trainer",
 })
