@@ -339,13 +339,13 @@ def test_what_belongs_elsewhere(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["uuid and 21 digits", "leading zeros and named movies"])
 def test_what_is_read_can_be_trained_saved_and_asked_for(base: pd.DataFrame, kind: str, tmp_path: Path) -> None:
-    from saerec.recommend import Recommender, fit_recommender
+    from saerec.recommend import Recommender
     some = base[base.user.isin(base.user.unique()[:60])]
     if kind.startswith("uuid"): table = some.assign(user=10**20 + some.user.astype(object), movie=[uuid.UUID(int=int(m)) for m in some.movie])
     else: table = some.assign(user=some.user.astype(str).str.zfill(6), movie=some.title).drop(columns="title")
     r = read_ratings(table)
     quick = {"epochs": 1}
-    rec = fit_recommender(r, say=None, ranker="network", likes_changes=quick, ranking_changes=quick)
+    rec = Recommender.fit(r, say=None, ranker="network", likes_changes=quick, ranking_changes=quick)
     rec.save(tmp_path / "model")
     back = Recommender.load(tmp_path / "model")
     movie, user = r.movies.movie_id.iloc[0], r.users.user_id.iloc[0]

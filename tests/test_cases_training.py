@@ -2,6 +2,7 @@
 
 The command line is called in this process; small networks, one epoch each."""
 import json
+import runpy
 import shutil
 import sys
 from collections.abc import Callable, Sequence
@@ -12,9 +13,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from saerec.cli import main, training_folder
+from saerec.cli.command import main
 from saerec.data import Ratings, load_movielens, read_ratings
-from saerec.recommend import Recommender, fit_recommender, measure, training, verdict
+from saerec.recommend import Recommender, compute_report, training, verdict
+from saerec.recommend.resume import training_folder
 
 ROOT = Path(__file__).resolve().parents[1]
 CASES = ROOT / "tests" / "cases"
@@ -71,19 +73,19 @@ def refused(call: Call, tmp_path: Path, data: pd.DataFrame | Path, *options: Any
 
 def person(rec: Recommender) -> dict[Any, float]:
     "Three movies with the best mark of the data."
-    return dict.fromkeys(rec.movies.title[rec.rank_codes[:3]].tolist(), rec.info["scale"][1])
+    return dict.fromkeys(rec.movies.title[rec.artefact.rank_codes[:3]].tolist(), rec.manifest.scale[1])
 
 
 def check_without_likes(rec: Recommender, told: dict[str, Any], call: Call, folder: Path) -> None:
     "A model that predicts no likes ranks, explains, exports and is measured again; of likes it claims nothing."
-    assert rec.liker is None and told["test_loss"] is None
+    assert not rec.predicts_likes and told["test_loss"] is None
     assert set(rec.report) == {"NDCG@10", "NDCG@100", "Recall@20", "Recall@50"}
     assert any(line.startswith("MSE, AUC and the probability of a like are left out") for line in told["verdict"])
 
     who = person(rec)
     top = rec.recommend(who, n=5)
     assert len(top) == 5 and "p_like" not in top and top.score.is_monotonic_decreasing
-    assert list(rec.explain(who, int(top.movie.iloc[0]))) == ["movie", "title", "stars", "change"]
+    assert list(rec.explain(who, top.title.iloc[0])) == ["movie", "title", "stars", "change"]
     many = pd.DataFrame([("a", k, v) for k, v in who.items()], columns=["user", "title", "rating"]).assign(movie=lambda d: d.title)
     assert rec.recommend_many(many[["user", "movie", "rating"]], n=5).title.tolist() == top.title.tolist()
 
@@ -95,7 +97,7 @@ def check_without_likes(rec: Recommender, told: dict[str, Any], call: Call, fold
         assert code == 0 and "p_like" not in out and "probability" not in out, err
     code, out, err = call("export", "--model", folder, "--onnx", folder.parent / "m.onnx")
     assert code == 0 and "input liked, output scores" in out, err
-    if rec.info["refit"]: return
+    if rec.manifest.refit: return
     code, js, err = call("evaluate", "--model", folder, "--json")
     assert code == 0 and json.loads(js)["report"][0]["NDCG@100"] == pytest.approx(rec.report["NDCG@100"].iloc[0], abs=1e-6), err
 
@@ -105,7 +107,7 @@ def check_without_likes(rec: Recommender, told: dict[str, Any], call: Call, fold
 @pytest.mark.parametrize(("value", "options"), [(1, ("--threshold", 1)), (1, ()), (5, ()), (5, ("--held-out", 1))])
 def test_all_ratings_are_equal(base: pd.DataFrame, train: Any, call: Call, tmp_path: Path, value: int, options: Sequence[Any]) -> None:
     rec, told, err = train(base.assign(rating=value), *options)
-    assert rec.info["feedback"] == "implicit" and err.count("implicit feedback. All ") == 1
+    assert rec.manifest.feedback == "implicit" and err.count("what predicts likes is left out") == 1
     check_without_likes(rec, told, call, tmp_path / "model")
 
 
@@ -113,24 +115,31 @@ def test_implicit_ensemble_and_refit(base: pd.DataFrame, call: Call, tmp_path: P
     "As --ranker stack and --refit do it, in this process and with one multinomial network."
     folder, few = tmp_path / "model", {"epochs": 1, "workers": 1, "n_multinomial": 1}
     r = read_ratings(saved(base.assign(rating=1), tmp_path / "ratings.csv"))
-    fit_recommender(r, say=None, ranker="stack", refit=True, ranking_changes=few, keep=lambda rec: rec.save(folder))
+    Recommender.fit(r, say=None, ranker="stack", refit=True, ranking_changes=few, keep=lambda artefact: Recommender(artefact).save(folder))
     rec = Recommender.load(folder)
-    assert rec.report.index[0] == "Stack" and rec.info["refit"] and len(rec.rank_codes) == len(rec.movies)
+    assert rec.report.index[0] == "Stack" and rec.manifest.refit and len(rec.artefact.rank_codes) == len(rec.movies)
     check_without_likes(rec, {"test_loss": None, "verdict": verdict(rec.report)}, call, folder)
+
+
+@pytest.mark.parametrize("columns", [["user", "movie"], ["user", "movie", "time"], ["user", "title"]])
+def test_no_rating_column(base: pd.DataFrame, train: Any, call: Call, tmp_path: Path, columns: Sequence[str]) -> None:
+    rec, told, err = train(base.assign(time=10**9)[columns])
+    assert "there is no rating column: this is implicit feedback" in err
+    check_without_likes(rec, told, call, tmp_path / "model")
 
 
 @pytest.mark.parametrize(("low", "high"), [(0, 1), (-1, 1), (0, 100)])
 def test_two_marks_predict_likes(base: pd.DataFrame, train: Any, low: int, high: int) -> None:
     scale = ("--scale", low, high) if high == 100 else ()  # a 0 among large marks may mean: not rated
     rec, told, err = train(base.assign(rating=np.where(base.rating >= 4, high, low)), *scale)
-    assert rec.info["threshold"] == high and rec.info["feedback"] == "explicit"
+    assert rec.manifest.threshold == high and rec.manifest.feedback == "explicit"
     assert f"A rating of {high} or more is a like, the default for the scale from {low} to {high}" in err
     assert rec.recommend(person(rec)).p_like.between(0, 1).all() and told["test_loss"] < 0.3
 
 
 def test_threshold_below_all_ratings(base: pd.DataFrame, train: Any, call: Call, tmp_path: Path) -> None:
     rec, told, err = train(base, "--threshold", 0.5)
-    assert rec.info["feedback"] == "explicit" and "100% of the ratings are likes at threshold 0.5" in err and "only likes to learn from" in err
+    assert rec.manifest.feedback == "explicit" and "100% of the ratings are likes at threshold 0.5" in err and "only likes to learn from" in err
     check_without_likes(rec, told, call, tmp_path / "model")
 
 
@@ -138,7 +147,7 @@ def test_threshold_below_all_ratings(base: pd.DataFrame, train: Any, call: Call,
 def test_nearly_all_liked(train: Any, seed: int) -> None:
     "On two of five seeds all ratings of the test are likes."
     rec, told, err = train(CASES / "friends.csv", "--seed", seed)
-    assert rec.liker is not None and "94% of the ratings are likes" in err and "NDCG@100" in rec.report
+    assert rec.predicts_likes and "94% of the ratings are likes" in err and "NDCG@100" in rec.report
     left_out = [line for line in told["verdict"] if line.startswith("MSE and AUC are left out: all of the 12 held-out ratings are likes.")]
     assert len(left_out) == ("MSE" not in rec.report) and (told["test_loss"] is None) == ("MSE" not in rec.report)
 
@@ -165,18 +174,18 @@ FAMILY = (4, 15, 17, 19)
 
 def test_four_users(train: Any) -> None:
     rec, told, _ = train(family())
-    assert rec.info["n_held"] == 1 and {"MSE", "AUC", "NDCG@100"} <= set(rec.report)
+    assert rec.manifest.n_held == 1 and {"MSE", "AUC", "NDCG@100"} <= set(rec.report)
     assert told["verdict"][-1] == "NDCG@100: no interval, because 1 user is held out and two are needed to draw from."
-    assert {d["metric"] for d in rec.info["report_about"]["differences"]} == {"MSE"}
+    assert {d["metric"] for d in rec.manifest.report_about["differences"]} == {"MSE"}
 
 
 def test_six_users(train: Any) -> None:
     rec, _, _ = train(CASES / "tiny.csv")
-    assert rec.info["n_held"] == 1 and "NDCG@100" in rec.report and rec.known is not None and rec.known.n_users == 6
+    assert rec.manifest.n_held == 1 and "NDCG@100" in rec.report and rec.known is not None and rec.known.n_users == 6
 
 
 def test_one_held_out(base: pd.DataFrame, train: Any) -> None:
-    assert train(base, "--held-out", 1)[0].info["n_held"] == 1
+    assert train(base, "--held-out", 1)[0].manifest.n_held == 1
 
 
 @pytest.mark.parametrize("n", [0, -1, 20, 1000])
@@ -248,8 +257,23 @@ def test_a_fault_of_the_disk_keeps_the_training(base: pd.DataFrame, call: Call, 
 def test_default_threshold_follows_the_scale(base: pd.DataFrame, train: Any, factor: int, threshold: float) -> None:
     rec, _, err = train(base.assign(rating=factor * base.rating))
     share = (base.rating >= 4).mean()
-    assert rec.info["threshold"] == threshold
+    assert rec.manifest.threshold == threshold
     assert f"A rating of {threshold:g} or more is a like, the default for the scale from {0.5 * factor:g} to {5 * factor:g}: {share:.0%} of {len(base):,} ratings." in err
+
+
+def test_stated_scale(base: pd.DataFrame, train: Any, call: Call, tmp_path: Path) -> None:
+    "All ratings are 4 on a scale from 1 to 5: implicit, whatever the scale would allow."
+    rec, told, _ = train(base.assign(rating=4), "--scale", 1, 5)
+    assert (rec.manifest.threshold, rec.manifest.scale, rec.manifest.feedback) == (4, [1, 5], "implicit")
+    check_without_likes(rec, told, call, tmp_path / "model")
+
+
+def test_protocol_on_another_scale(base: pd.DataFrame, call: Call, tmp_path: Path) -> None:
+    argv = ("evaluate", "--protocol", "pairs-small", "--seeds", 0, "--only-baselines", "--json", "--data")
+    one, two, equal = (call(*argv, saved(base.assign(rating=v), tmp_path / f"{k}.csv")) for k, v in
+                       {"one": base.rating, "two": 2 * base.rating, "equal": 1}.items())
+    assert json.loads(one[1])["report"] == json.loads(two[1])["report"]
+    assert equal[0] == 1 and "like metrics need cells of both kinds; there are 334 liked and 0 not liked" in equal[2]
 
 
 def test_threshold_of_another_scale_is_questioned(base: pd.DataFrame, train: Any) -> None:
@@ -270,15 +294,24 @@ def test_path_with_bundled_in_it(base: pd.DataFrame, call: Call, tmp_path: Path)
     assert code == 1 and "are not there any more; say with --data where they are" in err
 
 
-def test_howto_without_onnxruntime(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_howto_without_onnxruntime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cells = json.loads((ROOT / "nbs" / "howto" / "onnx.ipynb").read_text("utf-8"))["cells"]
-    code = next("".join(c["source"]) for c in cells if "onnxruntime" in "".join(c["source"]) and c["cell_type"] == "code")
+    code = next(t for c in cells if c["cell_type"] == "code" and "onnxruntime" in (t := "".join(c["source"])))
+    (tmp_path / "cell.py").write_text(code, "utf-8")
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(SystemExit, match="This page needs onnxruntime, which the extra onnx brings"): exec(code, {})
+    with pytest.raises(SystemExit, match="This page needs onnxruntime, which the extra onnx brings"):
+        runpy.run_path(str(tmp_path / "cell.py"))
 
 
 def test_no_message_advises_an_option_that_is_not_there() -> None:
     assert not [p for p in (ROOT / "saerec").rglob("*.py") if "min_ratings" in p.read_text("utf-8")]
+
+
+def test_read_again_as_it_was_read(base: pd.DataFrame, train: Any, call: Call, tmp_path: Path) -> None:
+    odd = base.rename(columns={"user": "who", "movie": "asin"}).assign(rating=np.where(base.index % 7, base.rating, -1))
+    rec, told, _ = train(odd, "--columns", "user=who,movie=asin", "--unrated", -1)
+    code, js, err = call("evaluate", "--model", tmp_path / "model", "--json")
+    assert code == 0 and len(json.loads(js)["report"]) == len(rec.report), err
 
 
 def test_items_that_are_no_films(base: pd.DataFrame, train: Any, call: Call, tmp_path: Path) -> None:
@@ -297,6 +330,11 @@ def test_many_users_by_any_names(base: pd.DataFrame, train: Any) -> None:
                   pd.DataFrame({"user": d.user, "movie": d.title, "rating": d.rating})):
         assert rec.recommend_many(other, n=3).title.tolist() == wanted.title.tolist()
 
+    chosen = rec.recommend_many(d[["user", "movie"]], n=3)  # without ratings: what was chosen is liked
+    assert chosen.title.tolist() == rec.recommend_many(d.assign(rating=5)[["user", "movie", "rating"]], n=3).title.tolist()
+    low = rec.recommend_many(d.head(3).assign(rating=1)[["user", "movie", "rating"]], n=3)  # all equal, and disliked
+    assert low.title.tolist() == rec.recommend({}, n=3).title.tolist()
+
     odd = pd.concat([d, d.head(2).assign(movie=[10**8, 10**8 + 1], title=["Nowhere (2031)", "Nobody (2032)"])], ignore_index=True)
     found = rec.recommend_many(odd, n=3)
     assert found.title.tolist() == wanted.title.tolist()
@@ -308,5 +346,5 @@ def test_many_users_by_any_names(base: pd.DataFrame, train: Any) -> None:
 def test_ratings_of_one_kind_in_python(base: pd.DataFrame) -> None:
     r = Ratings(*(pd.factorize(base[k])[0] for k in ("user", "movie")), np.ones(len(base)), pd.DataFrame({"user_id": base.user.unique()}),
                 base.drop_duplicates("movie")[["movie", "title"]].rename(columns={"movie": "movie_id"}).assign(year=None, genres="").reset_index(drop=True))
-    rec = fit_recommender(r, say=None, ranking_changes={"epochs": 1})
-    pd.testing.assert_frame_equal(measure(rec, r), rec.report)
+    rec = Recommender.fit(r, say=None, ranking_changes={"epochs": 1})
+    pd.testing.assert_frame_equal(compute_report(rec.artefact, r), rec.report)

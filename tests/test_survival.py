@@ -24,7 +24,7 @@ from conftest import START
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from saerec import cli as cli_module
+from saerec.cli import training as cli_training
 from saerec.cli.command import main
 from saerec.data import InputError, load_movielens, split_users
 from saerec.distributed import main as program
@@ -239,7 +239,7 @@ def test_something_in_the_way(data: Path, tmp_path: Path, monkeypatch: pytest.Mo
     def look() -> dict[str, object]: return {str(f.relative_to(tmp_path)): f.read_bytes() if f.is_file() and not f.is_symlink() else os.readlink(f) if f.is_symlink() else f.stat().st_ino for f in tmp_path.rglob("*")}
     cases = in_the_way(tmp_path)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(cli_module, "fit_recommender", lambda *_, **__: pytest.fail("it was trained"))
+    monkeypatch.setattr(Recommender, "fit", lambda *_, **__: pytest.fail("it was trained"))
     before = look()
     for what, (out, said) in cases.items():
         code = main(["train", "--data", str(data), "--out", out, *SMALL])
@@ -267,10 +267,10 @@ def steps_slowly() -> None:
 
 
 def loads_for_a_minute() -> None:
-    def load(source: str) -> Any:
+    def load(*_: Any) -> Any:
         print("loading", file=sys.stderr, flush=True)
         time.sleep(60)
-    cli_module.get_data = load
+    cli_training.get_data = load
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Ctrl-C cannot be sent to one process on Windows")

@@ -19,7 +19,7 @@ from ..data.editions import BUNDLED, MOVIELENS
 from ..errors import InputError
 from ..evaluate.evaluation import Evaluation, evaluate
 from ..evaluate.protocols import find_protocol, open_edition
-from ..recommend.artefact import read_artefact
+from ..recommend.artefact import Artefact, read_artefact
 from ..recommend.card import verdict
 from ..recommend.report import SAE
 from ..recommend.training import compute_report
@@ -75,6 +75,12 @@ def _told(about: str, found: Evaluation, differences: pd.DataFrame, compared: li
     return "\n\n".join(o for o in [*parts, found.described] if o)
 
 # %% ../../nbs/cli/measuring.ipynb #5992e9a9
+def _as_read_before(artefact: Artefact) -> dict[str, Any]:  # of `read_ratings`
+    "How the ratings of a model were read when it was trained, such as with --columns."
+    asked = getattr(artefact.manifest, "training", {})
+    options = ("columns", "unrated", "scale", "duplicates")
+    return reading_options(argparse.Namespace(**{k: asked.get(k) for k in options}))
+
 def run_evaluate(args: argparse.Namespace) -> tuple[dict[str, Any], str]:  # for --json; for people
     "Measure a saved model again."
     if args.protocol is not None:
@@ -92,8 +98,9 @@ def run_evaluate(args: argparse.Namespace) -> tuple[dict[str, Any], str]:  # for
             "where they are."
         )
 
-    source = args.data or ("bundled" if name == BUNDLED else name)
-    table = compute_report(artefact, get_data(source, reading_options(args)))
+    if args.data: r = get_data(args.data, reading_options(args))
+    else: r = get_data("bundled" if name == BUNDLED else name, _as_read_before(artefact) | reading_options(args))
+    table = compute_report(artefact, r)
     about = table.attrs
     how = [
         name,

@@ -136,9 +136,9 @@ def default_threshold(
     r: Ratings,  # on any scale
 ) -> float:  # a rating that occurs
     "The rating from which one is a like: the lowest that reaches four fifths of the scale."
-    if not len(r) or r.feedback == "implicit": return r.scale[1]
+    if not len(r) or r.feedback == "implicit": return float(r.value[0]) if len(r) else r.scale[1]
     low, high = min(r.scale[0], 0.0), r.scale[1]
-    enough = r.value >= np.float32(low + 0.8 * (high - low)) - 1e-4
+    enough = r.value >= np.float32(low + 0.8 * (high - low)) - 1e-4 * (high - low)
     return float(r.value[enough].min()) if enough.any() else high
 
 def like_share_note(

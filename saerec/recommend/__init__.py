@@ -2,7 +2,7 @@
 from ..lazy import front_door
 
 __getattr__, __all__ = front_door(__name__, {
-    "recommender": "Recommender fit_recommender measure",
+    "recommender": "Recommender",
     "reasons": "plot_explanation",
     "spelling": "plain_title",
     "titles": "TitleWarning Titles",

@@ -14,20 +14,20 @@ import numpy as np
 from ..data import InputError, Ratings, Split, default_threshold, like_share_note, split_pairs, split_users
 
 # %% auto #0
-__all__ = ['MIN_LIKES', 'held_out_users', 'has_both', 'make_splits', 'TrainingPlan', 'plan_training']
+__all__ = ['held_out_users', 'make_splits', 'TrainingPlan', 'plan_training']
 
 # %% ../../nbs/recommend/plan.ipynb #debc5454
-MIN_LIKES = 5  # users with fewer are never held out
+_MIN_LIKES = 5  # users with fewer are never held out
 
 def held_out_users(
     r: Ratings,  # likes
-    min_likes: int = MIN_LIKES,  # users with fewer are never held out
+    min_likes: int = _MIN_LIKES,  # users with fewer are never held out
 ) -> int:  # users for each of validation and test
     "100 of a small data set (at most a fifth), a tenth of a large one, never over 10,000."
     able = int((np.bincount(r.user[r.value > 0], minlength=r.n_users) >= min_likes).sum())
     return max(1, min(100, able // 5) if able < 4000 else min(10_000, able // 10))
 
-def has_both(
+def _has_both(
     r: Ratings,  # likes: values 1 and 0
 ) -> bool:
     "Whether some ratings are likes and some are not."
@@ -40,8 +40,8 @@ def make_splits(
 ) -> tuple[Split | None, Split]:  # for likes, None where there is nothing to tell apart; for ranking
     "The two splits that a recommender is trained and measured on."
     n = held_out_users(likes) if n_held is None else n_held
-    pairs = split_pairs(likes, seed=seed) if has_both(likes) else None
-    if pairs is not None and not has_both(pairs.train): pairs = None
+    pairs = split_pairs(likes, seed=seed) if _has_both(likes) else None
+    if pairs is not None and not _has_both(pairs.train): pairs = None
     return pairs, split_users(likes, n, n, seed=seed)
 
 # %% ../../nbs/recommend/plan.ipynb #6254b7ab
@@ -73,8 +73,7 @@ def plan_training(
     if not len(users.valid.target):
         raise InputError(
             f"{r.name}: with seed {seed} nobody held out for validation likes two movies that others like too, so no "
-            "epoch can be chosen; "
-            "give more ratings, or another seed (--seed)."
+            "epoch can be chosen; give more ratings, or another seed (--seed)."
         )
     return TrainingPlan(
         r, least, seed, n, likes, pairs, users, tuple(_notes(r, least, pairs, default=threshold is None))
@@ -94,28 +93,26 @@ def _check_enough(r: Ratings, likes: Ratings, threshold: float, n_held: int) -> 
             f"{r.value.max():g}; give a lower threshold (--threshold)."
         )
 
-    able = int((np.bincount(likes.user[liked], minlength=r.n_users) >= MIN_LIKES).sum())
+    able = int((np.bincount(likes.user[liked], minlength=r.n_users) >= _MIN_LIKES).sum())
     most = (able - 2) // 2
     if most < 1:
+        have = f"{able} user{' has' if able == 1 else 's have'}"
         raise InputError(
-            f"{r.name}: {able} users have {MIN_LIKES} or more likes (ratings of {threshold:g} or more), and 4 are "
-            "needed: two to learn from, "
-            "one for validation, one for the test. Give more ratings, or a lower threshold (--threshold)."
+            f"{r.name}: {have} {_MIN_LIKES} or more likes (ratings of {threshold:g} or more), and 4 are needed: two to "
+            "learn from, one for validation, one for the test. Give more ratings, or a lower threshold (--threshold)."
         )
     if not 1 <= n_held <= most:
         raise InputError(
             f"{r.name}: {n_held} users cannot be held out for each of validation and test; of the {able} with "
-            f"{MIN_LIKES} or more likes "
-            f"{'1 can' if most == 1 else f'1 to {most} can'} (--held-out)."
+            f"{_MIN_LIKES} or more likes {'1 can' if most == 1 else f'1 to {most} can'} (--held-out)."
         )
 
 def _notes(r: Ratings, threshold: float, pairs: Split | None, default: bool) -> list[str]:
     "What the ratings say, what a like is, and what is left out for it."
     if r.feedback == "implicit":
         return [
-            f"{r.name}: implicit feedback. All {len(r):,} ratings are equal, so they say who chose what and not how "
-            "it was liked: "
-            "what ranks is trained, what predicts likes is left out."
+            "Implicit feedback: what ranks is trained; what predicts likes is left out, because nothing tells liked "
+            "from not liked."
         ]
     (low, high), share = r.scale, float((r.value >= threshold).mean())
     why = f", the default for the scale from {low:g} to {high:g}" if default else ""

@@ -31,7 +31,7 @@ from .reasons import explanation, similar_movies
 from .titles import Titles
 
 # %% auto #0
-__all__ = ['engine_of', 'Recommender', 'fit_recommender', 'measure']
+__all__ = ['engine_of', 'Recommender']
 
 # %% ../../nbs/04_recommend.ipynb #4a7fdf5f
 def engine_of(
@@ -98,22 +98,6 @@ class Recommender:
     def manifest(self) -> Manifest:
         "Threshold, scale, data, versions, and the figures measured."
         return self.artefact.manifest
-
-    @property
-    def info(self) -> dict[str, Any]:
-        return self.manifest.model_dump()
-
-    @property
-    def liker(self) -> Any:
-        return self.engine.liker
-
-    @property
-    def ranker(self) -> Any:
-        return self.engine.ranker
-
-    @property
-    def rank_codes(self) -> np.ndarray:
-        return self.artefact.rank_codes
 
     @property
     def titles(self) -> Titles:
@@ -229,18 +213,3 @@ class Recommender:
         from saerec.recommend.export import to_onnx
 
         return to_onnx(self.artefact, path)
-
-def fit_recommender(r: Ratings, keep: Any = None, **kwargs: Any) -> Recommender:
-    "As `Recommender.fit`, without a verdict."
-    from saerec.recommend.training import train
-
-    artefact, recorders = train(r, keep=None if keep is None else lambda a: keep(Recommender(a)), **kwargs)
-    rec = Recommender(artefact)
-    rec.recorders = recorders
-    return rec
-
-def measure(rec: Recommender, r: Ratings) -> pd.DataFrame:
-    "The report of a saved recommender, computed again."
-    from saerec.recommend.training import compute_report
-
-    return compute_report(rec.artefact, r)

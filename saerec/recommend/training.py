@@ -64,7 +64,7 @@ def fit_network(
     progress: bool,  # of `fit`
     say: Callable[[str], None] | None,  # of `fit`
     changes: Mapping[str, Any],  # other `Settings`
-    checkpoints: str | Path | None = None,  # of `fit_recommender`
+    checkpoints: str | Path | None = None,  # of `train`
 ) -> tuple[StackedAutoencoder, Recorder]:
     "One network that stands alone, with the settings for its size."
     network = make_model(objective, split.train.n_movies, seed=seed)
@@ -83,7 +83,7 @@ def fit_ranker(
     progress: bool,  # of `fit`
     say: Callable[[str], None] | None,  # of `fit`
     changes: Mapping[str, Any],  # other `Settings`
-    checkpoints: str | Path | None = None,  # of `fit_recommender`
+    checkpoints: str | Path | None = None,  # of `train`
 ) -> tuple[
     StackedAutoencoder | Ensemble, dict[str, Recorder]
 ]:  # what ranks; the recorders of its networks, by objective
