@@ -114,7 +114,7 @@ def scores_of(model, split) -> Scores:
 def saerec_network(data: Data, times: Times) -> tuple[Scores, dict]:
     "The single network with saerec's own settings; after each epoch everybody is ranked, off the clock."
     import saerec.train as t
-    from saerec.stack import network_settings
+    from saerec.ensemble import network_settings
     split, plain, curve, extra = split_of(data), t._validate, [], {}
     start = time.perf_counter(), time.process_time()
     def now() -> list[float]: return [time.perf_counter() - start[0], time.process_time() - start[1]]
@@ -140,9 +140,9 @@ def saerec_network(data: Data, times: Times) -> tuple[Scores, dict]:
 
 def saerec_stack(data: Data, times: Times) -> tuple[Scores, dict]:
     "The default stack; like the others it learns from training only (refit=False)."
-    from saerec.stack import rank_stack
+    from saerec.ensemble import rank_ensemble
     split = split_of(data)
-    with times("fit"): model = rank_stack(split, refit=False, workers=1)
+    with times("fit"): model = rank_ensemble(split, refit=False, workers=1)
     return scores_of(model, split), {"settings": {"refit": False, "workers": 1}}
 
 

@@ -23,7 +23,7 @@ from ..recommend.artefact import Artefact, read_artefact
 from ..recommend.card import verdict
 from ..recommend.report import SAE
 from ..recommend.training import compute_report
-from ..stack import stack
+from ..ensemble.ratings import ensemble_for
 from ..train import trainer
 
 # %% auto #0
@@ -39,9 +39,8 @@ def _models(args: argparse.Namespace, objective: str) -> dict[str, Any]:
         return {}
     if args.single:
         return {SAE: trainer(objective, progress=True, say=to_stderr, **changes)}
-    models = {"Stack": stack(objective, **changes)}
-    reads = {"times" if objective == "ranking" else "moments": True}
-    return models | ({TIMED: stack(objective, **reads, **changes)} if args.timestamps else {})
+    models = {"Stack": ensemble_for(objective, **changes)}
+    return models | ({TIMED: ensemble_for(objective, timestamps=True, **changes)} if args.timestamps else {})
 
 def run_protocol(args: argparse.Namespace) -> tuple[dict[str, Any], str]:  # for --json; for people
     "Train and measure by a named protocol, beside the baselines, with intervals."

@@ -15,7 +15,7 @@ import pandas as pd
 from ..data import Split
 from ..evaluate import EASE, BiasModel, Scorer, baselines_to_beat, evaluate, fit_each
 from ..evaluate.calibration import calibrate
-from ..stack import RankStack
+from ..ensemble.combining import Ensemble
 
 # %% auto #0
 __all__ = ['SAE', 'ONLY_LIKES', 'fit_baselines', 'report']
@@ -86,7 +86,7 @@ def report(
     baselines: tuple[dict[str, Scorer], dict[str, Scorer]],  # from `fit_baselines`
 ) -> pd.DataFrame:  # a row a model; of held-out ratings and of held-out users; attrs: how, differences, left_out
     "The networks beside the baselines on the test parts."
-    name = "Stack" if isinstance(ranker, RankStack) else SAE
+    name = "Stack" if isinstance(ranker, Ensemble) else SAE
     halves, how = [], {"likes": None, "ranking": f"{users.protocol}, seed {users.seed}"}
     if liker is not None and pairs is not None:
         halves.append(_on_test({name: liker} | baselines[0], pairs, [], "MSE"))

@@ -28,7 +28,10 @@ from .artefact import Artefact
 from .manifest import Manifest, parse_models
 from .plan import TrainingPlan, make_splits, plan_training
 from .report import fit_baselines, report
-from ..stack import RankStack, as_tensors, fit_again, from_tensors, network_settings, rank_stack
+from ..ensemble.combining import Ensemble
+from ..ensemble.networks import network_settings
+from ..ensemble.ranking import fit_again, rank_ensemble
+from ..ensemble.tensors import as_tensors, from_tensors
 from ..train import Recorder, fit, make_model
 
 # %% auto #0
@@ -82,14 +85,14 @@ def fit_ranker(
     changes: Mapping[str, Any],  # other `Settings`
     checkpoints: str | Path | None = None,  # of `train`
 ) -> tuple[
-    StackedAutoencoder | RankStack, dict[str, Recorder]
+    StackedAutoencoder | Ensemble, dict[str, Recorder]
 ]:  # what ranks; the recorders of its networks, by objective
     "Train what ranks, and say how it stands on validation."
     if kind == "network":
         network, recorder = fit_network("ranking", users, seed, progress, say, changes, checkpoints)
         return network, {"ranking": recorder}
 
-    stack = rank_stack(users, checkpoints=checkpoints, **changes)
+    stack = rank_ensemble(users, checkpoints=checkpoints, **changes)
     if say is not None:
         values = {
             k: float(rank_metrics(m, users.valid, ["NDCG@100"])["NDCG@100"].mean())
@@ -144,7 +147,7 @@ def train(
 
 # %% ../../nbs/recommend/training.ipynb #236dec84
 def _arrays(
-    ranker: StackedAutoencoder | RankStack, liker: StackedAutoencoder | None, codes: np.ndarray
+    ranker: StackedAutoencoder | Ensemble, liker: StackedAutoencoder | None, codes: np.ndarray
 ) -> dict[str, np.ndarray]:
     "All that was learned, by name."
     parts = {"ranker": ranker} | ({} if liker is None else {"liker": liker})
@@ -153,7 +156,7 @@ def _arrays(
 
 def _assemble(
     plan: TrainingPlan,
-    ranker: StackedAutoencoder | RankStack,
+    ranker: StackedAutoencoder | Ensemble,
     liker: StackedAutoencoder | None,
     recorders: Mapping[str, Recorder],
     about: Mapping[str, Any],
@@ -238,7 +241,7 @@ def _measured(artefact: Artefact, plan: TrainingPlan) -> Artefact:
 def _refit(
     artefact: Artefact,
     plan: TrainingPlan,
-    ranker: StackedAutoencoder | RankStack,
+    ranker: StackedAutoencoder | Ensemble,
     recorders: Mapping[str, Recorder],
     progress: bool,
 ) -> Artefact:
@@ -255,7 +258,7 @@ def _refit(
     if plan.pairs is not None:
         liker = again(make_model("likes", plan.likes.n_movies, seed=plan.seed), plan.likes, recorders["likes"])
     liked = plan.likes.select(plan.likes.value > 0).only_movies(codes)
-    if isinstance(ranker, RankStack):
+    if isinstance(ranker, Ensemble):
         ranker = fit_again(ranker, Split(liked, held, held, "all likes", plan.seed, check=False))
     else:
         ranker = again(make_model("ranking", len(codes), seed=plan.seed), liked, recorders["ranking"])
