@@ -11,6 +11,7 @@ import argparse
 import json
 import math
 import os
+import shlex
 import shutil
 import sys
 import time
@@ -25,8 +26,8 @@ import pandas as pd
 from . import __version__
 from .data import MOVIELENS, HonestyWarning, InputError, Ratings, download_movielens, load_movielens, read_ratings, summary
 from .evaluate import evaluate
-from .recommend.own import OwnRatings, own_ratings
 from .evaluate.protocols import PROTOCOLS, find_protocol, open_edition
+from .recommend.own import OwnRatings, own_ratings, to_model_scale
 from .recommend import SAE, Recommender, fit_recommender, make_splits, measure, verdict
 from .data.shards import read_shards
 from .stack import stack
@@ -34,9 +35,9 @@ from .train import alone, trainer
 
 # %% auto #0
 __all__ = ['EXAMPLE', 'LEFT', 'RIGHT', 'VERBS', 'parser', 'get_data', 'parse_rating', 'show', 'to_json', 'to_stderr', 'opened',
-           'example_person', 'training_folder', 'training_room', 'check_place', 'run_train', 'run_protocol',
-           'run_evaluate', 'person_of', 'parse_years', 'run_recommend', 'run_similar', 'run_explain', 'run_serve',
-           'run_export', 'run_download', 'main']
+           'example_person', 'next_command', 'training_folder', 'training_room', 'check_place', 'run_train',
+           'run_protocol', 'run_evaluate', 'person_of', 'parse_years', 'run_recommend', 'run_similar', 'run_explain',
+           'run_serve', 'run_export', 'run_download', 'main']
 
 # %% ../nbs/06_cli.ipynb #a652cc6f
 def parser() -> argparse.ArgumentParser:
@@ -69,9 +70,9 @@ def parser() -> argparse.ArgumentParser:
     e.add_argument("--epochs", type=int, help="with --protocol: at most so many epochs a network (default: chosen for the objective)")
 
     r = verbs.add_parser("recommend", help="recommend movies to a person")
-    r.add_argument("ratings", nargs="*", metavar="TITLE=STARS", help="what the person thinks, such as 'Heat (1995)=5'; an id works in place of a title")
+    r.add_argument("ratings", nargs="*", metavar="TITLE=STARS", help="what the person thinks, such as 'Heat (1995)=5'; id:6 in place of a title is the movie with the id 6")
     r.add_argument("--user", help="instead: the id of a user of the training data")
-    r.add_argument("--ratings", dest="file", metavar="FILE", help="the person's ratings in a file: an export of Letterboxd or IMDb, or CSV with title,rating; what is typed beside it counts before it")
+    r.add_argument("--ratings", dest="file", metavar="FILE", help="the person's ratings in a file: an export of Letterboxd, IMDb or Trakt, or a table with title,rating; what is typed beside it counts before it")
     r.add_argument("--model", default="model", help="folder of the model (default: model)")
     r.add_argument("-n", type=int, default=10, help="length of the list (default: 10)")
     r.add_argument("--genre", action="append", default=[], metavar="GENRE", help="only films of this genre; again for another one")
@@ -80,7 +81,7 @@ def parser() -> argparse.ArgumentParser:
     r.add_argument("--diversity", type=float, default=0.0, help="0 (default): by score alone, up to 1: away from what is in the list already")
 
     s = verbs.add_parser("similar", help="films that go together with one")
-    s.add_argument("movie", metavar="TITLE", help="a title or an id")
+    s.add_argument("movie", metavar="TITLE", help="a title, or id: and an id")
     s.add_argument("-n", type=int, default=10, help="length of the list (default: 10)")
 
     x = verbs.add_parser("explain", help="what each rating does to the score of a film")
@@ -92,6 +93,8 @@ def parser() -> argparse.ArgumentParser:
     w = verbs.add_parser("serve", help="a local web page, and a JSON API, over a model (needs the extra app)")
     w.add_argument("--host", default="127.0.0.1", help="where to listen (default: 127.0.0.1, this computer alone; 0.0.0.0 lets others in)")
     w.add_argument("--port", type=int, default=8000, help="the port (default: 8000; 0: any free one)")
+    for verb in (r, x):
+        verb.add_argument("--scale", nargs=2, type=float, metavar=("LOW", "HIGH"), help="the lowest and the best rating of FILE, such as 1 10 (default: as its place has it, else as the data of the model)")
     for verb in (s, x, w): verb.add_argument("--model", default="model", help="folder of the model (default: model)")
 
     o = verbs.add_parser("export", help="write a model as one ONNX file (needs the extra onnx)")
@@ -149,7 +152,7 @@ def to_json(
     return None if isinstance(v, float) and not math.isfinite(v) else v
 
 # %% ../nbs/06_cli.ipynb #ed213d4e
-EXAMPLE = {"Toy Story (1995)": 5.0, "Matrix, The (1999)": 5.0, "Fargo (1996)": 4.5, "Heat (1995)": 4.0, "Dumb & Dumber (Dumb and Dumberer) (1994)": 1.0}
+EXAMPLE = {"Toy Story (1995)": 5.0, "Matrix, The (1999)": 5.0, "Fargo (1996)": 4.5, "Heat (1995)": 4.0, "Dumb & Dumber (Dumb and Dumber) (1994)": 1.0}
 LEFT, RIGHT = ["MSE", "AUC"], ["NDCG@10", "NDCG@100"]
 
 def to_stderr(
@@ -165,13 +168,28 @@ def opened(
     n = max(about["finals"])
     return f"Each test part was opened {'once' if n == 1 else f'{n} times'}."
 
-def example_person(rec: Recommender) -> dict[Any, float]:
-    "A person to show recommendations for: five well-known films if they are in the data, else five films of one user."
-    person = {t: s for t, s in EXAMPLE.items() if t in rec.titles.exact and rec.info["scale"][0] <= s <= rec.info["scale"][1]}
-    if len(person) >= 3: return dict(person)
-    assert rec.known is not None
-    mine = rec.known.select(rec.known.user == rec.known.user[0]).frame().head(5)
-    return dict(zip(mine.movie_id.tolist(), mine.rating.astype(float).tolist(), strict=True))
+
+# %% ../nbs/06_cli.ipynb #b4e2d6f8
+def example_person(
+    rec: Recommender,
+) -> dict[Any, float]:  # title, or "id:" and an id -> stars
+    "A person to show recommendations for: well-known films if they are in the data, else what one user rated best."
+    stars = to_model_scale(pd.Series(EXAMPLE), (0.5, 5), rec.info["scale"], rec.info["threshold"]).dropna()
+    person = {str(t): float(s) for t, s in stars.items() if len(rec.titles.exact.get(t, ())) == 1}
+    if len(person) >= 3 or rec.known is None: return person
+    mine = rec.known.select(rec.known.user == rec.known.user[0]).frame().sort_values("rating", ascending=False, kind="stable").head(5)
+    return {f"id:{i}": float(s) for i, s in zip(mine.movie_id, mine.rating, strict=True)}
+
+def next_command(
+    rec: Recommender,
+    out: str | os.PathLike[str],  # the folder of its model
+    person: Mapping[Any, float],  # of `example_person`
+) -> str:
+    "A command that recommends by the best rating of a person, as typed into a shell."
+    movie, stars = max(person.items(), key=lambda o: o[1])
+    low, high = rec.info["scale"]
+    mark = f"{stars:g}" if low <= float(f"{stars:g}") <= high else repr(stars)
+    return shlex.join(["saerec", "recommend", "--model", str(out), f"{rec.titles.name_of(rec.titles.find(movie))}={mark}"])
 
 # %% ../nbs/06_cli.ipynb #63c157ec
 def training_folder(
@@ -232,7 +250,7 @@ def run_train(args: argparse.Namespace) -> tuple[dict[str, Any], str]:  # for --
              f"Test, beside the baselines. MSE and AUC: held-out ratings; NDCG: {rec.info['n_held']} people never seen in training. {opened(rec.info['report_about'])}\n{show(table[LEFT + RIGHT])}",
              "\n".join(verdict(table)),
              "Ten films for somebody who rated " + ", ".join(f"{t} {s:g}" for t, s in person.items()) + f":\n{show(top[['title', 'score', 'p_like', 'because']], 'rank')}",
-             f"Saved in {out}{os.sep} after {seconds:.0f} seconds. Next: saerec recommend --model {out} \"Toy Story (1995)=5\""]
+             f"Saved in {out}{os.sep} after {seconds:.0f} seconds. Next: {next_command(rec, out, person)}"]
     return {"model": str(out), "data": rec.info["data"], "seed": args.seed, "test_loss": float(table.MSE.iloc[0]), "report": table, "verdict": verdict(table), "losses": losses,
             "best_epochs": rec.info["epochs"], "person": person, "recommendations": top, "seconds": round(seconds, 1)}, "\n\n".join(parts)
 
@@ -274,12 +292,13 @@ def person_of(
 ) -> tuple[dict[Any, float] | str, OwnRatings | None]:  # ratings by title or id, or the id of a known user; what was read from the file
     "Who is asked for."
     if bool(args.ratings or args.file) == (args.user is not None): raise InputError("Give either ratings, such as 'Heat (1995)=5' or --ratings FILE, or --user ID.")
+    if args.scale and args.file is None: raise InputError("--scale goes with --ratings FILE.")
     if args.user is not None: return str(args.user), None
     pairs = [parse_rating(t) for t in args.ratings]
     twice = {t for t, _ in pairs if [o for o, _ in pairs].count(t) > 1}
     if twice: raise InputError(f"The title {min(twice)!r} was given twice; keep one rating.")
     if args.file is None: return dict(pairs), None
-    own, typed = own_ratings(args.file, rec), {rec.titles.find(t) for t, _ in pairs}
+    own, typed = own_ratings(args.file, rec, args.scale and tuple(args.scale)), {rec.titles.find(t) for t, _ in pairs}
     return {k: v for k, v in own.ratings.items() if rec.titles.find(k) not in typed} | dict(pairs), own
 
 def parse_years(

@@ -23,7 +23,7 @@ __all__ = ['CourseAutoencoder', 'fit_course']
 # %% ../nbs/stories/course.ipynb #2f20e427
 class CourseAutoencoder(nn.Module):
     "Movies, 20, 10, 20, movies; sigmoid. Rows of stars in, predicted stars out."
-    predicts_likes = False
+    predicts_likes, predicts_stars = False, True
     def __init__(self,
         n_movies: int,  # width of the input and output layer
         seed: int = 0,  # of the first weights; the global random state is left alone

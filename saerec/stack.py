@@ -261,7 +261,7 @@ class SittingEDLAE(EDLAE):
         if not self.regularization > 0: raise InputError(f"SittingEDLAE: regularization is {self.regularization:g}; it must be above 0.")
         known = train.select((train.value > 0) | (self.dislikes != 0))
         codes, movie = np.unique(known.movie, return_inverse=True)
-        announce_memory(f"A movies x movies matrix of {len(codes):,} movies", 12 * len(codes)**2 + 4 * train.n_movies**2, "keep fewer movies (min_ratings in filter, or split_users)")
+        announce_memory(f"A movies x movies matrix of {len(codes):,} movies", 12 * len(codes)**2 + 4 * train.n_movies**2, "keep fewer movies (Ratings.only_movies)")
         x = balance_people(like_matrix(known, self.dislikes)[:, codes], self.balance)
         seconds = csr_array((known_times(known), (known.user, movie)), shape=x.shape)
         for matrix in (x, seconds): matrix.sort_indices()

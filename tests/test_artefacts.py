@@ -12,21 +12,21 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 from test_properties import fewer
 
 from saerec.data import InputError
-from saerec.recommend.portable import Portable, checksum
 from saerec.recommend import Recommender
+from saerec.recommend.manifest import checksum
 
 FIXTURES = Path(__file__).parent / "fixtures"
 PERSON = {"Toy Story (1995)": 5, "Heat (1995)": 4, "Fargo (1996)": 4.5}
@@ -34,20 +34,19 @@ PERSON = {"Toy Story (1995)": 5, "Heat (1995)": 4, "Fargo (1996)": 4.5}
 
 def test_format_1_is_read() -> None:
     rec, wanted = Recommender.load(FIXTURES / "model-1"), json.loads((FIXTURES / "model-1-expected.json").read_text())
-    assert rec.info["format"] == 1
+    assert rec.manifest.format == 1
     top = rec.recommend(PERSON, n=5)
     assert top.movie.tolist() == wanted["movie"] and top.because.tolist() == wanted["because"]
-    torch.testing.assert_close(torch.tensor(top.score.to_numpy()), torch.tensor(wanted["score"]), rtol=0, atol=2e-5, check_dtype=False)
-    torch.testing.assert_close(torch.tensor(top.p_like.to_numpy()), torch.tensor(wanted["p_like"]), rtol=0, atol=2e-5, check_dtype=False)
+    np.testing.assert_allclose(top.score, wanted["score"], rtol=0, atol=2e-5)
+    np.testing.assert_allclose(top.p_like, wanted["p_like"], rtol=0, atol=2e-5)
 
 
 def test_format_1_is_saved_as_today(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="load and save it again"): Portable(FIXTURES / "model-1")
     rec = Recommender.load(FIXTURES / "model-1")
-    plain = Portable(rec.save(tmp_path / "model"))
-    stars = {rec.titles.find(t): float(s) for t, s in PERSON.items()}
-    assert plain.movie_ids is not None and plain.movie_ids[plain.top(stars, 5)].tolist() == rec.recommend(PERSON, n=5).movie.tolist()
-    assert "150 movies" in (tmp_path / "model" / "model_card.md").read_text()
+    again = Recommender.load(rec.save(tmp_path / "model"))
+    assert again.manifest.format == 3 and again.manifest.checksum is not None
+    pd.testing.assert_frame_equal(again.recommend(PERSON), rec.recommend(PERSON))
+    assert "150 movies" in (tmp_path / "model" / "model_card.md").read_text() or "150 films" in (tmp_path / "model" / "model_card.md").read_text()
     with pytest.raises(InputError, match="saved without its users' ratings"): rec.recommend(1)
 
 
@@ -106,33 +105,33 @@ def ranker_option(folder: Path, **changes: Any) -> None:
 
 
 NAN = float("nan")
-DAMAGE: dict[str, tuple[Callable[[Path], Any], str, bool]] = {  # how, what is said, whether the scorer without torch reads that file too
-    "weights cut": (lambda d: bytes_of(d, "weights.safetensors", lambda b: b[:-7]), "weights.safetensors: it has", True),
-    "weights altered": (lambda d: bytes_of(d, "weights.safetensors", lambda b: b[:-9] + bytes([b[-9] ^ 1]) + b[-8:]), "weights.safetensors: it was altered", True),
-    "weights gone": (lambda d: (d / "weights.safetensors").unlink(), "weights.safetensors: there is no such file", True),
-    "weights of another length, signed": (lambda d: bytes_of(d, "weights.safetensors", lambda b: b[:-8], signed=True), "weights.safetensors: the tensor", True),
-    "a head of terabytes": (lambda d: bytes_of(d, "weights.safetensors", lambda b: (2**40).to_bytes(8, "little") + b[8:], signed=True), "no whole safetensors file", True),
-    "absurd shape": (lambda d: header(d, lambda h: h["ranker.table"].update(shape=[10**12, 10**6])), "weights.safetensors: the tensor 'ranker.table'", True),
-    "overlapping tensors": (lambda d: header(d, lambda h: h["ranker.bias"].update(data_offsets=h["ranker.table"]["data_offsets"])), "weights.safetensors: the tensor", True),
-    "NaN": (lambda d: tensors(d, lambda t: t["ranker.table"].__setitem__((0, 0), NAN)), "'ranker.table' holds NaN or infinity", True),
-    "double precision": (lambda d: tensors(d, lambda t: t.update({"ranker.bias": t["ranker.bias"].astype(np.float64)})), "'ranker.bias' is float64", True),
-    "a tensor too few": (lambda d: tensors(d, lambda t: t.pop("liker.bias")), "'liker.bias' is missing", True),
-    "a tensor too many": (lambda d: tensors(d, lambda t: t.update(extra=np.zeros(3, np.float32))), "'extra' is not one of this model", True),
-    "codes out of range": (lambda d: tensors(d, lambda t: t["rank_codes"].__setitem__(-1, 10**6)), "'rank_codes' has codes", True),
-    "another width": (lambda d: ranker_option(d, hidden=[10**6, 4]), "recommender.json asks for", True),
-    "unknown option": (lambda d: ranker_option(d, __class__="os.system"), "the option '__class__'", True),
-    "unknown kind": (lambda d: ranker_option(d, kind="builtins.eval"), "no model of the kind 'builtins.eval'", True),
-    "unknown format": (lambda d: sign(d, format=99), "format '99'", True),
-    "no threshold": (lambda d: sign(d, threshold=None), "`threshold` is missing", True),
-    "a wrong scale": (lambda d: sign(d, scale=[5, 1]), "`scale` is not what it can be", True),
-    "manifest altered": (lambda d: bytes_of(d, "recommender.json", lambda b: b.replace(b'"threshold": 4', b'"threshold": 2')), "recommender.json: it was altered", True),
-    "manifest cut": (lambda d: bytes_of(d, "recommender.json", lambda b: b[:len(b) // 2]), "no whole JSON text", True),
-    "manifest too large": (lambda d: os.truncate(d / "recommender.json", 2**24 + 1), "more than 16,777,216 are never read", True),
-    "movies cut": (lambda d: bytes_of(d, "movies.parquet", lambda b: b[:-3]), "movies.parquet: it has", False),
-    "movies no Parquet, signed": (lambda d: bytes_of(d, "movies.parquet", lambda b: b"PAR1" + b[4:-4] + b"XXXX", signed=True), "movies.parquet: it is no whole Parquet table", False),
-    "a movie too few": (lambda d: movies(d, lambda m: m.iloc[:-1]), "movies.parquet: it has 149 rows", False),
-    "no titles": (lambda d: movies(d, lambda m: m.drop(columns="title")), "its column 'title' is missing", False),
-    "a link out of the folder": (link_out, "a link out of the folder", False),
+DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {  # how, what is said
+    "weights cut": (lambda d: bytes_of(d, "weights.safetensors", lambda b: b[:-7]), "weights.safetensors: it has"),
+    "weights altered": (lambda d: bytes_of(d, "weights.safetensors", lambda b: b[:-9] + bytes([b[-9] ^ 1]) + b[-8:]), "weights.safetensors: it was altered"),
+    "weights gone": (lambda d: (d / "weights.safetensors").unlink(), "weights.safetensors: there is no such file"),
+    "weights of another length, signed": (lambda d: bytes_of(d, "weights.safetensors", lambda b: b[:-8], signed=True), "weights.safetensors: it is no whole safetensors file"),
+    "a head of terabytes": (lambda d: bytes_of(d, "weights.safetensors", lambda b: (2**40).to_bytes(8, "little") + b[8:], signed=True), "no whole safetensors file"),
+    "absurd shape": (lambda d: header(d, lambda h: h["ranker.table"].update(shape=[10**12, 10**6])), "weights.safetensors: it is no whole safetensors file"),
+    "overlapping tensors": (lambda d: header(d, lambda h: h["ranker.bias"].update(data_offsets=h["ranker.table"]["data_offsets"])), "weights.safetensors: it is no whole safetensors file"),
+    "NaN": (lambda d: tensors(d, lambda t: t["ranker.table"].__setitem__((0, 0), NAN)), "'ranker.table' holds NaN or infinity"),
+    "double precision": (lambda d: tensors(d, lambda t: t.update({"ranker.bias": t["ranker.bias"].astype(np.float64)})), "'ranker.bias' is float64"),
+    "a tensor too few": (lambda d: tensors(d, lambda t: t.pop("liker.bias")), "'liker.bias' is missing"),
+    "a tensor too many": (lambda d: tensors(d, lambda t: t.update(extra=np.zeros(3, np.float32))), "'extra' is not one of this model"),
+    "codes out of range": (lambda d: tensors(d, lambda t: t["rank_codes"].__setitem__(-1, 10**6)), "'rank_codes' has codes"),
+    "another width": (lambda d: ranker_option(d, hidden=[10**6, 4]), "recommender.json asks for"),
+    "unknown option": (lambda d: ranker_option(d, __class__="os.system"), "the option '__class__'"),
+    "unknown kind": (lambda d: ranker_option(d, kind="builtins.eval"), "no model of the kind 'builtins.eval'"),
+    "unknown format": (lambda d: sign(d, format=99), "format '99'"),
+    "no threshold": (lambda d: sign(d, threshold=None), "`threshold` is missing"),
+    "a wrong scale": (lambda d: sign(d, scale=[5, 1]), "`scale` has an invalid value"),
+    "manifest altered": (lambda d: bytes_of(d, "recommender.json", lambda b: b.replace(b'"threshold": 4', b'"threshold": 2')), "recommender.json: it was altered"),
+    "manifest cut": (lambda d: bytes_of(d, "recommender.json", lambda b: b[:len(b) // 2]), "no whole JSON text"),
+    "manifest too large": (lambda d: os.truncate(d / "recommender.json", 2**24 + 1), "more than 16,777,216 are never read"),
+    "movies cut": (lambda d: bytes_of(d, "movies.parquet", lambda b: b[:-3]), "movies.parquet: it has"),
+    "movies no Parquet, signed": (lambda d: bytes_of(d, "movies.parquet", lambda b: b"PAR1" + b[4:-4] + b"XXXX", signed=True), "movies.parquet: it is no whole Parquet table"),
+    "a movie too few": (lambda d: movies(d, lambda m: m.iloc[:-1]), "movies.parquet: it has 149 rows"),
+    "no titles": (lambda d: movies(d, lambda m: m.drop(columns="title")), "its column 'title' is missing"),
+    "a link out of the folder": (link_out, "a link out of the folder"),
 }
 
 
@@ -148,27 +147,20 @@ def test_damage_is_refused(how: str, saved: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(saved, tmp_path / "model"))
     sign(folder)
     Recommender.load(folder)  # the forger's signature alone is no fault
-    damage, told, portable_too = DAMAGE[how]
+    damage, told = DAMAGE[how]
     damage(folder)
     with pytest.raises(InputError) as e: Recommender.load(folder)
     assert told in one_sentence(e.value, folder)
-    if not portable_too: return
-    with pytest.raises(ValueError) as v: Portable(folder)
-    assert told in one_sentence(v.value, folder)
 
 
 def read_or_refused(folder: Path) -> None:
-    "Each reader says one sentence, or gives a model that answers."
-    for read in (Recommender.load, Portable):
-        try: rec = read(folder)
-        except ValueError as e:
-            assert isinstance(e, InputError) or read is Portable, repr(e)
-            one_sentence(e, folder)
-            continue
-        if isinstance(rec, Portable): assert len(rec.top({0: 5.0, 3: 4.0}, 5)) <= 5
-        else:
-            try: assert len(rec.recommend({rec.movies.title[0]: 5}, n=5)) <= 5
-            except InputError: pass  # a scale without 5, two films of one title
+    "One sentence, or a model that answers."
+    try: rec = Recommender.load(folder)
+    except InputError as e:
+        one_sentence(e, folder)
+        return
+    try: assert len(rec.recommend({rec.movies.title[0]: 5}, n=5)) <= 5
+    except InputError: pass  # a scale without 5, two films of one title
 
 
 def put(folder: Path, name: str, data: bytes, signed: bool) -> None:
@@ -235,16 +227,16 @@ def writer(*arguments: object) -> subprocess.Popen[str]:
 @pytest.fixture(scope="module")
 def other(saved: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     "Another model for the same films: other weights, other titles."
-    rec = Recommender.load(saved)
-    with torch.no_grad():
-        for p in (*rec.ranker.parameters(), *rec.liker.parameters()): p.mul_(-1)  # type: ignore[union-attr]
-    rec.movies["title"] = rec.movies.title + " II"
-    return rec.save(tmp_path_factory.mktemp("other") / "model")
+    found = Recommender.load(saved).artefact
+    arrays = {k: -a if a.dtype == np.float32 else a for k, a in found.arrays.items()}
+    movies = found.movies.assign(title=found.movies.title + " II")
+    return Recommender(replace(found, arrays=arrays, movies=movies)).save(tmp_path_factory.mktemp("other") / "model")
 
 
 def looks(rec: Recommender) -> tuple[str, float, float]:
     "What tells which model it is: a title, and sums of both networks."
-    return rec.movies.title[0][-3:], *(round(float(m.table.detach().double().sum()), 6) for m in (rec.ranker, rec.liker))  # type: ignore[union-attr]
+    sums = [round(float(rec.artefact.arrays[f"{k}.table"].astype(np.float64).sum()), 6) for k in ("ranker", "liker")]
+    return rec.movies.title[0][-3:], sums[0], sums[1]
 
 
 def test_a_reader_sees_the_old_model_or_the_new(saved: Path, other: Path, tmp_path: Path) -> None:

@@ -6,9 +6,9 @@ __getattr__, __all__ = front_door(__name__, {
     "ratings": "Ratings default_threshold like_share_note",
     "reading": "ALIASES LAYOUTS PACKED WIDTH GENRES_100K check_parquet ratings_from_frame read_ratings title_year",
     "editions": "MOVIELENS MOVIELENS_URL TRIES download_movielens load_bundled load_movielens",
-    "describe": "activity long_tail plot_ratings rating_histogram summary",
+    "describe": "plot_ratings summary",
     "rows": "Batch damped_means row_offset to_batch",
-    "splits": "Held Split check_split split_by_time split_fold split_pairs split_per_user split_users",
+    "splits": "Held Split split_by_time split_fold split_pairs split_per_user split_users",
     "shards": "MappedRows open_csr read_shards write_csr write_shards",
-    "synthetic": "GROUPS SHAPES Shape gini shape_at synthetic_ratings",
+    "synthetic": "SHAPES gini shape_at synthetic_ratings",
 })

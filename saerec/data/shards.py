@@ -24,89 +24,154 @@ from torch import Tensor
 from . import Batch, InputError, Ratings
 
 # %% auto #0
-__all__ = ['FULL', 'VERSION', 'write_shards', 'read_shards', 'write_csr', 'MappedRows', 'open_csr']
+__all__ = ['write_shards', 'read_shards', 'write_csr', 'MappedRows', 'open_csr']
 
 # %% ../../nbs/data/shards.ipynb #436c0b63
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # disk full, quota used up, file larger than is allowed
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # disk full, quota used up, file larger than is allowed
 
 @contextmanager
 def _whole_or_nothing(folder: Path) -> Iterator[Path]:
     "A new folder under a temporary name, which gets its own name if all goes well and is removed if not."
-    if folder.exists(): raise InputError(f"{folder}: it exists already; choose another folder, or remove this one first.")
+    if folder.exists():
+        raise InputError(f"{folder}: it exists already; choose another folder, or remove this one first.")
     part = folder.with_name(f".{folder.name}.part-{secrets.token_hex(4)}")
     try:
         part.mkdir(parents=True)
         yield part
         part.rename(folder)
     except OSError as e:
-        if e.errno in FULL: raise InputError(f"{folder}: no room is left on the disk, and nothing was written; free some space or choose a folder on another disk.") from None
-        raise InputError(f"{folder}: it cannot be written ({os.strerror(e.errno) if e.errno else type(e).__name__}); check the path and its rights.") from None
+        if e.errno in _FULL:
+            raise InputError(f"{folder}: no room is left on the disk, and nothing was written; "
+                             "free some space or choose a folder on another disk.") from None
+        reason = os.strerror(e.errno) if e.errno else type(e).__name__
+        raise InputError(f"{folder}: it cannot be written ({reason}); check the path and its rights.") from None
     finally: shutil.rmtree(part, ignore_errors=True)
 
 # %% ../../nbs/data/shards.ipynb #6112c68c
-VERSION = 1  # of both layouts: Parquet shards and mapped rows
+_VERSION = 1  # of both layouts: Parquet shards and mapped rows
 
 def _write_manifest(folder: Path, kind: str, **content: Any) -> None:
     "What a folder holds, for `_manifest`."
-    (folder / "manifest.json").write_text(json.dumps({"kind": kind, "version": VERSION} | content, indent=1) + "\n", encoding="utf-8")
+    text = json.dumps({"kind": kind, "version": _VERSION} | content, indent=1) + "\n"
+    (folder / "manifest.json").write_text(text, encoding="utf-8")
 
+def _are_sizes(d: Any, *keys: str) -> bool:
+    "Whether these entries are whole numbers that can be sizes."
+    return isinstance(d, dict) and all(type(d.get(k)) is int and 0 <= d[k] < 2**40 for k in keys)
+
+# %% ../../nbs/data/shards.ipynb #11a179e9
 def _manifest(folder: Path, kind: str, maker: str) -> dict[str, Any]:
     "The checked manifest of a folder; a sentence if it is another kind of folder, or of another version."
     path = folder / "manifest.json"
     again = f"write the folder again with {maker}"
-    try: m = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError: raise InputError(f"{path}: there is no such file; {maker} makes a folder that has one.") from None
-    except OSError as e: raise InputError(f"{path}: it cannot be read ({os.strerror(e.errno or 0)}); check the path and its rights.") from None
-    except ValueError: raise InputError(f"{path}: it is no readable JSON; {again}.") from None
-    if not isinstance(m, dict) or m.get("kind") != kind: raise InputError(f"{path}: it does not describe {kind}; {again}.")
-    if m.get("version") != VERSION: raise InputError(f"{path}: it is of version {str(m.get('version'))[:20]}, and this saerec reads version {VERSION}; {again}, or use the saerec that made it.")
-    if not isinstance(m.get("name"), str) or not _are_sizes(m, "users", "movies", "ratings"): raise InputError(f"{path}: its name or one of its sizes is missing or of the wrong kind; {again}.")
+    try:
+        m = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: there is no such file; {maker} makes a folder that has one.") from None
+    except OSError as e:
+        reason = os.strerror(e.errno or 0)
+        raise InputError(f"{path}: it cannot be read ({reason}); check the path and its rights.") from None
+    except ValueError:
+        raise InputError(f"{path}: it is no readable JSON; {again}.") from None
+
+    if not isinstance(m, dict) or m.get("kind") != kind:
+        raise InputError(f"{path}: it does not describe {kind}; {again}.")
+    if m.get("version") != _VERSION:
+        raise InputError(f"{path}: it is of version {str(m.get('version'))[:20]}, and this saerec reads version "
+                         f"{_VERSION}; {again}, or use the saerec that made it.")
+    if not isinstance(m.get("name"), str) or not _are_sizes(m, "users", "movies", "ratings"):
+        raise InputError(f"{path}: its name or one of its sizes is missing or of the wrong kind; {again}.")
     return m
 
-def _are_sizes(d: Any, *keys: str) -> bool: return isinstance(d, dict) and all(type(d.get(k)) is int and 0 <= d[k] < 2**40 for k in keys)
-
+# %% ../../nbs/data/shards.ipynb #3a21d435
 def _table(path: Path, maker: str) -> Any:  # a pyarrow table
     "A Parquet file, or a sentence about it."
     import pyarrow as pa
     import pyarrow.parquet as pq
-    try: return pq.read_table(path, partitioning=None)
-    except FileNotFoundError: raise InputError(f"{path}: the file is missing; copy it back, or write the folder again with {maker}.") from None
-    except (pa.ArrowException, OSError, ValueError) as e: raise InputError(f"{path}: it is no readable Parquet file ({type(e).__name__}); copy it again, or write the folder again with {maker}.") from None
+    again = f"or write the folder again with {maker}"
+    try:
+        return pq.read_table(path, partitioning=None)
+    except FileNotFoundError:
+        raise InputError(f"{path}: the file is missing; copy it back, {again}.") from None
+    except (pa.ArrowException, OSError, ValueError) as e:
+        reason = type(e).__name__
+        raise InputError(f"{path}: it is no readable Parquet file ({reason}); copy it again, {again}.") from None
 
 # %% ../../nbs/data/shards.ipynb #20a0ba82
 def _schema(times: bool) -> Any:
     "The columns of a shard."
     import pyarrow as pa
-    return pa.schema([("user", pa.int32()), ("movie", pa.int32()), ("rating", pa.float32())] + [("time", pa.int64())] * times)
+    columns = [("user", pa.int32()), ("movie", pa.int32()), ("rating", pa.float32())]
+    return pa.schema(columns + [("time", pa.int64())] * times)
 
 def _shard(i: int) -> str: return f"ratings-{i:05}.parquet"
 
+# %% ../../nbs/data/shards.ipynb #b9626346
+def _in_order(r: Ratings) -> dict[str, np.ndarray]:  # user, movie, rating[, time]
+    "The columns of a shard in the order of users and movies."
+    key = r.user.astype(np.int64) * r.n_movies + r.movie
+    order = slice(None) if (key[1:] >= key[:-1]).all() else np.argsort(key, kind="stable")
+    columns = {"user": r.user, "movie": r.movie, "rating": r.value, "time": r.time}
+    return {k: v[order] for k, v in columns.items() if v is not None}
+
+def _write_vocabularies(r: Ratings, folder: Path, target: Path) -> None:
+    "Users and movies as tables in `folder`, which will be `target`."
+    import pyarrow as pa
+    for name, frame in (("users", r.users), ("movies", r.movies)):
+        try:
+            frame.to_parquet(folder / f"{name}.parquet", index=False)
+        except (pa.ArrowInvalid, pa.ArrowTypeError):
+            raise InputError(f"{target}: the ids of the {name} are of several types; "
+                             "make them all numbers or all text.") from None
+
+# %% ../../nbs/data/shards.ipynb #d7e6751f
 def write_shards(
     r: Ratings,  # stars or likes
     folder: str | os.PathLike[str],  # to be made; it must not exist
     users_per_shard: int = 10_000,  # users in each file; those of one file are in memory at once when rows are built
 ) -> Path:  # the folder
-    "Ratings as Parquet files by ranges of users, with their vocabularies and a manifest. Raises `InputError`, and leaves nothing behind, where that fails."
+    """Ratings as Parquet files by ranges of users, with their vocabularies and a manifest.
+
+    Raises `InputError`, and leaves nothing behind, where that fails."""
     import pyarrow as pa
     import pyarrow.parquet as pq
     folder, per = Path(folder), int(users_per_shard)
     if per < 1: raise InputError(f"users_per_shard is {per}; at least one user goes into a shard.")
-    key = r.user.astype(np.int64) * r.n_movies + r.movie
-    order = slice(None) if (key[1:] >= key[:-1]).all() else np.argsort(key, kind="stable")
-    del key
-    parts = {k: v[order] for k, v in (("user", r.user), ("movie", r.movie), ("rating", r.value), ("time", r.time)) if v is not None}
+
+    times, columns = r.time is not None, _in_order(r)
     firsts = range(0, r.n_users, per)
-    at = np.searchsorted(parts["user"], [*firsts, r.n_users])
+    at = np.searchsorted(columns["user"], [*firsts, r.n_users])
+    shards = [{"first_user": f, "users": min(per, r.n_users - f), "ratings": int(at[i + 1] - at[i])}
+              for i, f in enumerate(firsts)]
+
     with _whole_or_nothing(folder) as new:
-        for name, frame in (("users", r.users), ("movies", r.movies)):
-            try: frame.to_parquet(new / f"{name}.parquet", index=False)
-            except (pa.ArrowInvalid, pa.ArrowTypeError): raise InputError(f"{folder}: the ids of the {name} are of several types; make them all numbers or all text.") from None
-        for i in range(len(firsts)): pq.write_table(pa.table({k: v[at[i]:at[i + 1]] for k, v in parts.items()}, _schema(r.time is not None)), new / _shard(i))
-        shards = [{"first_user": f, "users": min(per, r.n_users - f), "ratings": int(at[i + 1] - at[i])} for i, f in enumerate(firsts)]
-        _write_manifest(new, "shards of ratings", name=r.name, users=r.n_users, movies=r.n_movies, ratings=len(r), times=r.time is not None, shards=shards)
+        _write_vocabularies(r, new, folder)
+        for i in range(len(firsts)):
+            part = {k: v[at[i]:at[i + 1]] for k, v in columns.items()}
+            pq.write_table(pa.table(part, _schema(times)), new / _shard(i))
+        _write_manifest(new, "shards of ratings", name=r.name, users=r.n_users, movies=r.n_movies,
+                        ratings=len(r), times=times, shards=shards)
     return folder
 
 # %% ../../nbs/data/shards.ipynb #942a0f4e
+def _check_columns(
+    path: Path,
+    t: Any,  # pyarrow table that was read from there
+    want: Any,  # pyarrow schema that it must have
+    again: str,  # what helps
+) -> None:
+    "Raise `InputError` where a shard has other columns or types, or gaps."
+    if t.column_names != want.names:
+        columns = ", ".join(t.column_names)[:200] or "none"
+        raise InputError(f"{path}: its columns are {columns} where {', '.join(want.names)} were expected; {again}.")
+
+    for f in want:
+        holds, where = t.schema.field(f.name).type, f"{path}, column {f.name}"
+        if holds != f.type:
+            raise InputError(f"{where}: it holds {str(holds)[:40]} where {f.type} was expected; {again}.")
+        if t[f.name].null_count: raise InputError(f"{where}: a value is missing; {again}.")
+
+# %% ../../nbs/data/shards.ipynb #2014db83
 def _read_shard(
     folder: Path,
     i: int,  # which shard
@@ -116,32 +181,42 @@ def _read_shard(
     path, s, want = folder / _shard(i), m["shards"][i], _schema(bool(m["times"]))
     again = "copy it again, or write the folder again with write_shards"
     t = _table(path, "write_shards")
-    if t.column_names != want.names: raise InputError(f"{path}: its columns are {', '.join(t.column_names)[:200] or 'none'} where {', '.join(want.names)} were expected; {again}.")
-    for f in want:
-        if t.schema.field(f.name).type != f.type: raise InputError(f"{path}, column {f.name}: it holds {str(t.schema.field(f.name).type)[:40]} where {f.type} was expected; {again}.")
-        if t[f.name].null_count: raise InputError(f"{path}, column {f.name}: a value is missing; {again}.")
-    if len(t) != s["ratings"]: raise InputError(f"{path}: it has {len(t):,} ratings where {s['ratings']:,} were expected; {again}.")
+    _check_columns(path, t, want, again)
+    if len(t) != s["ratings"]:
+        raise InputError(f"{path}: it has {len(t):,} ratings where {s['ratings']:,} were expected; {again}.")
     d = {k: t[k].to_numpy() for k in want.names}
-    if len(t):
-        low, high = s["first_user"], s["first_user"] + s["users"]
-        if not (low <= d["user"].min() and d["user"].max() < high and 0 <= d["movie"].min() and d["movie"].max() < m["movies"]):
-            raise InputError(f"{path}: a code lies outside users {low} to {high - 1} or movies 0 to {m['movies'] - 1}; {again}.")
-        key = d["user"].astype(np.int64) * m["movies"] + d["movie"]
-        if (key[1:] < key[:-1]).any(): raise InputError(f"{path}: it is not in the order of users and movies; {again}.")
+    if not len(t): return d
+
+    user, movie, first, end = d["user"], d["movie"], s["first_user"], s["first_user"] + s["users"]
+    users_fit = first <= user.min() and user.max() < end
+    movies_fit = 0 <= movie.min() and movie.max() < m["movies"]
+    if not (users_fit and movies_fit):
+        limits = f"users {first} to {end - 1} or movies 0 to {m['movies'] - 1}"
+        raise InputError(f"{path}: a code lies outside {limits}; {again}.")
+
+    key = user.astype(np.int64) * m["movies"] + movie
+    if (key[1:] < key[:-1]).any(): raise InputError(f"{path}: it is not in the order of users and movies; {again}.")
     return d
 
 # %% ../../nbs/data/shards.ipynb #9cb9ac40
 def _shards_manifest(folder: Path) -> dict[str, Any]:
     "The manifest of `write_shards`, with shards that add up."
     m = _manifest(folder, "shards of ratings", "write_shards")
-    shards: Any = m.get("shards")
-    ends = [0]
-    good = isinstance(m.get("times"), bool) and isinstance(shards, list) and all(_are_sizes(s, "first_user", "users", "ratings") for s in shards)
-    if good: ends += np.cumsum([s["users"] for s in shards], dtype=np.int64).tolist()
-    if not good or [s["first_user"] for s in shards] != ends[:-1] or ends[-1] != m["users"] or sum(s["ratings"] for s in shards) != m["ratings"]:
-        raise InputError(f"{folder / 'manifest.json'}: its shards do not add up to its users and ratings; write the folder again with write_shards.")
+    if not isinstance(m.get("times"), bool) or not _add_up(m):
+        raise InputError(f"{folder / 'manifest.json'}: its shards do not add up to its users and ratings; "
+                         "write the folder again with write_shards.")
     return m
 
+def _add_up(m: dict[str, Any]) -> bool:
+    "Whether the shards of a manifest follow each other and hold its users and ratings."
+    shards: Any = m.get("shards")
+    if not isinstance(shards, list): return False
+    if not all(_are_sizes(s, "first_user", "users", "ratings") for s in shards): return False
+    ends = [0, *np.cumsum([s["users"] for s in shards], dtype=np.int64).tolist()]
+    if [s["first_user"] for s in shards] != ends[:-1]: return False
+    return ends[-1] == m["users"] and sum(s["ratings"] for s in shards) == m["ratings"]
+
+# %% ../../nbs/data/shards.ipynb #f5ce0f85
 def read_shards(
     folder: str | os.PathLike[str],  # made by `write_shards`
 ) -> Ratings:  # in the order of users and movies
@@ -150,13 +225,18 @@ def read_shards(
     m = _shards_manifest(folder)
     users, movies = (_table(folder / f"{k}.parquet", "write_shards").to_pandas() for k in ("users", "movies"))
     for k, frame in (("users", users), ("movies", movies)):
-        if len(frame) != m[k]: raise InputError(f"{folder / f'{k}.parquet'}: it has {len(frame):,} lines where {m[k]:,} were expected; write the folder again with write_shards.")
-    whole = {k: np.empty(m["ratings"], t) for k, t in (("user", np.int32), ("movie", np.int32), ("rating", np.float32), ("time", np.int64)) if k != "time" or m["times"]}
+        if len(frame) != m[k]:
+            raise InputError(f"{folder / f'{k}.parquet'}: it has {len(frame):,} lines where {m[k]:,} were expected; "
+                             "write the folder again with write_shards.")
+
+    types = {"user": np.int32, "movie": np.int32, "rating": np.float32} | ({"time": np.int64} if m["times"] else {})
+    whole: dict[str, np.ndarray] = {k: np.empty(m["ratings"], t) for k, t in types.items()}
     a = 0
     for i, s in enumerate(m["shards"]):
         for k, v in _read_shard(folder, i, m).items(): whole[k][a:a + s["ratings"]] = v
         a += s["ratings"]
     for v in whole.values(): v.setflags(write=False)
+
     return Ratings(whole["user"], whole["movie"], whole["rating"], users, movies, whole.get("time"), m["name"])
 
 # %% ../../nbs/data/shards.ipynb #15525bf6
@@ -166,25 +246,40 @@ def _open_array(path: Path, dtype: str, n: int) -> Any:
     np.lib.format.write_array_header_1_0(f, {"descr": dtype, "fortran_order": False, "shape": (n,)})
     return f
 
+def _write_rows(shards: Path, m: dict[str, Any], folder: Path) -> None:
+    "The three arrays in `folder`, from one shard at a time."
+    counts = np.zeros(m["users"] + 1, np.int64)
+    with (_open_array(folder / "movies.npy", "<i4", m["ratings"]) as movies,
+          _open_array(folder / "values.npy", "<f4", m["ratings"]) as values):
+        for i, s in enumerate(m["shards"]):
+            d = _read_shard(shards, i, m)
+            first, n = s["first_user"], s["users"]
+            counts[1 + first:1 + first + n] = np.bincount(d["user"] - first, minlength=n)
+            movies.write(d["movie"].astype("<i4", copy=False).data)
+            values.write(d["rating"].astype("<f4", copy=False).data)
+
+    with _open_array(folder / "offsets.npy", "<i8", m["users"] + 1) as offsets:
+        offsets.write(counts.cumsum().astype("<i8", copy=False).data)
+
+# %% ../../nbs/data/shards.ipynb #603843e5
 def write_csr(
     shards: str | os.PathLike[str],  # made by `write_shards`
     folder: str | os.PathLike[str],  # to be made; it must not exist
 ) -> Path:  # the folder
-    "The rows of all users as files for `open_csr`, from one shard at a time. Raises `InputError`, and leaves nothing behind, where that fails."
+    """The rows of all users as files for `open_csr`, from one shard at a time.
+
+    Raises `InputError`, and leaves nothing behind, where that fails."""
     shards, folder = Path(shards), Path(folder)
     m = _shards_manifest(shards)
+
     with _whole_or_nothing(folder) as new:
-        counts = np.zeros(m["users"] + 1, np.int64)
-        with _open_array(new / "movies.npy", "<i4", m["ratings"]) as movies, _open_array(new / "values.npy", "<f4", m["ratings"]) as values:
-            for i, s in enumerate(m["shards"]):
-                d = _read_shard(shards, i, m)
-                counts[1 + s["first_user"]:1 + s["first_user"] + s["users"]] = np.bincount(d["user"] - s["first_user"], minlength=s["users"])
-                movies.write(d["movie"].astype("<i4", copy=False).data)
-                values.write(d["rating"].astype("<f4", copy=False).data)
-        with _open_array(new / "offsets.npy", "<i8", m["users"] + 1) as offsets: offsets.write(counts.cumsum().astype("<i8", copy=False).data)
+        _write_rows(shards, m, new)
         for name in ("users.parquet", "movies.parquet"):
-            try: shutil.copyfile(shards / name, new / name)
-            except FileNotFoundError: raise InputError(f"{shards / name}: the file is missing; copy it back, or write the folder again with write_shards.") from None
+            try:
+                shutil.copyfile(shards / name, new / name)
+            except FileNotFoundError:
+                raise InputError(f"{shards / name}: the file is missing; copy it back, "
+                                 "or write the folder again with write_shards.") from None
         _write_manifest(new, "rows of users", **{k: m[k] for k in ("name", "users", "movies", "ratings")})
     return folder
 
@@ -198,10 +293,13 @@ class MappedRows:
         n_movies: int,  # columns
         name: str = "ratings",  # where they come from
     ):
-        self.offsets, self.movies, self.values, self.n_movies, self.name = offsets, movies, values, n_movies, name
+        self.offsets, self.movies, self.values = offsets, movies, values
+        self.n_movies, self.name = n_movies, name
 
     def __len__(self) -> int: return len(self.offsets) - 1
-    def __repr__(self) -> str: return f"MappedRows({self.name}: {len(self.movies):,} ratings, {len(self):,} users, {self.n_movies:,} movies)"
+    def __repr__(self) -> str:
+        sizes = f"{len(self.movies):,} ratings, {len(self):,} users, {self.n_movies:,} movies"
+        return f"MappedRows({self.name}: {sizes})"
     @property
     def users(self) -> Tensor: return torch.arange(len(self))  # int64 [n_users]
     @property
@@ -212,29 +310,44 @@ class MappedRows:
     ) -> Batch:  # those rows in that order, in memory
         "Some rows, gathered without a loop."
         rows = torch.as_tensor(rows, dtype=torch.int64)
-        if len(rows) and not (0 <= int(rows.min()) and int(rows.max()) < len(self)): raise IndexError(f"a row lies outside 0..{len(self) - 1}")
+        if len(rows) and not (0 <= int(rows.min()) and int(rows.max()) < len(self)):
+            raise IndexError(f"a row lies outside 0..{len(self) - 1}")
+
         start, end = self.offsets[rows.numpy()], self.offsets[rows.numpy() + 1]
         offsets = np.concatenate([[0], (end - start).cumsum()])
         i = np.arange(offsets[-1]) + np.repeat(start - offsets[:-1], end - start)
-        return Batch(torch.from_numpy(offsets), torch.from_numpy(self.movies[i].astype(np.int64)), torch.from_numpy(np.array(self.values[i])), self.n_movies, rows)
+        movies, values = self.movies[i].astype(np.int64), np.array(self.values[i])
+        return Batch(torch.from_numpy(offsets), torch.from_numpy(movies), torch.from_numpy(values), self.n_movies, rows)
 
 # %% ../../nbs/data/shards.ipynb #1e86dc72
 def _mapped(path: Path, dtype: str, n: int) -> np.ndarray:
     "An .npy file as an array that is read where it is touched."
     again = "copy it again, or write the folder again with write_csr"
-    try: a = np.load(path, mmap_mode="r", allow_pickle=False)
-    except FileNotFoundError: raise InputError(f"{path}: the file is missing; {again}.") from None
-    except Exception as e: raise InputError(f"{path}: it is no whole .npy file ({type(e).__name__}); {again}.") from None
-    if a.dtype != np.dtype(dtype) or a.shape != (n,): raise InputError(f"{path}: it holds {a.dtype} {list(a.shape)} where {np.dtype(dtype)} [{n}] was expected; {again}.")
+    try:
+        a = np.load(path, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError:
+        raise InputError(f"{path}: the file is missing; {again}.") from None
+    except Exception as e:
+        raise InputError(f"{path}: it is no whole .npy file ({type(e).__name__}); {again}.") from None
+
+    if a.dtype != np.dtype(dtype) or a.shape != (n,):
+        holds, wanted = f"{a.dtype} {list(a.shape)}", f"{np.dtype(dtype)} [{n}]"
+        raise InputError(f"{path}: it holds {holds} where {wanted} was expected; {again}.")
     return a
 
+# %% ../../nbs/data/shards.ipynb #40a44a2b
 def open_csr(
     folder: str | os.PathLike[str],  # made by `write_csr`
 ) -> MappedRows:
-    "Rows of users, mapped: opening reads the offsets, and nothing else. Raises `InputError` that names the file if one is missing or not as it was written."
+    """Rows of users, mapped: opening reads the offsets, and nothing else.
+
+    Raises `InputError` that names the file if one is missing or not as it was written."""
     folder = Path(folder)
     m = _manifest(folder, "rows of users", "write_csr")
     offsets = np.array(_mapped(folder / "offsets.npy", "<i8", m["users"] + 1))
-    if offsets[0] != 0 or offsets[-1] != m["ratings"] or (np.diff(offsets) < 0).any(): raise InputError(f"{folder / 'offsets.npy'}: its offsets do not rise from 0 to {m['ratings']}; write the folder again with write_csr.")
-    movies, values = (_mapped(folder / f"{k}.npy", t, m["ratings"]) for k, t in (("movies", "<i4"), ("values", "<f4")))
+    if offsets[0] != 0 or offsets[-1] != m["ratings"] or (np.diff(offsets) < 0).any():
+        raise InputError(f"{folder / 'offsets.npy'}: its offsets do not rise from 0 to {m['ratings']}; "
+                         "write the folder again with write_csr.")
+    movies = _mapped(folder / "movies.npy", "<i4", m["ratings"])
+    values = _mapped(folder / "values.npy", "<f4", m["ratings"])
     return MappedRows(offsets, movies, values, m["movies"], str(m["name"]))

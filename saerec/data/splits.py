@@ -17,7 +17,7 @@ from .ratings import Ratings
 from ..errors import HonestyWarning, InputError
 
 # %% auto #0
-__all__ = ['Held', 'check_split', 'Split', 'split_pairs', 'split_fold', 'split_per_user', 'split_users', 'split_by_time']
+__all__ = ['Held', 'Split', 'split_pairs', 'split_fold', 'split_per_user', 'split_users', 'split_by_time']
 
 # %% ../../nbs/data/splits.ipynb #bd7eab0b
 @dataclass(frozen=True)
@@ -37,29 +37,64 @@ class Held:
 # %% ../../nbs/data/splits.ipynb #7f2a9899
 def _common_cells(a: Ratings, b: Ratings) -> np.ndarray:  # bool [len(a)]
     "Which cells of one are in another."
-    return np.isin(a.user.astype(np.int64) * a.n_movies + a.movie, b.user.astype(np.int64) * b.n_movies + b.movie)
+    mine, theirs = (x.user.astype(np.int64) * x.n_movies + x.movie for x in (a, b))
+    return np.isin(mine, theirs)
 
-def check_split(
+def _check_targets(
+    target: Ratings,  # cells to predict
+    name: str,  # of them
+    others: dict[str, Ratings],  # what may not have them, by name
+) -> None:
+    "Raise `InputError` if a cell to predict is also somewhere else."
+    for other in {id(v): k for k, v in reversed(others.items())}.values():  # parts that are one object are named once
+        both = _common_cells(target, others[other])
+        if not both.any(): continue
+        i = int(both.argmax())
+        user, movie = target.users.user_id.iloc[target.user[i]], target.movies.movie_id.iloc[target.movie[i]]
+        raise InputError(
+            f"The split leaks: {int(both.sum())} of {len(both)} cells of {name} are also in {other}, "
+            f"first user {user}, movie {movie}; a model would be asked for what it was told.")
+
+def _check_users(
+    target: Ratings,  # of held-out users
+    other: Ratings,  # what may not know them
+    where: str,  # both, in words
+) -> None:
+    "Raise `InputError` if users meant to be new are known."
+    users = np.intersect1d(target.user, other.user)
+    if len(users):
+        raise InputError(
+            f"The split leaks: {len(users)} people held out for {where}, "
+            f"first user {target.users.user_id.iloc[users[0]]}; they would not be new.")
+
+# %% ../../nbs/data/splits.ipynb #014b6fe5
+def _check_split(
     train: Ratings,  # what a model may learn from
     valid: Held,
     test: Held,
     new_users: bool = False,  # the held-out users have to be unknown in training
 ) -> None:
     "Raise `InputError` if a cell to predict is also learned from or shown, or if a person meant to be new is known."
-    parts = {"training": train, "what validation is shown": valid.input, "what validation does not rank": valid.seen, "the test's targets": test.target,
-             "what the test is shown": test.input, "what the test does not rank": test.seen, "validation's targets": valid.target}
-    if len({(o.n_users, o.n_movies) for o in parts.values()}) > 1: raise InputError("The parts of a split must have the same users and movies; take them out of one Ratings with select.")
-    for name, target, forbidden in (("validation's targets", valid.target, ["training", "what validation is shown", "what validation does not rank"]),
-                                    ("the test's targets", test.target, [k for k in parts if k != "the test's targets"])):
-        for other in {id(parts[k]): k for k in reversed(forbidden)}.values():
-            both = _common_cells(target, parts[other])
-            if both.any():
-                i = int(both.argmax())
-                raise InputError(f"The split leaks: {int(both.sum())} of {len(both)} cells of {name} are also in {other}, first user {target.users.user_id.iloc[target.user[i]]}, movie {target.movies.movie_id.iloc[target.movie[i]]}; a model would be asked for what it was told.")
-    if new_users:
-        for where, a, b in (("validation are in training too", valid.target, train), ("the test are in training too", test.target, train), ("validation are held out for the test too", valid.target, test.target)):
-            people = np.intersect1d(a.user, b.user)
-            if len(people): raise InputError(f"The split leaks: {len(people)} people held out for {where}, first user {a.users.user_id.iloc[people[0]]}; they would not be new.")
+    learned = {
+        "training": train,
+        "what validation is shown": valid.input,
+        "what validation does not rank": valid.seen}
+    later = {
+        "what the test is shown": test.input,
+        "what the test does not rank": test.seen,
+        "validation's targets": valid.target}
+
+    sizes = {(o.n_users, o.n_movies) for o in (*learned.values(), *later.values(), test.target)}
+    if len(sizes) > 1:
+        raise InputError("The parts of a split must have the same users and movies; "
+                         "take them out of one Ratings with select.")
+
+    _check_targets(valid.target, "validation's targets", learned)
+    _check_targets(test.target, "the test's targets", learned | later)
+    if not new_users: return
+    _check_users(valid.target, train, "validation are in training too")
+    _check_users(test.target, train, "the test are in training too")
+    _check_users(valid.target, test.target, "validation are held out for the test too")
 
 # %% ../../nbs/data/splits.ipynb #f4ec2c46
 class Split:
@@ -71,17 +106,18 @@ class Split:
         protocol: str,  # how it was made, for reports
         seed: int = 0,  # of the random numbers that made it
         new_users: bool = False,  # held-out users are people whom training does not know
-        check: bool = True,  # `check_split`; False only for a last training on everything, after which nothing is measured
+        check: bool = True,  # look for overlaps; False only for a last training on everything that nothing measures
     ):
-        if check: check_split(train, valid, test, new_users)
-        self.train, self.valid, self.protocol, self.seed, self.new_users = train, valid, protocol, seed, new_users
-        self._test, self.finals = test, 0
+        if check: _check_split(train, valid, test, new_users)
+        self.train, self.valid, self._test = train, valid, test
+        self.protocol, self.seed, self.new_users = protocol, seed, new_users
+        self.finals = 0
 
     @property
     def test_input(self) -> Ratings: return self._test.input
     @property
     def known(self) -> Ratings:
-        "All that may be learned from once settings are chosen: training and validation where single ratings are held out, training where people are."
+        "What may be learned once settings are chosen: training; validation too where single ratings are held out."
         return self.train if self.new_users else self._test.input
     def fingerprint(self) -> str:
         "16 hex digits that tell whether two splits hold the same cells in the same parts."
@@ -95,23 +131,39 @@ class Split:
         "The test part with its targets. Counts its uses in `finals`; from the second on it warns."
         self.finals += 1
         if self.finals > 1:
-            warnings.warn(f"The test part of {self.protocol}, seed {self.seed}, has now been opened {self.finals} times: whatever is chosen after looking is chosen on the test, and its figure is too good. "
-                          "Choose on the validation part, and measure all models in one call of evaluate.", HonestyWarning, stacklevel=2)
+            warnings.warn(
+                f"The test part of {self.protocol}, seed {self.seed}, has now been opened {self.finals} times: "
+                "whatever is chosen after looking is chosen on the test, and its figure is too good. "
+                "Choose on the validation part, and measure all models in one call of evaluate.",
+                HonestyWarning, stacklevel=2)
         return self._test
     def __repr__(self) -> str:
-        return f"Split({self.protocol}, seed {self.seed}: train {len(self.train):,}, valid {len(self.valid.target):,}, test {len(self._test.target):,} cells; final() used {self.finals} times)"
+        sizes = f"train {len(self.train):,}, valid {len(self.valid.target):,}, test {len(self._test.target):,} cells"
+        return f"Split({self.protocol}, seed {self.seed}: {sizes}; final() used {self.finals} times)"
 
 # %% ../../nbs/data/splits.ipynb #86786834
 def _check_size(r: Ratings, n: int, what: str) -> None:
     "One sentence when a data set is too small to be split."
-    if r.n_users < 2: raise InputError(f"{r.name}: only {r.n_users} user; a recommender learns from what people have in common, so give it ratings of two or more.")
+    if r.n_users < 2:
+        raise InputError(f"{r.name}: only {r.n_users} user; a recommender learns from what people have in common, "
+                         "so give it ratings of two or more.")
     if len(r) < n: raise InputError(f"{r.name}: {len(r)} ratings are too few {what}; at least {n} are needed.")
 
-def _pairs_split(r: Ratings, train: np.ndarray, valid: np.ndarray, test: np.ndarray, protocol: str, seed: int) -> Split:
+def _pairs_split(
+    r: Ratings,
+    train: np.ndarray,  # int: ratings of each part, by their place in `r`
+    valid: np.ndarray,
+    test: np.ndarray,
+    protocol: str,  # how they were chosen
+    seed: int,
+) -> Split:
     "A split of single ratings: validation is shown train, the test is shown train and validation."
     tr, known = r.select(np.sort(train)), r.select(np.sort(np.concatenate([train, valid])))
-    return Split(tr, Held(tr, tr, r.select(np.sort(valid))), Held(known, known, r.select(np.sort(test))), protocol, seed)
+    valid_part = Held(tr, tr, r.select(np.sort(valid)))
+    test_part = Held(known, known, r.select(np.sort(test)))
+    return Split(tr, valid_part, test_part, protocol, seed)
 
+# %% ../../nbs/data/splits.ipynb #4064ac71
 def split_pairs(
     r: Ratings,  # stars or likes
     test: float = 0.1,  # share of all ratings
@@ -123,7 +175,8 @@ def split_pairs(
     order = np.random.default_rng(seed).permutation(len(r))
     n_test = max(1, int(len(r) * test))
     n_valid = max(1, int((len(r) - n_test) * valid))
-    return _pairs_split(r, order[n_test + n_valid:], order[n_test:n_test + n_valid], order[:n_test], f"pairs(test={test:g}, valid={valid:g})", seed)
+    te, va, tr = np.split(order, [n_test, n_test + n_valid])
+    return _pairs_split(r, tr, va, te, f"pairs(test={test:g}, valid={valid:g})", seed)
 
 # %% ../../nbs/data/splits.ipynb #c6cd4ffc
 def split_fold(
@@ -136,11 +189,14 @@ def split_fold(
     "The `fold`-th block of consecutive ratings is the test (u1..u5 of ml-100k)."
     if not 1 <= fold <= folds: raise InputError(f"There is no fold {fold}: they are numbered 1 to {folds}.")
     _check_size(r, 2 * folds, f"for {folds} folds")
+
     a, b = len(r) * (fold - 1) // folds, len(r) * fold // folds
     rest = np.concatenate([np.arange(a), np.arange(b, len(r))])
     order = np.random.default_rng(seed).permutation(rest)
     n_valid = max(1, int(len(rest) * valid))
-    return _pairs_split(r, order[n_valid:], order[:n_valid], np.arange(a, b), f"fold({fold} of {folds}, valid={valid:g})", seed)
+
+    how = f"fold({fold} of {folds}, valid={valid:g})"
+    return _pairs_split(r, order[n_valid:], order[:n_valid], np.arange(a, b), how, seed)
 
 # %% ../../nbs/data/splits.ipynb #7e1bce2c
 def _rank_within(user: np.ndarray, key: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -152,6 +208,7 @@ def _rank_within(user: np.ndarray, key: np.ndarray) -> tuple[np.ndarray, np.ndar
     place[order] = np.arange(len(user)) - start[user[order]]
     return place, n[user]
 
+# %% ../../nbs/data/splits.ipynb #2738234b
 def split_per_user(
     r: Ratings,  # for weak-100k: r.likes(0), every rating a positive
     test: float = 0.1,  # share of each user's ratings, rounded down, at least one
@@ -161,12 +218,35 @@ def split_per_user(
     "Random ratings of every user; users with fewer than three ratings stay in train."
     _check_size(r, 3, "to be split")
     place, n = _rank_within(r.user, np.random.default_rng(seed).random(len(r)))
-    n_test, n_valid = np.maximum(1, (n * test).astype(int)), np.maximum(1, (n * valid).astype(int))
-    is_test, is_valid = (n >= 3) & (place < n_test), (n >= 3) & (place >= n_test) & (place < n_test + n_valid)
+    n_test, n_valid = (np.maximum(1, (n * share).astype(int)) for share in (test, valid))
+    is_test = (n >= 3) & (place < n_test)
+    is_valid = (n >= 3) & (place >= n_test) & (place < n_test + n_valid)
+
     tr, known = r.select(~is_test & ~is_valid), r.select(~is_test)
-    return Split(tr, Held(tr, tr, r.select(is_valid)), Held(tr, known, r.select(is_test)), f"per_user(test={test:g}, valid={valid:g})", seed)
+    how = f"per_user(test={test:g}, valid={valid:g})"
+    return Split(tr, Held(tr, tr, r.select(is_valid)), Held(tr, known, r.select(is_test)), how, seed)
 
 # %% ../../nbs/data/splits.ipynb #81fdb87a
+def _held_out_users(
+    r: Ratings,  # likes
+    n_valid: int,  # users held out for validation
+    n_test: int,  # users held out for the test
+    min_likes: int,  # likes of a user who takes part
+    rng: np.random.Generator,
+) -> np.ndarray:  # int64 [n_users]: 0 training, 1 validation, 2 test, -1 none
+    "The part that each user falls in. Raises `InputError` if there are too few."
+    able = np.flatnonzero(np.bincount(r.user[r.value > 0], minlength=r.n_users) >= min_likes)
+    needed = n_valid + n_test + 2
+    if len(able) < needed:
+        raise InputError(f"{r.name}: {len(able)} users have {min_likes} or more likes; "
+                         f"to hold out {n_valid} + {n_test} and learn from two, {needed} are needed.")
+
+    order = rng.permutation(able)
+    group = np.full(r.n_users, -1)
+    group[order], group[order[:n_test + n_valid]], group[order[:n_test]] = 0, 1, 2
+    return group
+
+# %% ../../nbs/data/splits.ipynb #9dd7bca6
 def split_users(
     r: Ratings,  # likes: values 1 and 0, from `Ratings.likes`
     n_valid: int = 100,  # users held out for validation
@@ -177,27 +257,26 @@ def split_users(
     seed: int = 0,
 ) -> Split:  # the vocabulary of its movies is that of the movies liked in training
     "Held-out users, of whom some likes are shown and the others have to be found."
-    if len(r) and not set(np.unique(r.value)) <= {0.0, 1.0}: raise InputError(f"{r.name}: split_users needs likes (values 1 and 0); call ratings.likes() first.")
+    if len(r) and not set(np.unique(r.value)) <= {0.0, 1.0}:
+        raise InputError(f"{r.name}: split_users needs likes (values 1 and 0); call ratings.likes() first.")
     _check_size(r, 2, "to be split")
-    liked = r.value > 0
-    able = np.flatnonzero(np.bincount(r.user[liked], minlength=r.n_users) >= min_likes)
-    if len(able) < n_valid + n_test + 2:
-        raise InputError(f"{r.name}: {len(able)} users have {min_likes} or more likes; to hold out {n_valid} + {n_test} and learn from two, {n_valid + n_test + 2} are needed.")
+
     rng = np.random.default_rng(seed)
-    order = rng.permutation(able)
-    group = np.full(r.n_users, -1)
-    group[order], group[order[:n_test + n_valid]], group[order[:n_test]] = 0, 1, 2
-    codes = np.unique(r.movie[liked & (group[r.user] == 0)])
-    r = r.only_movies(codes)
+    group = _held_out_users(r, n_valid, n_test, min_likes, rng)
+    r = r.only_movies(np.unique(r.movie[(r.value > 0) & (group[r.user] == 0)]))
     liked = r.value > 0
+
     place, n = _rank_within(r.user, rng.random(len(r)) + 2 * ~liked)  # likes first, in random order
     n = np.bincount(r.user[liked], minlength=r.n_users)[r.user]
     shown = liked & (place < np.clip((n * fold_in + 1e-9).astype(int), 1, np.maximum(1, n - 1)))
     known, g = (~liked if dislikes else np.zeros(len(r), bool)), group[r.user]
+
     def held(k: int) -> Held:
         seen = r.select((g == k) & (shown | known))
         return Held(seen, seen, r.select((g == k) & liked & ~shown))
-    how = f"users(valid={n_valid}, test={n_test}, min_likes={min_likes}, fold_in={fold_in:g}{', dislikes' if dislikes else ''})"
+
+    how = f"users(valid={n_valid}, test={n_test}, min_likes={min_likes}, fold_in={fold_in:g}"
+    how += ", dislikes)" if dislikes else ")"
     return Split(r.select((g == 0) & (liked | known)), held(1), held(2), how, seed, new_users=True)
 
 # %% ../../nbs/data/splits.ipynb #8b4dde1c
@@ -208,10 +287,14 @@ def split_by_time(
     seed: int = 0,  # unused; every split takes one
 ) -> Split:
     "Old ratings train, newer ones validate, the newest test; one cut in time for all users."
-    if r.time is None: raise InputError(f"{r.name}: it has no times; split_by_time needs a timestamp of every rating.")
+    if r.time is None:
+        raise InputError(f"{r.name}: it has no times; split_by_time needs a timestamp of every rating.")
     _check_size(r, 10, "to be split")
+
     t_valid, t_test = (np.quantile(r.time, q, method="lower") for q in (1 - test - valid, 1 - test))
-    if not r.time.min() < t_valid < t_test: raise InputError(f"{r.name}: too few different times to cut it in three; use split_pairs.")
+    if not r.time.min() < t_valid < t_test:
+        raise InputError(f"{r.name}: too few different times to cut it in three; use split_pairs.")
+
     part = (r.time >= t_valid).astype(int) + (r.time >= t_test)
     tr, va, te = (np.flatnonzero(part == k) for k in range(3))
     return _pairs_split(r, tr, va, te, f"time(test={test:g}, valid={valid:g})", seed)

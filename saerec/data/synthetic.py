@@ -18,38 +18,44 @@ from .reading import movie_frame
 from ..errors import InputError
 
 # %% auto #0
-__all__ = ['SHAPES', 'GROUPS', 'LIKED_GROUPS', 'BOOST', 'Shape', 'shape_at', 'gini', 'synthetic_ratings']
+__all__ = ['SHAPES', 'shape_at', 'gini', 'synthetic_ratings']
 
 # %% ../../nbs/data/synthetic.ipynb #49d1a89e
 @dataclass(frozen=True)
-class Shape:
+class _Shape:
     "The published figures of an edition that synthetic ratings follow."
     ratings: int  # the GroupLens READMEs of each edition (files.grouplens.org/datasets/movielens/)
     users: int  # who have ratings; READMEs, of ml-10m codex.lenskit.org/movielens/ML10M
-    movies: int  # that have ratings: ml-1m counted, others codex.lenskit.org and seljuk.me/movielens-25m-dataset-published.html
-    s: float  # ratings of a user are loc + scale * exp(s * normal): codex.lenskit.org/movielens/<edition>/description.html
+    # that have ratings: ml-1m counted, others codex.lenskit.org and seljuk.me/movielens-25m-dataset-published.html
+    movies: int
+    # ratings of a user are loc + scale * exp(s * normal): codex.lenskit.org/movielens/<edition>/description.html
+    s: float
     loc: float  # the same fit
     scale: float  # the same fit
     gini: float  # of the ratings of the movies; the same pages
 
 SHAPES = {
-    "ml-1m":  Shape(1_000_209,    6_040,  3_706, 1.387, 17.714, 67.252, 0.634),
-    "ml-10m": Shape(10_000_054,  69_878, 10_677, 1.517, 18.472, 51.355, 0.805),
-    "ml-20m": Shape(20_000_263, 138_493, 26_744, 1.609, 19.078, 43.087, 0.903),
-    "ml-25m": Shape(25_000_095, 162_541, 59_047, 1.589, 18.636, 39.862, 0.942),
-    "ml-32m": Shape(32_000_204, 200_948, 84_432, 1.587, 18.986, 48.172, 0.952),
+    "ml-1m":  _Shape(1_000_209,    6_040,  3_706, 1.387, 17.714, 67.252, 0.634),
+    "ml-10m": _Shape(10_000_054,  69_878, 10_677, 1.517, 18.472, 51.355, 0.805),
+    "ml-20m": _Shape(20_000_263, 138_493, 26_744, 1.609, 19.078, 43.087, 0.903),
+    "ml-25m": _Shape(25_000_095, 162_541, 59_047, 1.589, 18.636, 39.862, 0.942),
+    "ml-32m": _Shape(32_000_204, 200_948, 84_432, 1.587, 18.986, 48.172, 0.952),
 }
 
+# %% ../../nbs/data/synthetic.ipynb #5851e270
 def shape_at(
     n: int,  # ratings, at least 20,000
-) -> Shape:  # between two editions every figure lies between theirs
+) -> _Shape:  # between two editions every figure lies between theirs
     "The shape of MovieLens when it had `n` ratings; below ml-1m and above ml-32m only the users become fewer or more."
-    if n < 20_000: raise InputError(f"Synthetic ratings need 20,000 or more to have the shape of MovieLens; {n} are too few.")
+    if n < 20_000:
+        raise InputError(f"Synthetic ratings need 20,000 or more to have the shape of MovieLens; {n} are too few.")
+
     known = np.array([(o.ratings, o.users, o.movies, o.s, o.loc, o.scale, o.gini) for o in SHAPES.values()])
     known[:, :3] = np.log(known[:, :3])
+
     inside = float(np.clip(np.log(n), known[0, 0], known[-1, 0]))
     users, movies, s, loc, scale, g = (float(np.interp(inside, known[:, 0], c)) for c in known[:, 1:].T)
-    return Shape(n, round(np.exp(users - inside) * n), round(np.exp(movies)), s, loc, scale, g)
+    return _Shape(n, round(np.exp(users - inside) * n), round(np.exp(movies)), s, loc, scale, g)
 
 # %% ../../nbs/data/synthetic.ipynb #0dd1c487
 def gini(
@@ -58,12 +64,14 @@ def gini(
 ) -> float:  # 0 all equal .. 1 all on one
     "The Gini index of inequality."
     order = np.argsort(counts, kind="stable")
-    c, w = np.asarray(counts, float)[order], np.ones(len(order)) if weight is None else np.asarray(weight, float)[order]
+    c = np.asarray(counts, float)[order]
+    w = np.ones(len(order)) if weight is None else np.asarray(weight, float)[order]
     k = w.sum()
     return float(((2 * w.cumsum() - w - k) * w * c).sum() / (k * (w * c).sum()))
 
 # %% ../../nbs/data/synthetic.ipynb #6a190d62
-GROUPS, LIKED_GROUPS, BOOST = 18, 3, 8.0  # planted taste: movies fall in 18 groups; of 3 of them a user draws every movie 8 times as readily
+# Planted taste: movies fall in 18 groups; of 3 of them a user draws every movie 8 times as readily
+_GROUPS, _LIKED_GROUPS, _BOOST = 18, 3, 8.0
 
 def _bisect(f: Any, low: Any, high: Any, steps: int) -> Any:
     "Where `f`, true below and false above, changes; numbers or arrays."
@@ -73,57 +81,75 @@ def _bisect(f: Any, low: Any, high: Any, steps: int) -> Any:
         low, high = np.where(below, middle, low), np.where(below, high, middle)
     return low
 
-def _user_counts(o: Shape) -> np.ndarray:  # int64 [users], ascending, sum o.ratings
+# %% ../../nbs/data/synthetic.ipynb #686e5ef4
+def _user_counts(o: _Shape) -> np.ndarray:  # int64 [users], ascending, sum o.ratings
     "Ratings of each user: quantiles of the log-normal, cut off above."
     from scipy.special import ndtr, ndtri
     p = (np.arange(o.users) + 0.5) / o.users
-    def counts(z: float) -> np.ndarray: return np.clip(o.loc + o.scale * np.exp(o.s * ndtri(p * ndtr(z))), min(20, o.movies // 10), 0.7 * o.movies)
+
+    def counts(z: float) -> np.ndarray:
+        drawn = o.loc + o.scale * np.exp(o.s * ndtri(p * ndtr(z)))
+        return np.clip(drawn, min(20, o.movies // 10), 0.7 * o.movies)
+
     exact = counts(_bisect(lambda z: counts(z).sum() < o.ratings, -5.0, 8.0, 50))
     whole = np.floor(exact).astype(np.int64)
     whole[np.argsort(whole - exact, kind="stable")[:o.ratings - whole.sum()]] += 1
     return whole
 
-def _steepness(o: Shape, counts: np.ndarray) -> float:
+# %% ../../nbs/data/synthetic.ipynb #22e39158
+def _steepness(o: _Shape, counts: np.ndarray) -> float:
     "The $c$ with which the expected ratings of the movies have the Gini index of the shape."
     edges = np.linspace(0, 1, 301) ** 2
     rank, movies = (np.sqrt(edges[1:]) + np.sqrt(edges[:-1])) ** 2 / 4, np.diff(edges) * o.movies
     some = np.array_split(counts, 48)
-    users, k = np.array([len(u) for u in some]), np.array([u.mean() for u in some]) * (1 - o.movies / o.ratings)
-    liked = LIKED_GROUPS / GROUPS
+    users = np.array([len(u) for u in some])
+    k = np.array([u.mean() for u in some]) * (1 - o.movies / o.ratings)
+    liked = _LIKED_GROUPS / _GROUPS
+
     def too_equal(c: float) -> bool:
         w = np.exp(-c * np.sqrt(rank))
-        def has(log_t: np.ndarray) -> np.ndarray: return liked * -np.expm1(-np.exp(log_t)[:, None] * BOOST * w) + (1 - liked) * -np.expm1(-np.exp(log_t)[:, None] * w)
+
+        def has(log_t: np.ndarray) -> np.ndarray:
+            t = np.exp(log_t)[:, None]
+            return liked * -np.expm1(-t * _BOOST * w) + (1 - liked) * -np.expm1(-t * w)
+
         log_t = _bisect(lambda x: has(x) @ movies < k, np.full(len(k), -20.0), np.full(len(k), 60.0), 30)
         return gini(1 + users @ has(log_t), movies) < o.gini
+
     return float(_bisect(too_equal, 0.5, 60.0, 18))
 
 # %% ../../nbs/data/synthetic.ipynb #535ea7f8
 def _draw_movies(
     rng: np.random.Generator,
     counts: np.ndarray,  # int64 [B]: movies that each user has in the end
-    liked: np.ndarray,  # int64 [B, LIKED_GROUPS]: the groups that each user prefers
+    liked: np.ndarray,  # int64 [B, _LIKED_GROUPS]: the groups that each user prefers
     cells: np.ndarray,  # int64, ascending: cells that are there already, as user * len(code) + movie
     c: float,  # steepness of the weights
-    code: np.ndarray,  # int64 [n_movies]: the movie of each rank; rank modulo GROUPS is its group
+    code: np.ndarray,  # int64 [n_movies]: the movie of each rank; rank modulo _GROUPS is its group
 ) -> np.ndarray:  # int64, ascending: all cells
     "Different movies for each user, popular ones and those of liked groups more often."
     n_movies, done, rounds = len(code), [], 0
-    prefer = LIKED_GROUPS * (BOOST - 1) / (GROUPS + LIKED_GROUPS * (BOOST - 1))
+    prefer = _LIKED_GROUPS * (_BOOST - 1) / (_GROUPS + _LIKED_GROUPS * (_BOOST - 1))
     lacks = counts - np.bincount(cells // n_movies, minlength=len(counts))
+
     while lacks.any():
         user, rounds = np.repeat(np.arange(len(counts)), lacks), rounds + 1
         n = len(user)
         place = (rng.standard_gamma(2.0, n) / c) ** 2 if rounds <= 25 else rng.random(n)  # who has nearly all takes any
-        group = np.where(rng.random(n) < prefer, liked[user, rng.integers(0, LIKED_GROUPS, n)], rng.integers(0, GROUPS, n))
-        rank = (place * (n_movies / GROUPS + 1)).astype(np.int64) * GROUPS + group
+        preferred = rng.random(n) < prefer
+        group = np.where(preferred, liked[user, rng.integers(0, _LIKED_GROUPS, n)], rng.integers(0, _GROUPS, n))
+        rank = (place * (n_movies / _GROUPS + 1)).astype(np.int64) * _GROUPS + group
+
         new = np.sort((user * n_movies)[rank < n_movies] + code[rank[rank < n_movies]])
         new = new[np.diff(new, prepend=-1) > 0]
         if len(cells): new = new[cells[np.minimum(np.searchsorted(cells, new), len(cells) - 1)] != new]
+
         lacks = lacks - np.bincount(new // n_movies, minlength=len(counts))
         cells = np.concatenate([cells, new])
         go_on = lacks[cells // n_movies] > 0
         done.append(cells[~go_on])
         cells = np.sort(cells[go_on])
+
     return np.sort(np.concatenate([cells, *done]))
 
 # %% ../../nbs/data/synthetic.ipynb #4321daa6
@@ -133,31 +159,53 @@ def _draw_stars(rng: np.random.Generator, base: np.ndarray, in_liked: np.ndarray
     steps = 1.0 + (rng.random(len(base)) < 0.5)
     return np.clip(np.rint(stars * steps) / steps, 0.5, 5).astype(np.float32)
 
+# %% ../../nbs/data/synthetic.ipynb #8c468a44
+def _synthetic_movies(
+    group: np.ndarray,  # int64 [n_movies]: the planted group of each movie
+    name: str,  # of the data set
+) -> pd.DataFrame:  # as in `Ratings.movies`
+    "Movies with made-up titles, their group as genre."
+    movie = np.arange(1, len(group) + 1)
+    known = pd.DataFrame({"movie": movie, "genres": [f"synthetic group {g + 1}" for g in group]})
+    return movie_frame(pd.Index(movie), known.assign(title="synthetic movie " + known.movie.astype(str)), name)
+
+# %% ../../nbs/data/synthetic.ipynb #fa035d05
 def synthetic_ratings(
     n: int | str = "ml-1m",  # ratings, exactly; or the edition of `SHAPES` whose shape is wanted
     seed: int = 0,  # the same seed, the same ratings
 ) -> Ratings:  # in the order of users and movies; no times; genres are the planted groups
     "Made-up ratings of MovieLens's shape with planted taste. For tests of scale only, never for a figure of quality."
-    if isinstance(n, str) and n not in SHAPES: raise InputError(f"There is no published shape of {n!r}; there are {', '.join(SHAPES)}, or give a number of ratings.")
+    if isinstance(n, str) and n not in SHAPES:
+        there = ", ".join(SHAPES)
+        raise InputError(f"There is no published shape of {n!r}; there are {there}, or give a number of ratings.")
+
     o, rng = SHAPES[n] if isinstance(n, str) else shape_at(n), np.random.default_rng(seed)
     counts = _user_counts(o)
     c, counts, code = _steepness(o, counts), rng.permutation(counts), rng.permutation(o.movies)
+
+    # Taste, quality and generosity
     start = np.concatenate([[0], counts.cumsum()])
-    liked = rng.random((o.users, GROUPS)).argpartition(LIKED_GROUPS, axis=1)[:, :LIKED_GROUPS]
-    group = np.argsort(code) % GROUPS
+    liked = rng.random((o.users, _GROUPS)).argpartition(_LIKED_GROUPS, axis=1)[:, :_LIKED_GROUPS]
+    group = np.argsort(code) % _GROUPS
     quality, generous = 0.45 * rng.standard_normal(o.movies), 0.4 * rng.standard_normal(o.users)
-    first = np.arange(o.movies) * o.ratings // o.movies + rng.integers(0, o.ratings // o.movies, o.movies)  # one rating of each movie
+
+    # One rating of each movie is dealt, so that none is without; the others are drawn
+    first = np.arange(o.movies) * o.ratings // o.movies + rng.integers(0, o.ratings // o.movies, o.movies)
     first_user, first_movie = np.searchsorted(start, first, side="right") - 1, rng.permutation(o.movies)
-    user, movie, value = np.repeat(np.arange(o.users, dtype=np.int32), counts), np.empty(o.ratings, np.int32), np.empty(o.ratings, np.float32)
+
+    user = np.repeat(np.arange(o.users, dtype=np.int32), counts)
+    movie, value = np.empty(o.ratings, np.int32), np.empty(o.ratings, np.float32)
     a = 0
     while a < o.users:
         b = max(a + 1, int(np.searchsorted(start, start[a] + 500_000, side="right")) - 1)
         some, part = slice(*np.searchsorted(first_user, [a, b])), slice(start[a], start[b])
         dealt = np.sort((first_user[some] - a) * o.movies + first_movie[some])
         u, m = user[part], _draw_movies(rng, counts[a:b], liked[a:b], dealt, c, code) % o.movies
-        movie[part], value[part] = m, _draw_stars(rng, quality[m] + generous[u], (liked[u] == group[m][:, None]).any(1))
+        in_liked = (liked[u] == group[m][:, None]).any(1)
+        movie[part], value[part] = m, _draw_stars(rng, quality[m] + generous[u], in_liked)
         a = b
     for x in (user, movie, value): x.setflags(write=False)
-    known = pd.DataFrame({"movie": np.arange(1, o.movies + 1), "genres": [f"synthetic group {g + 1}" for g in group]}).assign(title=lambda d: "synthetic movie " + d.movie.astype(str))
+
     name = f"synthetic ({n if isinstance(n, str) else f'{n:,} ratings'}; no real people)"
-    return Ratings(user, movie, value, pd.DataFrame({"user_id": np.arange(1, o.users + 1)}), movie_frame(pd.Index(known.movie.to_numpy()), known, name), name=name)
+    users = pd.DataFrame({"user_id": np.arange(1, o.users + 1)})
+    return Ratings(user, movie, value, users, _synthetic_movies(group, name), name=name)

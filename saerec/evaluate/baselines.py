@@ -19,8 +19,8 @@ from torch import Tensor
 from ..data import Batch, InputError, Ratings, damped_means, row_offset
 
 # %% auto #0
-__all__ = ['Popularity', 'BiasModel', 'free_memory', 'announce_memory', 'like_matrix', 'batch_matrix', 'ItemKNN',
-           'regularized_inverse', 'zero_diagonal_weights', 'EASE', 'balance_people', 'EDLAE', 'KernelRidge']
+__all__ = ['Popularity', 'BiasModel', 'free_memory', 'announce_memory', 'like_matrix', 'batch_matrix', 'ItemKNN', 'EASE',
+           'balance_people', 'EDLAE', 'KernelRidge']
 
 # %% ../../nbs/evaluate/baselines.ipynb #169a6a7b
 class Popularity:
@@ -28,7 +28,8 @@ class Popularity:
     predicts_likes = False
     def fit(self, train: Ratings) -> Popularity:
         "Count the likes (values above 0) of each movie."
-        self.counts = torch.from_numpy(np.bincount(train.movie[train.value > 0], minlength=train.n_movies).astype(np.float32))
+        counts = np.bincount(train.movie[train.value > 0], minlength=train.n_movies)
+        self.counts = torch.from_numpy(counts.astype(np.float32))
         return self
     def scores(self, batch: Batch) -> Tensor:
         "The same counts for each row."
@@ -49,18 +50,22 @@ class BiasModel:
         return self
     def scores(self, batch: Batch) -> Tensor:
         "The damped means for each movie and row."
-        return self.mean + row_offset(batch, self.mean, self.movie_offset, self.damping)[:, None] + self.movie_offset
+        user_offset = row_offset(batch, self.mean, self.movie_offset, self.damping)
+        return self.mean + user_offset[:, None] + self.movie_offset
 
 # %% ../../nbs/evaluate/baselines.ipynb #51426179
 def free_memory() -> int:  # bytes
-    "Memory that this process may still use: what is available on the machine, or less under a control group's limit (Linux)."
+    "Memory that this process may still use: of the machine, or less under a control group's limit (Linux)."
     import psutil
-    free = int(psutil.virtual_memory().available)
-    for limit, used in (("memory.max", "memory.current"), ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes")):
-        try: free = min(free, max(0, int(Path("/sys/fs/cgroup", limit).read_text()) - int(Path("/sys/fs/cgroup", used).read_text())))
-        except (OSError, ValueError): pass  # no such file, or "max": no limit
+    free, cgroup = int(psutil.virtual_memory().available), Path("/sys/fs/cgroup")
+    files = ("memory.max", "memory.current"), ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes")
+    for limit, used in files:
+        try: left = int((cgroup / limit).read_text()) - int((cgroup / used).read_text())
+        except (OSError, ValueError): continue  # no such file, or "max": no limit
+        free = min(free, max(0, left))
     return free
 
+# %% ../../nbs/evaluate/baselines.ipynb #ad89d2c4
 def announce_memory(
     what: str,  # who needs it
     n_bytes: float,  # estimated peak
@@ -68,8 +73,9 @@ def announce_memory(
 ) -> None:
     "Log a need above 1 GB (logger `saerec`); raise `InputError` with both figures if it is more than there is."
     free = free_memory()
-    if n_bytes > free: raise InputError(f"{what} needs about {n_bytes / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are free; {instead}.")
-    if n_bytes > 1e9: logging.getLogger("saerec").warning("%s: needs about %.1f GB of memory (%.1f GB are free)", what, n_bytes / 1e9, free / 1e9)
+    need, there = f"{n_bytes / 1e9:.1f} GB of memory", f"{free / 1e9:.1f} GB are free"
+    if n_bytes > free: raise InputError(f"{what} needs about {need}, and {there}; {instead}.")
+    if n_bytes > 1e9: logging.getLogger("saerec").warning("%s: needs about %s (%s)", what, need, there)
 
 # %% ../../nbs/evaluate/baselines.ipynb #0f377caf
 def like_matrix(
@@ -83,6 +89,7 @@ def like_matrix(
     keep = entry != 0
     return csr_array((entry[keep], (train.user[keep], train.movie[keep])), shape=(train.n_users, train.n_movies))
 
+# %% ../../nbs/evaluate/baselines.ipynb #6e3ff636
 def batch_matrix(
     batch: Batch,  # rows of users
     dislikes: float = 0.0,  # as in `like_matrix`
@@ -94,7 +101,9 @@ def batch_matrix(
 
 # %% ../../nbs/evaluate/baselines.ipynb #7f9c19eb
 class ItemKNN:
-    "Nearest movies by shrunk cosine similarity of their fans (Sarwar et al., *Item-based collaborative filtering*, WWW 2001)."
+    """Nearest movies by shrunk cosine similarity of their fans.
+
+    Sarwar et al., *Item-based collaborative filtering*, WWW 2001."""
     predicts_likes = False
     def __init__(self,
         k: int = 100,  # neighbours of each movie
@@ -105,16 +114,18 @@ class ItemKNN:
         "Find the neighbours of each movie."
         from scipy.sparse import csc_array, hstack
         x = like_matrix(train).tocsc()
-        norm = np.sqrt(x.sum(0))
-        block = max(1, 2**24 // max(1, train.n_movies))  # at most 128 MB of similarities at a time
-        announce_memory(f"ItemKNN of {train.n_movies:,} movies", 24 * train.n_movies * self.k + 3e8, "give a smaller k")
+        norm, n = np.sqrt(x.sum(0)), train.n_movies
+        block = max(1, 2**24 // max(1, n))  # at most 128 MB of similarities at a time
+        announce_memory(f"ItemKNN of {n:,} movies", 24 * n * self.k + 3e8, "give a smaller k")
+
         parts = []
-        for a in range(0, train.n_movies, block):
+        for a in range(0, n, block):
             s = (x.T @ x[:, a:a + block]).toarray() / (np.outer(norm, norm[a:a + block]) + self.shrinkage + 1e-12)
             own = np.arange(s.shape[1])
             s[a + own, own] = 0
             if self.k < len(s): s[s < -np.partition(-s, self.k - 1, axis=0)[self.k - 1]] = 0  # equals of the k-th stay
             parts.append(csc_array(s))
+
         self.similarity = hstack(parts).tocsr().astype(np.float32)  # [i, j]: i is a neighbour of j
         return self
     def scores(self, batch: Batch) -> Tensor:
@@ -122,7 +133,7 @@ class ItemKNN:
         return torch.from_numpy((batch_matrix(batch) @ self.similarity).toarray())
 
 # %% ../../nbs/evaluate/baselines.ipynb #90da950d
-def regularized_inverse(
+def _regularized_inverse(
     x: Any,  # scipy sparse array [n_users, n_movies], float64
     penalty: np.ndarray | float,  # float64 [n_movies], or one number for all: the diagonal $\Lambda$, above 0
 ) -> np.ndarray:  # float64 [n_movies, n_movies]: $(X^T X + \Lambda)^{-1}$
@@ -131,22 +142,30 @@ def regularized_inverse(
     from scipy.sparse import diags_array
     n_users, n_movies = x.shape
     penalty = np.broadcast_to(np.asarray(penalty, np.float64), n_movies)
-    if not (penalty > 0).all(): raise InputError(f"The matrix is not positive definite: a penalty is {penalty.min():g}; give a regularization above 0.")
+    if not (penalty > 0).all():
+        raise InputError(f"The matrix is not positive definite: a penalty is {penalty.min():g}; "
+                         "give a regularization above 0.")
+
     if n_users >= n_movies:
         gram = (x.T @ x).toarray()
         gram[np.diag_indices_from(gram)] += penalty
         return cho_solve(cho_factor(gram, lower=True, overwrite_a=True), np.eye(n_movies), overwrite_b=True)
+
+    # Woodbury: the factor of users x users
     z = x @ diags_array(penalty ** -0.5)
     small = (z @ z.T).toarray()
     small[np.diag_indices_from(small)] += 1
     y = solve_triangular(cholesky(small, lower=True), z.toarray(), lower=True)
+
+    # In place: p may fill most of the memory
     p = -(y.T @ y)
     p[np.diag_indices_from(p)] += 1
     p *= penalty[:, None] ** -0.5
     p *= penalty ** -0.5
     return p
 
-def zero_diagonal_weights(
+# %% ../../nbs/evaluate/baselines.ipynb #44a1054e
+def _zero_diagonal_weights(
     x: Any,  # scipy sparse csr_array [n_users, n_movies], from `like_matrix`
     regularization: float,  # $\lambda$
     dropout: float = 0.0,  # $p$ of EDLAE; 0: EASE
@@ -154,10 +173,15 @@ def zero_diagonal_weights(
     "The closed form of EASE and EDLAE. The weights of a movie that nobody has are 0."
     square = x.multiply(x).sum(0)  # the diagonal of the Gram matrix
     users, movies, n = np.flatnonzero(x.multiply(x).sum(1)), np.flatnonzero(square), x.shape[1]
-    announce_memory(f"A movies x movies matrix of {n:,} movies", 16 * len(movies)**2 + 4 * n**2, "keep fewer movies (min_ratings in filter, or split_users), or use ItemKNN or a network, whose memory follows the number of ratings")
-    p = regularized_inverse(x[users][:, movies], regularization + dropout / (1 - dropout) * square[movies])
+    announce_memory(
+        f"A movies x movies matrix of {n:,} movies", 16 * len(movies)**2 + 4 * n**2,
+        "keep fewer movies (Ratings.only_movies), or use ItemKNN or a network, "
+        "whose memory follows the number of ratings")
+
+    p = _regularized_inverse(x[users][:, movies], regularization + dropout / (1 - dropout) * square[movies])
     p /= -np.diag(p).copy()
     np.fill_diagonal(p, 0)
+
     weights = np.zeros((n, n), np.float32)
     weights[np.ix_(movies, movies)] = p
     return torch.from_numpy(weights)
@@ -171,8 +195,10 @@ class EASE:
     ):
         self.regularization = regularization
     def fit(self, train: Ratings) -> EASE:
-        "Solve for the weights; likes (values above 0) count, all else is 0. Raises `InputError` if the matrix cannot be inverted or held."
-        self.weights = zero_diagonal_weights(like_matrix(train), self.regularization)
+        """Solve for the weights; likes (values above 0) count, all else is 0.
+
+        Raises `InputError` if the matrix cannot be inverted or held."""
+        self.weights = _zero_diagonal_weights(like_matrix(train), self.regularization)
         return self
     def scores(self, batch: Batch) -> Tensor:
         "The sum of the weight rows of each user's liked movies."
@@ -201,10 +227,12 @@ class EDLAE:
         balance: float = 0.0,  # $b$ of `balance_people`: above 0, people with many ratings count less
     ):
         if not 0 <= dropout < 1: raise InputError(f"EDLAE: dropout is {dropout:g}; it must be at least 0 and below 1.")
-        self.regularization, self.dropout, self.dislikes, self.balance = regularization, dropout, dislikes, balance
+        self.regularization, self.dropout = regularization, dropout
+        self.dislikes, self.balance = dislikes, balance
     def fit(self, train: Ratings) -> EDLAE:
         "Solve for the weights. Raises `InputError` if the matrix cannot be inverted or held."
-        self.weights = zero_diagonal_weights(balance_people(like_matrix(train, self.dislikes), self.balance), self.regularization, self.dropout)
+        x = balance_people(like_matrix(train, self.dislikes), self.balance)
+        self.weights = _zero_diagonal_weights(x, self.regularization, self.dropout)
         return self
     def scores(self, batch: Batch) -> Tensor:
         "The weighted sum of the weight rows of each user's movies."
@@ -238,11 +266,15 @@ class KernelRidge:
         x = like_matrix(train, self.dislikes)
         x = x[np.flatnonzero(np.diff(x.indptr))]
         n, m = x.shape
-        announce_memory(f"Kernel ridge of {n:,} users and {m:,} movies", 4 * (3 * n**2 + 2 * n * m), "use fewer users, or EASE, whose matrix is movies x movies")
+        announce_memory(f"Kernel ridge of {n:,} users and {m:,} movies", 4 * (3 * n**2 + 2 * n * m),
+                        "use fewer users, or EASE, whose matrix is movies x movies")
+
         self.rows = self._unit(x)
         k = self.kernel(x)
         k[np.diag_indices_from(k)] += self.regularization
-        self.weights = torch.from_numpy(cho_solve(cho_factor(k, lower=True, overwrite_a=True), x.toarray().astype(np.float32), overwrite_b=True))
+
+        factor = cho_factor(k, lower=True, overwrite_a=True)
+        self.weights = torch.from_numpy(cho_solve(factor, x.toarray().astype(np.float32), overwrite_b=True))
         return self
     def scores(self, batch: Batch) -> Tensor:
         "The weighted likes of similar people."

@@ -19,8 +19,8 @@ from .evaluation import Scorer, rank_metrics, top_k
 from ..plots import figure
 
 # %% auto #0
-__all__ = ['GROUPS', 'top_lists', 'coverage', 'self_information', 'novelty', 'genre_matrix', 'diversity', 'by_activity',
-           'beyond_accuracy', 'plot_beyond']
+__all__ = ['top_lists', 'coverage', 'self_information', 'novelty', 'genre_matrix', 'diversity', 'by_activity', 'beyond_accuracy',
+           'plot_beyond']
 
 # %% ../../nbs/evaluate/beyond.ipynb #fd9432d7
 @torch.no_grad()
@@ -31,7 +31,8 @@ def top_lists(
     batch_size: int = 512,  # users scored at a time
 ) -> np.ndarray:  # int64 [n_users, k]: movie codes, best first; -1 where nothing is left to rank
     "The lists of all held-out users, in the order of `held.users`."
-    shown, seen, out = to_batch(held.input, held.users), to_batch(held.seen, held.users), []
+    shown, seen = to_batch(held.input, held.users), to_batch(held.seen, held.users)
+    out = []
     for part in torch.arange(len(shown)).split(batch_size):
         scores, known = model.scores(shown.take(part)).clone(), seen.take(part)
         scores[known.rows, known.movies] = -torch.inf
@@ -46,6 +47,7 @@ def coverage(
     "Share of the catalogue in any list."
     return len(np.unique(lists[lists >= 0])) / n_movies
 
+# %% ../../nbs/evaluate/beyond.ipynb #743477aa
 def self_information(
     train: Ratings,  # likes: values above 0
 ) -> np.ndarray:  # float64 [n_movies], bits; a film without likes counts as with one
@@ -69,6 +71,7 @@ def genre_matrix(
     g = movies.genres.fillna("").replace("(no genres listed)", "")
     return g.str.get_dummies("|").to_numpy(np.float32)
 
+# %% ../../nbs/evaluate/beyond.ipynb #1b20c08b
 def diversity(
     lists: np.ndarray,  # int [n_users, k]
     genres: np.ndarray,  # from `genre_matrix`
@@ -79,36 +82,44 @@ def diversity(
         g = genres[mine[mine >= 0]]
         g = g[g.sum(1) > 0]
         if len(g) < 2: continue
+
         both = g @ g.T
         size = g.sum(1)
         distance = 1 - both / (size[:, None] + size - both)
         out.append(distance[np.triu_indices(len(g), 1)].mean())
+
     return float(np.mean(out)) if out else float("nan")
 
 # %% ../../nbs/evaluate/beyond.ipynb #28f8d240
-GROUPS = ("few", "some", "many")  # thirds of the users by the number of films shown of them
+_GROUPS = ("few", "some", "many")  # thirds of the users by the number of films shown of them
 
 def by_activity(
     model: Scorer,  # fitted
     split: Split,
     held: Held,  # a held-out part of it
     k: int = 10,  # length of a list
-) -> pd.DataFrame:  # a row a group: users, shown (mean number), NDCG@100, profile and list popularity (share of training users), lift
+) -> pd.DataFrame:  # a row a group: users, shown (mean number), NDCG@100, popularity of profile and list, lift
     "Accuracy and popularity for people of whom few, some and many films are known."
     train, users = split.train, held.users
     liked = train.value > 0
     popular = np.bincount(train.movie[liked], minlength=train.n_movies) / len(np.unique(train.user[liked]))
+
+    # What is shown of each user, and what each gets, by the share of training users who like it
     shown = held.input.select(held.input.value > 0)
     n = np.bincount(shown.user, minlength=train.n_users)[users]
     profile = np.bincount(shown.user, popular[shown.movie], train.n_users)[users] / np.maximum(n, 1)
     lists = top_lists(model, held, k)
     listed = np.where(lists >= 0, popular[lists], np.nan)
-    place = np.argsort(np.argsort(n, kind="stable"), kind="stable") * len(GROUPS) // max(1, len(n))
-    d = pd.DataFrame({"group": pd.Categorical(np.array(GROUPS)[place], categories=list(GROUPS)), "shown": n, "profile": profile, "list": np.nanmean(listed, axis=1)}, index=users)
+
+    place = np.argsort(np.argsort(n, kind="stable"), kind="stable") * len(_GROUPS) // max(1, len(n))
+    group = pd.Categorical(np.array(_GROUPS)[place], categories=list(_GROUPS))
+    d = pd.DataFrame({"group": group, "shown": n, "profile": profile, "list": np.nanmean(listed, axis=1)}, index=users)
     d["NDCG@100"] = rank_metrics(model, held, ["NDCG@100"])["NDCG@100"].reindex(users)
-    g = d.groupby("group", observed=False)
-    out = g[["shown", "NDCG@100", "profile", "list"]].mean()
-    return out.assign(users=g.size(), lift=out.list / out.profile - 1)[["users", "shown", "NDCG@100", "profile", "list", "lift"]]
+
+    groups = d.groupby("group", observed=False)
+    out = groups[["shown", "NDCG@100", "profile", "list"]].mean()
+    out.insert(0, "users", groups.size())
+    return out.assign(lift=out.list / out.profile - 1)
 
 # %% ../../nbs/evaluate/beyond.ipynb #d09c9d5a
 def beyond_accuracy(
@@ -116,15 +127,17 @@ def beyond_accuracy(
     split: Split,
     part: str = "test",  # "test", or "valid" while choosing
     k: int = 10,  # length of a list
-) -> pd.DataFrame:  # a row a model: NDCG@100, distinct films, coverage, novelty (bits), diversity, lift for few, some and many
+) -> pd.DataFrame:  # a row a model: NDCG@100, distinct films, coverage, novelty (bits), diversity, lift of each group
     "What kind of accuracy it is. Opens the test once, for all models."
     held = split.final() if part == "test" else split.valid
     genres, rows = genre_matrix(split.train.movies), {}
     for name, model in models.items():
         lists, groups = top_lists(model, held, k), by_activity(model, split, held, k)
         ndcg = float(np.average(groups["NDCG@100"], weights=groups.users))
-        rows[name] = {"NDCG@100": ndcg, "films": len(np.unique(lists[lists >= 0])), "coverage": coverage(lists, split.train.n_movies), "novelty": novelty(lists, split.train),
-                      "diversity": diversity(lists, genres)} | {f"lift, {g}": v for g, v in groups.lift.items()}
+        rows[name] = {
+            "NDCG@100": ndcg, "films": len(np.unique(lists[lists >= 0])),
+            "coverage": coverage(lists, split.train.n_movies), "novelty": novelty(lists, split.train),
+            "diversity": diversity(lists, genres), **{f"lift, {g}": v for g, v in groups.lift.items()}}
     return pd.DataFrame(rows).T.astype({"films": int})
 
 # %% ../../nbs/evaluate/beyond.ipynb #314a283f
@@ -135,11 +148,14 @@ def plot_beyond(
     with figure(1, 2, size=(10, 3.8)) as (fig, (a, b)):
         colors = [f"C{i}" for i in range(len(table))]
         a.scatter(table.coverage, table.novelty, s=40 + 1200 * table["NDCG@100"], c=colors, alpha=0.6)
-        a.set(xlabel="coverage: share of the catalogue in any list", ylabel="novelty, bits", title="Area: NDCG@100 (colours as beside)")
+        a.set(xlabel="coverage: share of the catalogue in any list", ylabel="novelty, bits",
+              title="Area: NDCG@100 (colours as beside)")
         a.margins(0.25)
+
         for color, (name, row) in zip(colors, table.iterrows(), strict=True):
-            b.plot(GROUPS, [row[f"lift, {g}"] for g in GROUPS], marker="o", color=color, label=str(name))
+            b.plot(_GROUPS, [row[f"lift, {g}"] for g in _GROUPS], marker="o", color=color, label=str(name))
         b.axhline(0, color="gray", linewidth=0.8)
-        b.set(xlabel="films known of a person", ylabel="popularity lift", title="How much more popular than their own taste")
+        b.set(xlabel="films known of a person", ylabel="popularity lift",
+              title="How much more popular than their own taste")
         b.legend(fontsize="x-small")
     return fig

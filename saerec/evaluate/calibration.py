@@ -113,7 +113,7 @@ def choose_calibration(
 # %% ../../nbs/evaluate/calibration.ipynb #152e8ada
 class Calibrated:
     "A model whose scores go through a map."
-    predicts_likes = True
+    predicts_likes, predicts_stars = True, False
     def __init__(self,
         model: Scorer,  # fitted
         calibration: Calibration,  # fitted on its scores

@@ -30,8 +30,9 @@ from .protocols import find_protocol
 # %% auto #0
 __all__ = ['RANK_METRICS', 'LOWER_IS_BETTER', 'Scorer', 'top_k', 'hits', 'ranking_value', 'rows_at_once', 'rank_metrics',
            'like_metrics', 'auc_by_user', 'grouped_auc', 'Sums', 'PairSums', 'like_sums', 'star_sums', 'value_of',
-           'predict_cells', 'warn_perfect', 'prepare', 'measure_part', 'Evaluation', 'paired_difference', 'plot_forest',
-           'chosen_on_valid', 'standard_baselines', 'evaluate', 'best_on_valid', 'plot_table']
+           'predict_cells', 'warn_perfect', 'prepare', 'predicts', 'measurable', 'measure_part', 'Evaluation',
+           'paired_difference', 'plot_forest', 'chosen_on_valid', 'standard_baselines', 'evaluate', 'best_on_valid',
+           'plot_table']
 
 # %% ../../nbs/03_evaluate.ipynb #7ee4defa
 class Scorer(Protocol):
@@ -111,6 +112,8 @@ def rank_metrics(
     "Rank the full catalogue for each held-out user, without what is known to be seen."
     relevant = held.target.select(held.target.value > 0)
     users = np.unique(relevant.user)
+    if not len(users): return pd.DataFrame(np.zeros((0, len(metrics))), index=pd.Index(users, name="user"), columns=list(metrics))
+
     shown, seen, target = (to_batch(x, users) for x in (held.input, held.seen, relevant))
     k = max(int(m.partition("@")[2] or 0) for m in metrics)
     rows = []
@@ -121,8 +124,7 @@ def rank_metrics(
         scores[known.rows, known.movies] = -torch.inf
         hit = hits(top_k(scores, k), wanted)
         rows.append(torch.stack([ranking_value(m, hit, wanted.counts) for m in metrics], 1))
-    values = torch.cat(rows).numpy() if rows else np.zeros((0, len(metrics)))
-    return pd.DataFrame(values, index=pd.Index(users, name="user"), columns=list(metrics))
+    return pd.DataFrame(torch.cat(rows).numpy(), index=pd.Index(users, name="user"), columns=list(metrics))
 
 # %% ../../nbs/03_evaluate.ipynb #018de8b6
 def like_metrics(
@@ -312,22 +314,47 @@ def prepare(
     if choosing: split = Split(split.train, split.valid, split.valid, split.protocol, split.seed, new_users=split.new_users, check=False)
     return model(split)
 
+# %% ../../nbs/03_evaluate.ipynb #33b14103
+def predicts(
+    model: Any,  # with `scores`
+    stars: bool = False,  # stars, else likes
+) -> bool:
+    "Whether scores are predictions of stars, or probabilities of a like, and not only an order."
+    likes = bool(getattr(model, "predicts_likes", False))
+    return bool(getattr(model, "predicts_stars", likes)) if stars else likes  # what learned stars as it learns likes predicts them
+
+def measurable(
+    held: Held,  # a held-out part
+    kind: str | None = None,  # "ranking", "likes" or "stars"; None: what the answers allow
+) -> str:  # "ranking", "likes", "stars", or "both" rankings and likes
+    "What can be measured on a part. Raises `InputError` if likes are asked for where all answers are of one kind."
+    y = held.target.value
+    liked = int((y > 0).sum())
+    if kind == "likes" and liked in (0, len(y)):
+        raise InputError(f"like metrics need cells of both kinds; there are {liked} liked and {len(y) - liked} not liked.")
+
+    if kind is not None: return kind
+    if not set(np.unique(y)) <= {0.0, 1.0}: return "stars"
+    return "both" if 0 < liked < len(y) else "ranking"
+
+# %% ../../nbs/03_evaluate.ipynb #8b95913d
 def measure_part(
     model: Scorer,  # fitted
     held: Held,  # a held-out part
-    metrics: Sequence[str],  # of a ranking
-    kind: str | None = None,  # "ranking", "likes" or "stars"; None: what the targets allow
+    metrics: Sequence[str],  # of a ranking; none: nothing is ranked
+    kind: str | None = None,  # as in `measurable`
     scale: tuple[float, float] = (0.0, 1.0),  # least and most stars
 ) -> dict[str, Sums | PairSums]:  # by metric
     "All metrics of one model on one part, by user."
-    y, ids = held.target.value, held.target.users.user_id.to_numpy()
-    if kind is None: kind = "stars" if not set(np.unique(y)) <= {0.0, 1.0} else "both" if (y > 0).any() and (y <= 0).any() else "ranking"
+    kind, y, ids = measurable(held, kind), held.target.value, held.target.users.user_id.to_numpy()
     out: dict[str, Sums | PairSums] = {}
-    if kind in ("likes", "both", "stars"):
-        p, user = predict_cells(model, held), ids[held.target.user]
-        out = star_sums(p, y, user, scale) if kind == "stars" else like_sums(p, y, user, getattr(model, "predicts_likes", False))
-        if kind != "stars" and (y.all() or not y.any()): raise InputError(f"like metrics need cells of both kinds; there are {int(y.sum())} liked and {int((y == 0).sum())} not liked.")
-    if kind in ("ranking", "both"):
+
+    if kind in ("likes", "both"):
+        out = like_sums(predict_cells(model, held), y, ids[held.target.user], predicts(model))
+    elif kind == "stars" and predicts(model, stars=True):
+        out = star_sums(predict_cells(model, held), y, ids[held.target.user], scale)
+
+    if kind in ("ranking", "both") and metrics:
         ranks = rank_metrics(model, held, metrics)
         ranks.index = pd.Index(ids[ranks.index])
         out |= {k: Sums(ranks[k], ranks[k] * 0 + 1) for k in metrics}
@@ -388,17 +415,24 @@ def paired_difference(
     resamples: int = 10_000,  # of the users
     confidence: float = 0.95,  # probability mass of the interval
 ) -> dict[str, Any]:  # difference (model - baseline), low, high, spread (standard deviation over seeds), users, result: better, worse or undecided
-    "Paired bootstrap over users of the mean difference over seeds."
+    "Paired bootstrap over users of the mean difference over seeds; without an interval (NaN) where there are no two users to draw."
     from scipy.stats import bootstrap
     users = pd.Index(np.unique(np.concatenate([s.num.index.to_numpy() if isinstance(s, Sums) else s.user for s in a])))
     per_seed = [value_of(x) - value_of(y) for x, y in zip(a, b, strict=True)]
+
     def statistic(drawn: np.ndarray, axis: int = -1) -> np.ndarray:
         rows = drawn.reshape(-1, len(users))
         counts = np.bincount((rows + np.arange(len(rows))[:, None] * len(users)).ravel(), minlength=rows.size).reshape(rows.shape).astype(np.float64)
-        value = np.mean([x.counted(users, counts) - y.counted(users, counts) for x, y in zip(a, b, strict=True)], axis=0)
+        with np.errstate(divide="ignore", invalid="ignore"):  # of users drawn some metrics are not defined: AUC, if they like everything
+            value = np.mean([x.counted(users, counts) - y.counted(users, counts) for x, y in zip(a, b, strict=True)], axis=0)
         return value.reshape(drawn.shape[:-1])
-    found = bootstrap((np.arange(len(users)),), statistic, n_resamples=resamples, batch=500, vectorized=True, method="percentile", confidence_level=confidence, rng=np.random.default_rng(0))
-    low, high = (float(x) for x in found.confidence_interval)
+
+    low = high = float("nan")
+    if len(users) > 1:
+        found = bootstrap((np.arange(len(users)),), statistic, n_resamples=resamples, batch=500, vectorized=True,
+                          method="percentile", confidence_level=confidence, rng=np.random.default_rng(0))
+        drawn = found.bootstrap_distribution[np.isfinite(found.bootstrap_distribution)]
+        if len(drawn): low, high = (float(x) for x in np.quantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2]))
     sign = -1 if metric in LOWER_IS_BETTER else 1
     result = "better" if min(sign * low, sign * high) > 0 else "worse" if max(sign * low, sign * high) < 0 else "undecided"
     return {"difference": float(np.mean(per_seed)), "low": low, "high": high, "spread": float(np.std(per_seed, ddof=1)) if len(a) > 1 else float("nan"), "users": len(users), "result": result}
@@ -449,42 +483,50 @@ def evaluate(
     models: Mapping[str, Any] | Any,  # name -> model, or one model; fitted for a split, to be fitted for a protocol
     split: Split | None = None,  # its test part is opened once, for all models
     part: str = "test",  # "test", or "valid" while choosing
-    metrics: Sequence[str] | None = None,  # ranking metrics; None: those of the protocol, or `RANK_METRICS`
+    metrics: Sequence[str] | None = None,  # of rankings; None: those of the protocol, or `RANK_METRICS`; none at all: nothing is ranked
     protocol: str | None = None,  # instead of a split: a key of `PROTOCOLS`
     seeds: Sequence[int] | None = None,  # of the protocol's splits; None: its own
     ratings: Ratings | None = None,  # for a protocol: stars in place of its data
     baselines: bool = True,  # for a protocol: also measure `standard_baselines`
 ) -> Evaluation:
-    "Measure models side by side on the same held-out cells."
+    "Measure models side by side on the same held-out cells. Raises `InputError` where nothing can be measured."
     if part not in ("test", "valid"): raise InputError(f"There is no part {part!r} to evaluate on; there are test and valid.")
     if (split is None) == (protocol is None): raise InputError("Give evaluate either a split, for fitted models, or a protocol, for models to be fitted.")
     named = dict(models) if isinstance(models, Mapping) else {getattr(models, "__name__", type(models).__name__): models}
-    kind = None
+    kind, splits = None, [] if split is None else [split]
     if protocol is not None:
         how = find_protocol(protocol)
-        kind, metrics = how.kind, metrics or how.metrics
+        kind, metrics = how.kind, how.metrics if metrics is None else metrics
         splits = how.splits(None if seeds is None else tuple(seeds), ratings)
         dislikes = any((s.train.value <= 0).any() for s in splits)
         if baselines: named |= {k: v for k, v in standard_baselines(kind, dislikes).items() if k not in named}
-    else: splits = [split] if split is not None else []
     if not named or not splits: raise InputError("There is nothing to evaluate: give one model or more, and one seed or more.")
-    runs, rates, seconds = [], [], {name: {"fit": 0.0, "evaluate": 0.0} for name in named}
+
+    runs, answers, seconds = [], [], {name: {"fit": 0.0, "evaluate": 0.0} for name in named}
     for s in splits:
         held = s.final() if part == "test" else s.valid
-        y, scale, run = held.target.value, (float(s.train.value.min()), float(s.train.value.max())), {}
+        _check_models(named, held, kind, fitted=protocol is None)
+        run = {}
         for name, model in named.items():
             start = time.perf_counter()
             fitted = model if protocol is None else prepare(model, s, choosing=part == "valid")
             middle = time.perf_counter()
-            run[name] = measure_part(fitted, held, metrics or RANK_METRICS, kind, scale)
+            run[name] = measure_part(fitted, held, RANK_METRICS if metrics is None else metrics, kind, s.train.scale)
             seconds[name]["fit"] += middle - start
             seconds[name]["evaluate"] += time.perf_counter() - middle
-            warn_perfect(name, {k: value_of(v) for k, v in run[name].items()}, len(y))
+            warn_perfect(name, {k: value_of(v) for k, v in run[name].items()}, len(held.target))
         runs.append(run)
-        rates.append(float(max(np.mean(y > 0), np.mean(y <= 0))) if any("AUC" in m for m in run.values()) else float("nan"))
-    return Evaluation(runs, rates, _about(splits, protocol, part, seconds))
+        answers.append((len(held.target), int((held.target.value > 0).sum())))
+    rates = [max(liked, n - liked) / n if any("AUC" in m for m in run.values()) else float("nan") for run, (n, liked) in zip(runs, answers, strict=True)]
+    return Evaluation(runs, rates, _about(splits, protocol, part, seconds) | {"answers": answers})
 
 # %% ../../nbs/03_evaluate.ipynb #0b72d66d
+def _check_models(models: Mapping[str, Any], held: Held, kind: str | None, fitted: bool) -> None:
+    "Raise `InputError` where no model can be measured, before any is fitted."
+    if measurable(held, kind) == "stars" and fitted and not any(predicts(m, stars=True) for m in models.values()):
+        raise InputError(f"{', '.join(models)}: no model predicts stars, so there is no error to measure; "
+                         "give one that says predicts_stars = True, or a split of likes.")
+
 def _about(splits: Sequence[Split], protocol: str | None, part: str, seconds: dict[str, dict[str, float]]) -> dict[str, Any]:
     "How an evaluation was made."
     import scipy

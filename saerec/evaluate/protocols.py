@@ -14,7 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ..data import Held, InputError, Ratings, Split, load_movielens, read_ratings, split_fold, split_pairs, split_per_user, split_users
+from saerec.data import (
+    Held, InputError, Ratings, Split, load_movielens, read_ratings, split_fold, split_pairs, split_per_user,
+    split_users,
+)
 
 # %% auto #0
 __all__ = ['PROTOCOLS', 'split_liang', 'EvaluationProtocol', 'open_edition', 'find_protocol']
@@ -25,26 +28,34 @@ def split_liang(
     n_held: int = 10_000,  # users held out for each of validation and test
     seed: int = 98765,
 ) -> Split:  # of the likes only
-    "The split of Liang et al. (WWW 2018), with the same random numbers. Raises `InputError` if there are too few users."
+    "The split of Liang et al. (WWW 2018), with its random numbers. Raises `InputError` if there are too few users."
     liked = r.select(r.value > 0)
     count = np.bincount(liked.user, minlength=r.n_users)
     able = np.flatnonzero(count >= 5)
-    if len(able) < 2 * n_held + 2: raise InputError(f"{r.name}: {len(able)} users have 5 or more likes; to hold out {n_held} + {n_held} and learn from two, {2 * n_held + 2} are needed.")
+    if len(able) < 2 * n_held + 2:
+        raise InputError(f"{r.name}: {len(able)} users have 5 or more likes; to hold out {n_held} + {n_held} "
+                         f"and learn from two, {2 * n_held + 2} are needed.")
+
     ids = r.users.user_id.to_numpy()
     able = able[np.argsort(ids[able], kind="stable")]
     able = able[np.random.RandomState(seed).permutation(len(able))]
     group = np.full(r.n_users, -1)
     group[able], group[able[-2 * n_held:]], group[able[-n_held:]] = 0, 1, 2
+
     liked = liked.only_movies(np.unique(liked.movie[group[liked.user] == 0]))
+
     def held(k: int) -> Held:
         rng, wanted = np.random.RandomState(seed), np.zeros(len(liked), bool)
         rows = np.flatnonzero(group[liked.user] == k)
         rows = rows[np.argsort(ids[liked.user[rows]], kind="stable")]
         for mine in np.split(rows, np.flatnonzero(np.diff(liked.user[rows])) + 1):
             if len(mine) >= 5: wanted[mine[rng.choice(len(mine), int(0.2 * len(mine)), replace=False)]] = True
+
         shown = liked.select((group[liked.user] == k) & ~wanted)
         return Held(shown, shown, liked.select(wanted))
-    return Split(liked.select(group[liked.user] == 0), held(1), held(2), f"liang(n_held={n_held})", seed, new_users=True)
+
+    learned, how = liked.select(group[liked.user] == 0), f"liang(n_held={n_held})"
+    return Split(learned, held(1), held(2), how, seed, new_users=True)
 
 # %% ../../nbs/evaluate/protocols.ipynb #9f6d27da
 @dataclass(frozen=True)
@@ -66,6 +77,7 @@ class EvaluationProtocol:
         r = open_edition(self.data) if ratings is None else ratings
         return [self.split(r, s) for s in (self.seeds if seeds is None else seeds)]
 
+# %% ../../nbs/evaluate/protocols.ipynb #a0368fa9
 def open_edition(
     name: str,  # "bundled", or an edition of MovieLens
 ) -> Ratings:
@@ -76,31 +88,69 @@ def open_edition(
     return load_movielens(name)
 
 # %% ../../nbs/evaluate/protocols.ipynb #4e491059
-def _protocols() -> dict[str, EvaluationProtocol]:
-    "All protocols by name."
-    strong = "people held out (80% of their likes shown, 20% to be found), whole catalogue"
-    rated = "held-out ratings told liked from not liked"
-    stars = "held-out stars predicted, clipped to the scale"
-    P, out = EvaluationProtocol, []
-    out += [P("strong-small", "bundled", "ranking", (0, 1, 2, 3), lambda r, s: split_users(r.likes(), 100, 100, seed=s), f"100 + 100 {strong}; bundled edition (10/2016)"),
-            P("strong-small-2018", "ml-latest-small", "ranking", (0, 1, 2, 3), lambda r, s: split_users(r.likes(), 100, 100, seed=s), f"100 + 100 {strong}; edition 9/2018"),
-            P("strong-1m", "ml-1m", "ranking", (0, 1), lambda r, s: split_users(r.likes(), 600, 600, seed=s), f"600 + 600 {strong}"),
-            P("strong-1m-dislikes", "ml-1m", "ranking", (0, 1), lambda r, s: split_users(r.likes(), 600, 600, dislikes=True, seed=s), "as strong-1m, with everybody's ratings below 4 known and not ranked; never to be compared with strong-1m"),
-            P("weak-100k", "ml-100k", "ranking", (0, 1), lambda r, s: split_per_user(r.likes(0), seed=s), "every rating a positive; of each user 10% to be found, 10% for validation, whole catalogue", ("NDCG@10", "recall_all@10")),
-            P("u1-rank", "ml-100k", "ranking", (0,), lambda r, s: split_fold(r.likes(), 1, seed=s), "u1.base to u1.test, likes to be found among everything unseen", ("NDCG@10",)),
-            P("liang-20m", "ml-20m", "ranking", (98765,), lambda r, s: split_liang(r.likes(), seed=s), f"the split of Liang et al. 2018: 10,000 + 10,000 {strong}", ("Recall@20", "Recall@50", "NDCG@100")),
-            P("pairs-small", "bundled", "likes", (0, 1), lambda r, s: split_pairs(r.likes(), seed=s), f"random 10% of the ratings; {rated}"),
-            P("pairs-small-stars", "bundled", "stars", (0, 1), lambda r, s: split_pairs(r, seed=s), f"random 10% of the ratings; {stars}"),
-            P("pairs-1m", "ml-1m", "likes", (0, 1), lambda r, s: split_pairs(r.likes(), seed=s), f"random 10% of the ratings; {rated}"),
-            P("pairs-1m-stars", "ml-1m", "stars", (0, 1), lambda r, s: split_pairs(r, seed=s), f"random 10% of the ratings; {stars}"),
-            P("course", "ml-100k", "stars", (0,), lambda r, s: split_fold(r, 1, seed=s), "u1.base to u1.test in stars; the mean over users of their own RMSE, beside the RMSE")]
-    for k in range(1, 6):
-        out += [P(f"u{k}", "ml-100k", "likes", (0,), lambda r, s, k=k: split_fold(r.likes(), k, seed=s), f"u{k}.base to u{k}.test; {rated}"),  # type: ignore[misc]
-                P(f"u{k}-stars", "ml-100k", "stars", (0,), lambda r, s, k=k: split_fold(r, k, seed=s), f"u{k}.base to u{k}.test; {stars}")]  # type: ignore[misc]
-    return {p.name: p for p in out}
+_STRONG = "people held out (80% of their likes shown, 20% to be found), whole catalogue"
+_RATED = "held-out ratings told liked from not liked"
+_STARS = "held-out stars predicted, clipped to the scale"
 
-PROTOCOLS = _protocols()
+def _held_out(
+    name: str,
+    data: str,  # "bundled", or an edition
+    n: int,  # users held out for each of validation and test
+    seeds: tuple[int, ...],
+    about: str,
+    dislikes: bool = False,  # ratings below the threshold are known
+) -> EvaluationProtocol:
+    "A ranking for users whom training does not know."
+    def split(r: Ratings, seed: int) -> Split: return split_users(r.likes(), n, n, dislikes=dislikes, seed=seed)
+    return EvaluationProtocol(name, data, "ranking", seeds, split, about)
 
+def _likes_and_stars(
+    name: str,
+    data: str,  # "bundled", or an edition
+    seeds: tuple[int, ...],
+    split: Callable[[Ratings, int], Split],  # of likes or stars
+    about: str,
+) -> tuple[EvaluationProtocol, EvaluationProtocol]:
+    "The same held-out ratings as likes, and as stars."
+    def of_likes(r: Ratings, seed: int) -> Split: return split(r.likes(), seed)
+    return (EvaluationProtocol(name, data, "likes", seeds, of_likes, f"{about}; {_RATED}"),
+            EvaluationProtocol(f"{name}-stars", data, "stars", seeds, split, f"{about}; {_STARS}"))
+
+def _fold(k: int) -> Callable[[Ratings, int], Split]:
+    "The split by the published fold `k`."
+    return lambda r, seed: split_fold(r, k, seed=seed)
+
+def _pairs(r: Ratings, seed: int) -> Split: return split_pairs(r, seed=seed)
+
+# %% ../../nbs/evaluate/protocols.ipynb #410a5e7a
+_RANKINGS = [
+    _held_out("strong-small", "bundled", 100, (0, 1, 2, 3), f"100 + 100 {_STRONG}; bundled edition (10/2016)"),
+    _held_out("strong-small-2018", "ml-latest-small", 100, (0, 1, 2, 3), f"100 + 100 {_STRONG}; edition 9/2018"),
+    _held_out("strong-1m", "ml-1m", 600, (0, 1), f"600 + 600 {_STRONG}"),
+    _held_out("strong-1m-dislikes", "ml-1m", 600, (0, 1), dislikes=True, about=(
+        "as strong-1m, with everybody's ratings below 4 known and not ranked; never to be compared with strong-1m")),
+    EvaluationProtocol(
+        "weak-100k", "ml-100k", "ranking", (0, 1), lambda r, seed: split_per_user(r.likes(0), seed=seed),
+        "every rating a positive; of each user 10% to be found, 10% for validation, whole catalogue",
+        ("NDCG@10", "recall_all@10")),
+    EvaluationProtocol(
+        "u1-rank", "ml-100k", "ranking", (0,), lambda r, seed: split_fold(r.likes(), 1, seed=seed),
+        "u1.base to u1.test, likes to be found among everything unseen", ("NDCG@10",)),
+    EvaluationProtocol(
+        "liang-20m", "ml-20m", "ranking", (98765,), lambda r, seed: split_liang(r.likes(), seed=seed),
+        f"the split of Liang et al. 2018: 10,000 + 10,000 {_STRONG}", ("Recall@20", "Recall@50", "NDCG@100")),
+]
+_RATINGS = [
+    *_likes_and_stars("pairs-small", "bundled", (0, 1), _pairs, "random 10% of the ratings"),
+    *_likes_and_stars("pairs-1m", "ml-1m", (0, 1), _pairs, "random 10% of the ratings"),
+    EvaluationProtocol(
+        "course", "ml-100k", "stars", (0,), _fold(1),
+        "u1.base to u1.test in stars; the mean over users of their own RMSE, beside the RMSE"),
+    *(p for k in range(1, 6) for p in _likes_and_stars(f"u{k}", "ml-100k", (0,), _fold(k), f"u{k}.base to u{k}.test")),
+]
+PROTOCOLS = {p.name: p for p in _RANKINGS + _RATINGS}
+
+# %% ../../nbs/evaluate/protocols.ipynb #d67ff0f4
 def find_protocol(
     name: str,  # a key of `PROTOCOLS`
 ) -> EvaluationProtocol:

@@ -2,11 +2,12 @@
 from ..lazy import front_door
 
 __getattr__, __all__ = front_door(__name__, {
-    "recommender": "Recommender column_major_decoder explain left_out plot_explanation recommend_many similar",
-    "titles": "Titles other_titles plain_title",
-    "filters": "FEW_LIKES allowed_movies diversify genre_masks",
-    "training": "SAE choose_ranker fit_baselines fit_ranker fit_recommender held_out_users make_splits measure report "
-                "settings_for_many verdict",
-    "artefact": "load save",
-    "card": "model_card",
+    "recommender": "Recommender fit_recommender measure",
+    "reasons": "plot_explanation",
+    "spelling": "plain_title",
+    "titles": "TitleWarning Titles",
+    "own": "OwnRatings own_ratings",
+    "card": "model_card verdict",
+    "artefact": "Artefact read_artefact write_artefact",
+    "training": "SAE compute_report make_splits plan_training train",
 })

@@ -241,7 +241,7 @@ def best_of(
     some = some[scores[some] > -np.inf]
     return some[np.argsort(-scores[some], kind="stable")][:n]
 
-# %% ../../nbs/recommend/engine.ipynb #a1a14678
+# %% ../../nbs/recommend/engine.ipynb #4ce396b4
 MAX_EXPLAINED_LIKES = 512  # likes of one user that are left out one by one
 
 @dataclass(frozen=True)
@@ -292,7 +292,7 @@ class Engine:
         rows: csr_array,  # [B, n_movies]
         movies: np.ndarray | None = None,  # int64 [k]; None: all
     ) -> np.ndarray:  # float32 [B, n_movies] or [B, k], in 0..1
-        "How probably each movie would be liked if it were seen and rated. Raises `InputError` if that is not predicted."
+        "How probably each movie would be liked if it were seen. Raises `InputError` if that is not predicted."
         if self.liker is None: raise InputError("This model learned from implicit feedback: it predicts no likes.")
         return self.calibration(self.liker.scores(rows, movies)).astype(np.float32)
 
@@ -304,7 +304,8 @@ class Engine:
         "The same for single cells, at their cost."
         net = self.liker
         if net is None: raise InputError("This model learned from implicit feedback: it predicts no likes.")
-        z = np.einsum("ij,ji->i", net.encode(rows)[user], net.decoder[:, movie]) + net.bias[movie] + net.base(rows)[user]
+        z = np.einsum("ij,ji->i", net.encode(rows)[user], net.decoder[:, movie])
+        z = z + net.bias[movie] + net.base(rows)[user]
         return self.calibration(z).astype(np.float32)
 
     @cached_property

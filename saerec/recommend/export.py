@@ -9,22 +9,19 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import Tensor
 
+from ..errors import InputError
 from ..evaluate.calibration import Calibration
-from ..data import InputError
-from ..evaluate import EDLAE, KernelRidge
-from ..model import StackedAutoencoder
-from .recommender import Recommender
-from ..stack import RankStack
+from .artefact import Artefact
 from ..train import write_whole
 
 # %% auto #0
-__all__ = ['OPERATIONS', 'Graph', 'network_graph', 'ranker_graph', 'calibration_graph', 'to_onnx']
+__all__ = ['OPERATIONS', 'Arrays', 'Graph', 'network_graph', 'ranker_graph', 'calibration_graph', 'to_onnx']
 
 # %% ../../nbs/recommend/onnx.ipynb #da77f7db
 class Graph:
@@ -34,11 +31,11 @@ class Graph:
         self.weights: list[Any] = []
 
     def weight(self,
-        value: Any,  # a tensor or an array; Python floats become float32
+        value: Any,  # an array or a number; becomes float32 if it is a float
     ) -> str:
         "A constant."
         from onnx import numpy_helper
-        a = np.ascontiguousarray(value.detach().numpy() if isinstance(value, Tensor) else np.asarray(value))
+        a = np.ascontiguousarray(value)
         if a.dtype == np.float64: a = a.astype(np.float32)
         self.weights.append(numpy_helper.from_array(a, f"w{len(self.weights)}"))
         return f"w{len(self.weights) - 1}"
@@ -52,97 +49,156 @@ class Graph:
         "One operation."
         from onnx import helper
         name = name or f"v{len(self.nodes)}"
-        self.nodes.append(helper.make_node(operation, [i if isinstance(i, str) else self.weight(i) for i in inputs], [name], **attributes))
+        named = [i if isinstance(i, str) else self.weight(i) for i in inputs]
+        self.nodes.append(helper.make_node(operation, named, [name], **attributes))
         return name
 
     def sum(self, x: str) -> str: return self("ReduceSum", x, np.array([1]), keepdims=1)
 
 # %% ../../nbs/recommend/onnx.ipynb #fcbd7f50
 OPERATIONS = {"tanh": "Tanh", "sigmoid": "Sigmoid", "relu": "Relu", "selu": "Selu", "gelu": "Gelu"}
+Arrays = Mapping[str, np.ndarray]
+
+def _first_layer(g: Graph, config: Mapping[str, Any], w: Arrays, liked: str, rated: str) -> tuple[str, str]:
+    "The sums of the first layer, and for a network that centres the offset of each user (else \"\")."
+    def scale(rows: str) -> str: return g("Reciprocal", g("Sqrt", g("Max", g.sum(rows), 1.0)))
+
+    if config["centred"]:
+        rest = g("Mul", rated, g("Sub", liked, g("Add", w["mean"][None], w["movie_offset"][None])))
+        offset = g("Div", g.sum(rest), g("Add", g.sum(rated), float(config["damping"])))
+        deviation = g("Sub", rest, g("Mul", rated, offset))
+        sums = g("Add", g("MatMul", deviation, w["table"]), g("MatMul", rated, w["second"]))
+        return g("Mul", scale(rated), sums), g("Add", offset, w["mean"][None])
+
+    if not config["dislikes"]: return g("Mul", scale(liked), g("MatMul", liked, w["table"])), ""
+    disliked = g("MatMul", g("Sub", rated, liked), w["second"])
+    return g("Mul", scale(rated), g("Add", g("MatMul", liked, w["table"]), disliked)), ""
 
 def network_graph(
     g: Graph,
-    net: StackedAutoencoder,
-    liked: str,  # [people, n_movies]
-    rated: str,  # [people, n_movies]
-) -> str:  # scores [people, n_movies]
+    config: Mapping[str, Any],  # options of the network
+    w: Arrays,  # its arrays by name
+    liked: str,  # [users, n_movies]
+    rated: str,  # [users, n_movies]
+) -> str:  # scores [users, n_movies]
     "The operations of a network."
-    def scale(rows: str) -> str: return g("Reciprocal", g("Sqrt", g("Max", g.sum(rows), 1.0)))
-    f, base = OPERATIONS[net.config["activation"]], ""
-    if net.centred:
-        assert net.second is not None
-        rest = g("Mul", rated, g("Sub", liked, g("Add", net.mean[None], net.movie_offset[None])))
-        offset = g("Div", g.sum(rest), g("Add", g.sum(rated), float(net.damping)))
-        base, deviation = g("Add", offset, net.mean[None]), g("Sub", rest, g("Mul", rated, offset))
-        h = g("Mul", scale(rated), g("Add", g("MatMul", deviation, net.table), g("MatMul", rated, net.second)))
-    elif net.second is not None: h = g("Mul", scale(rated), g("Add", g("MatMul", liked, net.table), g("MatMul", g("Sub", rated, liked), net.second)))
-    else: h = g("Mul", scale(liked), g("MatMul", liked, net.table))
-    h = g(f, g("Add", h, net.bias))
-    for layer in net.stack:
-        m: Any = layer
-        if not net.config["residual"]: h = g(f, g("Gemm", h, m.linear.weight, m.linear.bias, transB=1))
-        else: h = g("Add", h, g("Gemm", g("Div", g(f, g("Gemm", h, m.down.weight, m.down.bias, transB=1)), float(m.up.in_features)), m.up.weight, m.up.bias, transB=1))
-    z = g("Gemm", h, net.decoder_table, net.decoder_bias, transB=1)
-    return g("Add", g("Add", z, base), net.movie_offset[None]) if net.centred else z
+    f = OPERATIONS[config["activation"]]
+    h, base = _first_layer(g, config, w, liked, rated)
+    h = g(f, g("Add", h, w["bias"]))
+
+    def dense(x: str, name: str) -> str: return g("Gemm", x, w[f"{name}.weight"], w[f"{name}.bias"], transB=1)
+
+    for i, width in enumerate(config["hidden"][1:]):
+        if config["residual"]:
+            narrow = g("Div", g(f, dense(h, f"stack.{i}.down")), float(width))
+            h = g("Add", h, dense(narrow, f"stack.{i}.up"))
+        else: h = g(f, dense(h, f"stack.{i}.linear"))
+
+    z = g("Gemm", h, w["table" if config["tied"] else "decoder"], w["decoder_bias"], transB=1)
+    return g("Add", g("Add", z, base), w["movie_offset"][None]) if config["centred"] else z
 
 # %% ../../nbs/recommend/onnx.ipynb #c33baa98
+def _kernel_graph(g: Graph, config: Mapping[str, Any], w: Arrays, liked: str) -> str:
+    "Kernel ridge: the training users as a dense matrix."
+    from scipy.sparse import csr_array
+    shape = (len(w["indptr"]) - 1, w["weights"].shape[1])
+    rows = csr_array((w["data"], w["indices"], w["indptr"]), shape=shape).toarray().astype(np.float32)
+    unit = g("Div", liked, g("Sqrt", g("Max", g.sum(liked), 1e-12)))
+    cosine = g("MatMul", unit, np.ascontiguousarray(rows.T))
+    return g("MatMul", g("Exp", g("Mul", g("Sub", cosine, 1.0), 2.0 * config["gamma"])), w["weights"])
+
 def ranker_graph(
     g: Graph,
-    model: Any,  # a network, EDLAE, kernel ridge, or a stack of these
-    liked: str,  # [people, n_movies]: the ranker's movies
-) -> str:  # scores [people, n_movies]
+    config: Mapping[str, Any],  # kind and options of what ranks
+    w: Arrays,  # its arrays by name
+    liked: str,  # [users, n_movies]: the ranker's movies
+) -> str:  # scores [users, n_movies]
     "The operations of a model that ranks from likes. Raises `InputError` for a kind that is not known."
-    if isinstance(model, StackedAutoencoder): return network_graph(g, model, liked, liked)
-    if isinstance(model, EDLAE): return g("MatMul", liked, model.weights)
-    if isinstance(model, KernelRidge):
-        unit = g("Div", liked, g("Sqrt", g("Max", g.sum(liked), 1e-12)))
-        cosine = g("MatMul", unit, np.ascontiguousarray(model.rows.toarray().T.astype(np.float32)))
-        return g("MatMul", g("Exp", g("Mul", g("Sub", cosine, 1.0), 2.0 * model.gamma)), model.weights)
-    if not isinstance(model, RankStack): raise InputError(f"{type(model).__name__} cannot be written as ONNX.")
+    kind = config.get("kind")
+    if kind == "StackedAutoencoder": return network_graph(g, config, w, liked, liked)
+    if kind == "EDLAE": return g("MatMul", liked, w["weights"])
+    if kind == "KernelRidge": return _kernel_graph(g, config, w, liked)
+    if kind != "RankStack": raise InputError(f"{kind} cannot be written as ONNX.")
+
     total = ""
-    for name, w in model.weights.items():
-        if not w: continue
-        z = ranker_graph(g, model.members[name], liked)
+    for i, (name, member) in enumerate(config["members"].items()):
+        if not config["weights"][name]: continue
+        part = {k.removeprefix(f"{i}."): a for k, a in w.items() if k.startswith(f"{i}.")}
+        z = ranker_graph(g, member, part, liked)
         rest = g("Sub", z, g("ReduceMean", z, np.array([1]), keepdims=1))
         spread = g("Max", g("Sqrt", g("ReduceMean", g("Mul", rest, rest), np.array([1]), keepdims=1)), 1e-30)
-        part = g("Mul", g("Div", rest, spread), float(w))
-        total = g("Add", total, part) if total else part
+        weighted = g("Mul", g("Div", rest, spread), float(config["weights"][name]))
+        total = g("Add", total, weighted) if total else weighted
     return total
 
+# %% ../../nbs/recommend/onnx.ipynb #c2ca33fa
 def calibration_graph(
     g: Graph,
     c: Calibration,
-    s: str,  # scores [people, n_movies]
+    s: str,  # scores [users, n_movies]
     name: str,  # of the result
 ) -> str:  # probabilities
     "The map from scores to probabilities; an isotonic one as a sum of clipped lines."
     if c.kind == "none": return g("Clip", s, 0.0, 1.0, name=name)
-    if c.kind == "platt": return g("Sigmoid", g("Clip", g("Add", g("Mul", s, float(c.x[0])), float(c.x[1])), -30.0, 30.0), name=name)
+    if c.kind == "platt":
+        z = g("Add", g("Mul", s, float(c.x[0])), float(c.x[1]))
+        return g("Sigmoid", g("Clip", z, -30.0, 30.0), name=name)
+
     total = g("Add", g("Mul", s, 0.0), float(c.y[0]))
-    for (a, b), (low, high) in zip(zip(c.x, c.x[1:]), zip(c.y, c.y[1:])):  # noqa: B905
-        if b == a: total = g("Add", total, g("Mul", g("Cast", g("GreaterOrEqual", s, float(a)), to=1), high - low))
-        elif high != low: total = g("Add", total, g("Mul", g("Sub", g("Clip", s, float(a), float(b)), float(a)), (high - low) / (b - a)))
+    for a, b, low, high in zip(c.x, c.x[1:], c.y, c.y[1:], strict=False):
+        if b == a:
+            step = g("Cast", g("GreaterOrEqual", s, float(a)), to=1)
+            total = g("Add", total, g("Mul", step, high - low))
+        elif high != low:
+            line = g("Sub", g("Clip", s, float(a), float(b)), float(a))
+            total = g("Add", total, g("Mul", line, (high - low) / (b - a)))
     return g("Identity", total, name=name)
 
 # %% ../../nbs/recommend/onnx.ipynb #b4c55653
+def _outputs(g: Graph, artefact: Artefact) -> tuple[list[str], list[str]]:  # names of inputs and outputs
+    "All operations of a recommender."
+    m, n, codes = artefact.manifest, len(artefact.movies), artefact.rank_codes
+    ranker = m.ranker.model_dump()
+    z = ranker_graph(g, ranker, artefact.part("ranker"), g("Gather", "liked", codes, axis=1))
+
+    # One more column, of -inf, for the movies that the ranker does not know.
+    never = g("Add", g("Mul", g("Slice", z, np.array([0]), np.array([1]), np.array([1])), 0.0), -np.inf)
+    column = np.full(n, len(codes))
+    column[codes] = np.arange(len(codes))
+    g("Gather", g("Concat", z, never, axis=1), column, axis=1, name="scores")
+    if m.liker is None: return ["liked"], ["scores"]
+
+    c = m.calibration
+    calibration = Calibration() if c is None else Calibration(c.kind, tuple(c.x), tuple(c.y))
+    scores = network_graph(g, m.liker.model_dump(), artefact.part("liker"), "liked", "rated")
+    calibration_graph(g, calibration, scores, "p_like")
+    return ["liked", "rated"], ["scores", "p_like"]
+
 def to_onnx(
-    rec: Recommender,
+    artefact: Artefact,
     path: str | os.PathLike[str],  # of the file
 ) -> Path:
-    "Write one ONNX file. Raises `InputError` if the `onnx` package is missing, the model is over 2 GB, or the file cannot be written."
+    "Write one ONNX file. Raises `InputError` without the package onnx, over 2 GB, or if it cannot be written."
     try: import onnx
     except ImportError: raise InputError("Writing ONNX needs the package onnx: pip install 'saerec[onnx]'.") from None
     from onnx import TensorProto, helper
-    g, n = Graph(), len(rec.movies)
-    z = ranker_graph(g, rec.ranker, g("Gather", "liked", rec.rank_codes, axis=1))
-    never = g("Add", g("Mul", g("Slice", z, np.array([0]), np.array([1]), np.array([1])), 0.0), -np.inf)
-    column = np.where(rec._inner.numpy() < 0, len(rec.rank_codes), rec._inner.numpy())
-    g("Gather", g("Concat", z, never, axis=1), column, axis=1, name="scores")
-    calibration_graph(g, rec.calibration, network_graph(g, rec.liker, "liked", "rated"), "p_like")
-    if (size := sum(len(w.raw_data) for w in g.weights)) > 2**31 - 2**24: raise InputError(f"{path}: the model has {size / 1e9:.1f} GB, and an ONNX file holds 2 GB; train with ranker=\"network\" (--ranker network), or on fewer movies.")
-    def values(*names: str) -> list[Any]: return [helper.make_tensor_value_info(k, TensorProto.FLOAT, ["people", n]) for k in names]
-    model = helper.make_model(helper.make_graph(g.nodes, "saerec", values("liked", "rated"), values("scores", "p_like"), g.weights), opset_imports=[helper.make_opsetid("", 20)], ir_version=9, producer_name="saerec")
-    helper.set_model_props(model, {"titles": json.dumps(rec.movies.title.tolist(), ensure_ascii=False), "movie_ids": json.dumps(rec.movies.movie_id.astype(str).tolist()), "threshold": str(rec.info["threshold"]), "data": rec.info["data"]["name"]})
+    g, m, movies = Graph(), artefact.manifest, artefact.movies
+    inputs, outputs = _outputs(g, artefact)
+    size = sum(len(w.raw_data) for w in g.weights)
+    if size > 2**31 - 2**24:
+        raise InputError(f"{path}: the model has {size / 1e9:.1f} GB, and an ONNX file holds 2 GB; "
+                         'train with ranker="network" (--ranker network), or on fewer movies.')
+
+    def values(names: list[str]) -> list[Any]:
+        return [helper.make_tensor_value_info(k, TensorProto.FLOAT, ["people", len(movies)]) for k in names]
+
+    graph = helper.make_graph(g.nodes, "saerec", values(inputs), values(outputs), g.weights)
+    version = [helper.make_opsetid("", 20)]
+    model = helper.make_model(graph, opset_imports=version, ir_version=9, producer_name="saerec")
+    helper.set_model_props(model, {
+        "titles": json.dumps(movies.title.tolist(), ensure_ascii=False),
+        "movie_ids": json.dumps(movies.movie_id.astype(str).tolist()),
+        "threshold": str(m.threshold), "data": m.data.name})
     onnx.checker.check_model(model)
     write_whole(Path(path), lambda new: new.write_bytes(model.SerializeToString()))
     return Path(path)

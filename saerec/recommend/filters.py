@@ -11,34 +11,33 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-import torch
-from torch import Tensor
 
-from ..data import InputError
+from ..errors import InputError
 from .titles import Titles
 
 # %% auto #0
-__all__ = ['FEW_LIKES', 'diversify', 'genre_masks', 'allowed_movies']
+__all__ = ['FEW_LIKES', 'diversify', 'genre_masks', 'in_genres', 'allowed_movies']
 
 # %% ../../nbs/recommend/filters.ipynb #28ed3bd7
-FEW_LIKES = 4  # the fewest likes that a held-out person is shown: 4 of 5
+FEW_LIKES = 4  # the fewest likes that a held-out user is shown: 4 of 5
 
 def diversify(
-    scores: Tensor,  # float [k]: of the candidates, best first
-    likeness: Tensor,  # float [k, k]: how alike they are, -1..1
+    scores: np.ndarray,  # float [k]: of the candidates, best first
+    likeness: np.ndarray,  # float [k, k]: how alike they are, -1..1
     n: int,  # how many to take
     diversity: float,  # $d$, 0..1
-) -> Tensor:  # int64 [min(n, k)]: places of the candidates taken, in order
+) -> np.ndarray:  # int64 [min(n, k)]: places of the candidates taken, in order
     "Maximal marginal relevance: good, and unlike what is taken already."
-    z = (scores - scores.min()) / (scores.max() - scores.min()).clamp(min=1e-12) if len(scores) else scores
+    spread = np.ptp(scores) if len(scores) else 0.0
+    z = (scores - scores.min(initial=np.inf)) / max(spread, 1e-12)
     taken: list[int] = []
-    alike = torch.zeros_like(z)
+    alike = np.zeros_like(z)
     for _ in range(min(n, len(z))):
         value = (1 - diversity) * z - diversity * alike
-        value[taken] = -torch.inf
+        value[taken] = -np.inf
         taken.append(int(value.argmax()))
-        alike = torch.maximum(alike, likeness[taken[-1]])
-    return torch.tensor(taken, dtype=torch.int64)
+        alike = np.maximum(alike, likeness[taken[-1]])
+    return np.array(taken, np.int64)
 
 def genre_masks(
     movies: pd.DataFrame,  # `genres` joined by |
@@ -47,6 +46,16 @@ def genre_masks(
     d = movies.genres.fillna("").replace("(no genres listed)", "").str.get_dummies("|")
     return {str(g): d[g].to_numpy(bool) for g in sorted(d.columns) if g}
 
+def in_genres(
+    masks: Mapping[str, np.ndarray],  # of `genre_masks`
+    wanted: Sequence[str],  # one of these
+) -> np.ndarray:  # bool [n_movies]
+    "Which movies have one of some genres. Raises `InputError` for a genre that does not exist."
+    known = {g.casefold(): g for g in masks}
+    if unknown := [g for g in wanted if g.casefold() not in known]:
+        raise InputError(f"There is no genre {unknown[0]!r}; there are {', '.join(masks)}.")
+    return np.any([masks[known[g.casefold()]] for g in wanted], axis=0)
+
 def allowed_movies(
     movies: pd.DataFrame,  # `genres` joined by |, `year`
     titles: Titles,  # of the same movies
@@ -54,19 +63,16 @@ def allowed_movies(
     years: int | tuple[int | None, int | None] = (None, None),  # this one, or from one to another, both included
     exclude: Sequence[str | int] = (),  # titles or ids
     masks: Mapping[str, np.ndarray] | None = None,  # of `genre_masks`, where they are known already
-) -> Tensor | None:  # bool [n_movies]; None: all
-    "Which movies pass. Raises `InputError` for a genre that does not exist, years the wrong way round, or a title that is not found."
+) -> np.ndarray | None:  # bool [n_movies]; None: all
+    "Which movies pass. Raises `InputError` for unknown genres or titles, and for years the wrong way round."
     wanted = [genres] if isinstance(genres, str) else list(genres)
     first, last = (years, years) if isinstance(years, int) else years
+    if first is not None and last is not None and first > last:
+        raise InputError(f"years={years}: the first is later than the last.")
     if not wanted and first is None and last is None and not len(exclude): return None
-    keep = np.ones(len(movies), bool)
-    if wanted:
-        masks = genre_masks(movies) if masks is None else masks
-        known = {g.casefold(): g for g in masks}
-        if unknown := [g for g in wanted if g.casefold() not in known]: raise InputError(f"There is no genre {unknown[0]!r}; there are {', '.join(masks)}.")
-        keep &= np.any([masks[known[g.casefold()]] for g in wanted], axis=0)
-    if first is not None and last is not None and first > last: raise InputError(f"years={years}: the first is later than the last.")
-    if first is not None: keep &= (movies.year >= first).fillna(False).to_numpy(bool)
-    if last is not None: keep &= (movies.year <= last).fillna(False).to_numpy(bool)
+
+    keep = in_genres(genre_masks(movies) if masks is None else masks, wanted) if wanted else np.ones(len(movies), bool)
+    if first is not None: keep = keep & (movies.year >= first).fillna(False).to_numpy(bool)
+    if last is not None: keep = keep & (movies.year <= last).fillna(False).to_numpy(bool)
     keep[[titles.find(m) for m in exclude]] = False
-    return torch.from_numpy(keep)
+    return keep

@@ -1,4 +1,4 @@
-"""One person's own ratings from a file: an export of Letterboxd or IMDb, or a plain table of titles and stars
+"""One person's own ratings from a file: an export of Letterboxd, IMDb or Trakt, or a table of titles and stars
 
 Docs: https://saerec.github.io/saerec/recommend/own.html.md"""
 
@@ -7,153 +7,230 @@ Docs: https://saerec.github.io/saerec/recommend/own.html.md"""
 # %% ../../nbs/recommend/own.ipynb #9069b71a
 from __future__ import annotations
 
-import csv
+import math
 import os
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from io import StringIO
+import zipfile
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
-from ..data.reading import plain_errors, text_of
 from ..errors import InputError
-from .recommender import Recommender
-from .titles import plain_title
+from ..files import plain_errors, read_table, take_header
+from .spelling import Title
+from .titles import Titles
+
+if TYPE_CHECKING: from saerec.recommend.recommender import Recommender
 
 # %% auto #0
-__all__ = ['LAYOUTS', 'NO_FILMS', 'LARGEST', 'Layout', 'find_layout', 'read_own', 'title_parts', 'FilmFinder', 'OwnRatings',
-           'own_ratings']
+__all__ = ['LAYOUTS', 'Layout', 'find_layout', 'read_own', 'to_model_scale', 'scale_of', 'OwnRatings', 'own_ratings']
 
 # %% ../../nbs/recommend/own.ipynb #bceacefe
 @dataclass(frozen=True)
 class Layout:
-    "The columns of a file of ratings, in lower case."
-    name: str  # of the place that writes such files
-    marks: tuple[str, ...]  # columns by which it is recognised
-    title: str  # column of the title
-    rating: str  # column of the rating
-    top: float | None = None  # the best rating there is; None: the model's scale
-    date: str = "date"  # column of the day of the rating
-    original: str = "original title"  # column of the title in the film's own language
-    kind: str = "title type"  # column that tells films from series
+    "How a place writes ratings; names of columns in lower case, with blanks."
+    name: str  # of the place
+    needs: tuple[str, ...]  # columns by which its files are recognised
+    rating: tuple[str, ...]  # columns that may hold the rating, the first that is there
+    scale: tuple[float, float] | None = None  # the lowest and the best rating there can be; None: the file does not say
+    instead: str = ""  # which file of that place has the ratings, for those that have none
 
-LAYOUTS = (Layout("Letterboxd", ("name", "rating", "letterboxd uri"), "name", "rating", 5.0),
-           Layout("IMDb", ("const", "your rating", "title"), "title", "your rating", 10.0, "date rated"),
-           Layout("title and rating", ("title", "rating"), "title", "rating"))
-NO_FILMS = re.compile(r"tv ?(mini ?)?series|tv ?episode|podcast.*|video ?game")
-LARGEST = 10_000_000  # bytes: some 100,000 ratings
+_LETTERBOXD = "ratings.csv of the same export (Settings, Data, Export your data)"
+_TRAKT = "ratings-movies.json of the same export"
+_RATING = ("rating", "your rating", "my rating", "user rating", "stars", "my stars", "score", "my score")
+LAYOUTS = (
+    Layout("Letterboxd", ("letterboxd uri",), ("rating",), (0.5, 5), _LETTERBOXD),
+    Layout("IMDb", ("const",), ("your rating", "you rated"), (1, 10), "the export of Your ratings"),
+    Layout("Trakt", ("rated at",), ("rating",), (1, 10), _TRAKT),
+    Layout("Trakt", ("plays", "last watched at"), ("rating",), (1, 10), _TRAKT),
+    Layout("1 to 10", ("rating10",), ("rating10",), (1, 10)),
+    Layout("title and rating", (), _RATING))
+
+# %% ../../nbs/recommend/own.ipynb #c1d4e7f0
+_COLUMNS = {  # what else is read, by the names that it may have
+    "title": ("title", "name", "movie title", "film title", "movie name", "film name", "movie", "film", "movie.title"),
+    "original": ("original title",), "year": ("year", "release year", "movie.year"), "kind": ("title type", "type"),
+    "day": ("date rated", "rated at", "date", "modified", "created", "watcheddate", "watched date")}
+_USERS = {"user", "user id", "userid", "reviewerid", "user name", "username"}
 
 def find_layout(
-    header: Sequence[str],  # the first line of a file, cell by cell
+    header: list[str],  # the first row of a file, cell by cell
     where: str,  # name of the file, for messages
-) -> Layout:
-    "Which layout a header has. Raises `InputError` if it is none of them."
-    columns = [c.strip().lower() for c in header]
-    for o in LAYOUTS:
-        if set(o.marks) <= set(columns):
-            if twice := [c for c in o.marks if columns.count(c) > 1]: raise InputError(f"{where}, line 1: the column {twice[0]!r} is there twice; keep one.")
-            return o
-    raise InputError(f"{where}, line 1: the columns {', '.join(header)[:120]} are neither those of Letterboxd (Name, Year, Rating, Letterboxd URI) nor of IMDb (Const, Your Rating, Title) nor title and rating; give the file as it was exported, or write the header title,year,rating.")
+) -> tuple[Layout, dict[str, int]]:  # and the places of its columns
+    "Which layout a header has. Raises `InputError` with what helps if there are no ratings of one person below it."
+    columns = [" ".join(o.lower().replace("_", " ").split()) for o in header]
+    if columns[0].startswith("letterboxd list export"): columns = ["letterboxd uri"]
+    layout = next(o for o in LAYOUTS if set(o.needs) <= set(columns))
+
+    known = _COLUMNS | {"rating": layout.rating}
+    names = {what: next((o for o in some if o in columns), "") for what, some in known.items()}
+    twice = [o for o in names.values() if columns.count(o) > 1]
+    if twice: raise InputError(f"{where}: the column {twice[0]!r} is there twice; keep one.")
+    if layout.instead and not names["rating"]:
+        raise InputError(f"{where}: this file of {layout.name} has no ratings; give {layout.instead}.")
+    if not layout.needs and _USERS & set(columns):
+        raise InputError(f"{where}: it has a column for the user; give the ratings of one person without it, "
+                         f"or train on the ratings of many with saerec train --data {where}.")
+
+    if names["title"] and names["rating"]: return layout, {what: columns.index(o) for what, o in names.items() if o}
+    shown = ", ".join(header)[:120]
+    if names["title"]: raise InputError(f"{where}: no column for the rating (columns found: {shown}); name it rating.")
+    raise InputError(f"{where}, line 1: the columns {shown} are neither those of Letterboxd (Name, Year, Rating, "
+                     "Letterboxd URI) nor of IMDb (Const, Your Rating, Title) nor title and rating; give the file as "
+                     "it was exported, or let its first line be title,year,rating.")
+
+# %% ../../nbs/recommend/own.ipynb #f4a7b0c3
+_LARGEST = 10_000_000  # bytes: some 100,000 ratings
+_TABLE = re.compile(r"(?!(.*/)?(__macosx|deleted|orphaned)/).*\.(csv|tsv|txt|json|xlsx)", re.IGNORECASE)
+_RATED = re.compile(r"(?!.*(show|season|episode)).*ratings.*", re.IGNORECASE)
+
+def _in_zip(path: Path) -> tuple[zipfile.Path | Path, int]:
+    "The file of a zip that has the ratings, and its bytes; an Excel workbook is a zip, and read as it is."
+    with zipfile.ZipFile(path) as z: sizes = {o.filename: o.file_size for o in z.infolist() if not o.is_dir()}
+    if "xl/workbook.xml" in sizes: return path, sum(sizes.values())
+    if "content.xml" in sizes: raise InputError(f"{path}: it is an OpenDocument workbook; save it as CSV.")
+
+    tables = [o for o in sizes if _TABLE.fullmatch(o)]
+    rated = [o for o in tables if _RATED.fullmatch(Path(o).name)]
+    found = [o for o in rated if o.count("/") == min(o.count("/") for o in rated)] or tables
+    if len(found) == 1: return zipfile.Path(path, found[0]), sizes[found[0]]
+    listed = ", ".join(found)[:160] or "no table is in it"
+    raise InputError(f"{path}: which of its files has the ratings cannot be told ({listed}); give that file.")
+
+# %% ../../nbs/recommend/own.ipynb #a5b8c1d4
+def _source(path: Path) -> zipfile.Path | Path:
+    "The one table to read of a file, a zip, or the folder of an unpacked export."
+    if path.is_dir() and not (path / "ratings.csv").is_file():
+        raise InputError(f"{path}: it is a folder; give the file with the ratings in it.")
+    path = path / "ratings.csv" if path.is_dir() else path
+    source: zipfile.Path | Path = path
+    size = path.stat().st_size
+    with path.open("rb") as f: packed = f.read(4) == b"PK\3\4"
+    if packed and size <= _LARGEST: source, size = _in_zip(path)
+    if size <= _LARGEST: return source
+    raise InputError(f"{source}: it is larger than {_LARGEST / 1e6:g} MB, which one person's ratings are not.")
+
+# %% ../../nbs/recommend/own.ipynb #b6c9d2e5
+_YEAR = r"^\(?([12]\d{3})\)?(?:\.0|[-–/].*)?$"
+_NO_FILM = r"(?:tv[ -]?)?(?:mini[ -]?)?series|(?:tv[ -]?)?(?:show|season|episode)|tv|podcast.*|(?:video ?)?game|book"
+
+def _refuse(rows: pd.DataFrame, column: str, bad: pd.Series, where: str, sentence: str) -> None:
+    "Raises `InputError` for the first bad row, with its cell in place of {}."
+    if not bad.any(): return
+    row = rows.iloc[int(bad.to_numpy().argmax())]
+    raise InputError(f"{where} {row.line}, column {column}: {sentence.format(repr(str(row[column])[:40]))}")
+
+# %% ../../nbs/recommend/own.ipynb #e9f2a5b8
+def _by_day(rows: pd.DataFrame) -> pd.DataFrame:
+    "In the order of the days, if all can be read without doubt; else as it is."
+    days = rows.day
+    if not days.str.match(r"\d{4}-\d\d-\d\d").all():
+        days = pd.to_datetime(days, format="%a %b %d %H:%M:%S %Y", errors="coerce")  # as IMDb once wrote them
+    return rows if days.isna().any() else rows.loc[days.sort_values(kind="stable").index]
+
+# %% ../../nbs/recommend/own.ipynb #c7d0e3f6
+def _cells(source: Path | zipfile.Path) -> tuple[pd.DataFrame, Layout, str]:
+    "What stands in each line, as text; the layout; what `line` counts."
+    table = read_table(source)
+    layout, at = find_layout([str(o) for o in table.iloc[0]], str(source))
+    unit, table = table.attrs["unit"], take_header(table, str(source))
+    rows = pd.DataFrame({what: table.iloc[:, k].str.strip() for what, k in at.items()}, dtype="str")
+    return rows.reindex(columns=[*_COLUMNS, "rating"], fill_value="").rename_axis("line").reset_index(), layout, unit
+
+# %% ../../nbs/recommend/own.ipynb #d1e4f7a0
+def _rated(films: pd.DataFrame, scale: tuple[float, float], where: str) -> pd.DataFrame:
+    "Those with a rating, in the order of their days: line, title, original, year, mark."
+    year = films.year.str.extract(_YEAR)[0]
+    _refuse(films, "year", year.isna() & (films.year != ""), where, "{} is no year; correct or clear that cell.")
+    rows = films[films.rating != ""]
+    mark = pd.to_numeric(rows.rating.str.replace(",", "."), errors="coerce")
+    unreadable = "the rating is {}; write a number of stars, or clear that cell."
+    _refuse(rows, "rating", ~np.isfinite(mark), where, unreadable)
+    outside = f"the rating is {{}}; its scale is {scale[0]:g} to {scale[1]:g}. Correct or clear that cell."
+    _refuse(rows, "rating", ~mark.between(*scale), where, outside)
+    _refuse(rows, "title", rows.title == "", where, "the title is empty; write it, or delete that line.")
+
+    written = pd.Series([Title(t).year for t in rows.title], rows.index, dtype="Int16")
+    rows = rows.assign(mark=mark, year=pd.to_numeric(year[rows.index]).astype("Int16").fillna(written))
+    return _by_day(rows)[["line", "title", "original", "year", "mark"]].reset_index(drop=True)
 
 # %% ../../nbs/recommend/own.ipynb #14415b3d
-def _mark(text: str, layout: Layout, where: str) -> float:
-    "A rating as a number, or the sentence why it is none."
-    try: v = float(text.replace(",", "."))
-    except ValueError: v = float("nan")
-    low, top = (layout.top or 0) / 10, layout.top or float("inf")
-    if not (low <= v <= top and v < float("inf")):
-        scale = f"{layout.name} has {low:g} to {top:g}" if layout.top else "write a number of stars"
-        raise InputError(f"{where}: the rating is {text[:40]!r}; {scale}. Mend or empty that cell.")
-    return v
-
-def _row(cells: dict[str, str], layout: Layout, where: str) -> tuple[str, str, int | None, float, str]:
-    "Title, original title, year, mark and day of one line."
-    title, given = cells[layout.title], cells.get("year", "")
-    if not title: raise InputError(f"{where}, column {layout.title}: the title is empty; mend or delete that line.")
-    if given and not re.fullmatch(r"[12][0-9]{3}(\.0)?", given): raise InputError(f"{where}, column year: {given[:40]!r} is no year; mend or empty that cell.")
-    year = given[:4] or plain_title(title)[1]
-    return title, cells.get(layout.original, ""), int(year) if year else None, _mark(cells[layout.rating], layout, f"{where}, column {layout.rating}"), cells.get(layout.date, "")
-
 def read_own(
-    path: str | os.PathLike[str],  # a CSV file: commas, semicolons or tabs; UTF-8, or latin-1
-) -> pd.DataFrame:  # line, title, original, year (Int16), mark (float, as written); the order of their days if all have one; attrs: layout, skipped
-    "The ratings in a file, whatever films they are of. Raises `InputError` with file, line and column."
-    p = Path(path)
-    with plain_errors(str(path)):
-        if p.is_dir() or p.stat().st_size > LARGEST: raise InputError(f"{path}: " + ("it is a folder; give the file with the ratings in it." if p.is_dir() else f"it is larger than {LARGEST / 1e6:g} MB, which one person's ratings are not."))
-        if p.read_bytes()[:4] == b"PK\3\4": raise InputError(f"{path}: it is a zip; unpack it and give the file with the ratings in it (of Letterboxd: ratings.csv).")
-        try: text = text_of(p)
-        except pd.errors.EmptyDataError: raise InputError(f"{path}: the file is empty; export your ratings again.") from None
-    first = text.lstrip().partition("\n")[0]
-    lines, rows = csv.reader(StringIO(text), delimiter=max(",;\t", key=first.count), strict=True), []
-    skipped = {"without a rating": 0, "series, episodes and games": 0}
-    try:
-        header = next(o for o in lines if any(c.strip() for c in o))
-        layout, columns = find_layout(header, str(path)), [c.strip().lower() for c in header]
-        start = lines.line_num + 1
-        for cells in lines:
-            line, start = start, lines.line_num + 1
-            if not any(c.strip() for c in cells): continue
-            if len(cells) != len(columns): raise InputError(f"{path}, line {line}: it has {len(cells)} cells where the header has {len(columns)}; a title with a comma needs quotes around it.")
-            row = {k: v.strip() for k, v in zip(columns, cells, strict=True)}
-            if NO_FILMS.fullmatch(row.get(layout.kind, "").lower()): skipped["series, episodes and games"] += 1
-            elif not row[layout.rating]: skipped["without a rating"] += 1
-            else: rows.append((line, *_row(row, layout, f"{path}, line {line}")))
-    except csv.Error as e: raise InputError(f"{path}, line {lines.line_num}: it cannot be read as CSV ({e}); is a quote missing?") from None
-    frame = pd.DataFrame(rows, columns=["line", "title", "original", "year", "mark", "day"]).astype({"year": "Int16", "mark": float})
-    if len(frame) and frame.day.str.fullmatch(r"\d{4}-\d\d-\d\d").all(): frame = frame.sort_values("day", kind="stable")
-    frame = frame.drop(columns="day").reset_index(drop=True)
-    frame.attrs = {"layout": layout, "skipped": skipped}
+    path: str | os.PathLike[str],  # a table (CSV in any encoding, Excel, JSON), a zip, or the folder of an export
+    scale: tuple[float, float] | None = None,  # the lowest and the best rating there can be; None: as the place has it
+) -> pd.DataFrame:  # line, title, original, year (Int16), mark (as written); attrs: layout, unit, skipped
+    """The ratings in a file, whatever films they are of, in the order of their days if all are known.
+    Raises `InputError` with file, line and column."""
+    if scale is not None and not -math.inf < scale[0] < scale[1] < math.inf:
+        raise InputError(f"The scale {scale[0]:g} to {scale[1]:g}: give the lowest rating, then the best, as in 1 10.")
+    with plain_errors(str(path)): source = _source(Path(path))
+    rows, layout, unit = _cells(source)
+    layout = replace(layout, scale=scale or layout.scale)
+
+    films = rows[~rows.kind.str.lower().str.fullmatch(_NO_FILM)]
+    frame = _rated(films, layout.scale or (-math.inf, math.inf), f"{source}, {unit}")
+    skipped = {"without a rating": len(films) - len(frame), "series, episodes and games": len(rows) - len(films)}
+    frame.attrs = {"layout": layout, "unit": unit, "skipped": skipped}
     return frame
 
+# %% ../../nbs/recommend/own.ipynb #c3d6e9f2
+_LIKED = 0.8  # of the best rating: 4 of 5 stars, 8 of 10
+
+def to_model_scale(
+    marks: pd.Series,  # ratings as the file has them
+    own: tuple[float, float],  # the lowest and the best rating of the file
+    model: tuple[float, float],  # those of the model's data
+    threshold: float,  # from which one is a like there
+) -> pd.Series:  # ratings as the model's data have them; NaN: not liked, which a model of likes alone cannot take
+    "The same share of the best rating. On a scale of three steps or fewer the file's own decides what is a like."
+    if own == model: return marks
+    (low, high), start = model, min(own[0], 0)
+    share = (marks - start) / (own[1] - start)
+    value = min(low, 0) + share * (high - min(low, 0))
+    if high - low > 2: return value.clip(lower=low)
+
+    disliked = value.round().clip(upper=threshold - 1).clip(lower=low) if low < high else float("nan")
+    return pd.Series(high, marks.index).where(share >= _LIKED - 1e-9, disliked)
+
+# %% ../../nbs/recommend/own.ipynb #f6a9b2c5
+def scale_of(
+    rows: pd.DataFrame,  # of `read_own`
+    model: tuple[float, float],  # the scale of the model's data
+    where: str,  # name of the file
+) -> tuple[tuple[float, float], str]:  # the scale of the file; what has to be said about it
+    "On which scale a file is: the model's if nothing speaks against it. Raises `InputError` if it has to be stated."
+    (low, high), marks, known = model, rows.mark, rows.attrs["layout"].scale
+    if known is not None or not len(rows): return known or model, ""
+    if set(marks) == {0.0, 1.0} and high > 1: return (0.0, 1.0), "Its ratings are 0 and 1: read as not liked and liked."
+    if (marks == 1).all() and high > 1 and len(marks) > 2:
+        raise InputError(f"{where}: every rating is 1; if that means liked, state the scale 0 to 1 (--scale 0 1), "
+                         f"else {low:g} to {high:g} (--scale {low:g} {high:g}).")
+    if high <= 1 < marks.max() <= 5 and (marks * 2 % 1 == 0).all() and marks.min() >= 0:
+        return (0.5, 5.0), "Its ratings go beyond the model's: read as 0.5 to 5 stars (--scale states another)."
+
+    stated = f"--scale {min(1, marks.min()):g} {next((o for o in (1, 5, 10, 100) if marks.max() <= o), marks.max()):g}"
+    outside = f"the rating {{}} is not on the model's scale, {low:g} to {high:g}; correct it, or state the file's own:"
+    shown = rows.assign(rating=marks.map("{:g}".format))
+    _refuse(shown, "rating", (marks < low) | (marks > high), f"{where}, {rows.attrs['unit']}", f"{outside} {stated}.")
+    if high >= 10 and marks.max() <= high / 2 and len(marks) > 4:
+        return model, f"No rating is above {marks.max():g} of {high:g}; if its scale ends earlier, state it: {stated}."
+    return model, ""
+
 # %% ../../nbs/recommend/own.ipynb #2e26d511
-def _without_article(name: str) -> str: return re.sub(r"^(the|a|an) ", "", name)
-
-def title_parts(
-    title: str,  # as in the data
-) -> list[str]:  # plain forms of two words or more; none for a title of one part
-    "What stands before, between and after the colons and dashes of a title."
-    whole = re.sub(r", (The|An?)$", "", re.sub(r"\s*\([^()]*\)", "", title))
-    parts = re.split(r": | [-–] ", whole)
-    return [name for o in parts if " " in (name := plain_title(o)[0])] if len(parts) > 1 else []
-
-class FilmFinder:
-    "Finds the films of a model by title and year as other places write them."
-    def __init__(self, rec: Recommender):
-        self.titles, self.movies = rec.titles, rec.movies
-        self.years = [None if pd.isna(y) else int(y) for y in rec.movies.year]
-        self.names: dict[str, list[int]] = {name: codes for (name, year), codes in self.titles.plain.items() if not year}
-        self.brackets: dict[str, list[int]] = {name: codes for (name, year), codes in self.titles.other.items() if not year}
-        self.short: dict[str, list[int]] = {}
-        self.parts: dict[str, list[int]] = {}
-        for code, title in enumerate(self.titles.titles):
-            for part in title_parts(title): self.parts.setdefault(part, []).append(code)
-        for name, codes in self.names.items(): self.short.setdefault(_without_article(name), []).extend(codes)
-
-    def find(self,
-        names: Sequence[str],  # the title, the original title
-        year: int | None = None,  # of release; None: unknown
-    ) -> list[int]:  # movie codes: one is a find, none or several are not
-        "The films that may be meant: those of the first step that has any."
-        plain = [n for n in dict.fromkeys(plain_title(o)[0] for o in names) if n]
-        steps = [(index, key(n)) for index, key in ((self.names, str), (self.brackets, str), (self.short, _without_article)) for n in plain]
-        def gap(code: int) -> int: return 0 if year is None or (y := self.years[code]) is None else abs(y - year)
-        for index, name in steps:
-            codes = list(dict.fromkeys(index.get(name, [])))
-            if found := [c for c in codes if gap(c) == 0] or [c for c in codes if gap(c) == 1]: return found
-        return list(dict.fromkeys(c for n in plain for c in self.parts.get(n, []) if year is not None and self.years[c] == year))
-
-    def suggest(self,
-        title: str,  # as given
-        year: int | None = None,  # of release; None: unknown
-        n: int = 3,  # at most so many
-    ) -> list[str]:  # titles of the model, the closest first
-        "Titles that look like it, of the same year or one beside it if the year is known."
-        titles = self.titles if year is None else type(self.titles)(self.movies[[y is not None and abs(y - year) <= 1 for y in self.years]])
-        return titles.suggest(title, n)
+def _match_rows(rows: pd.DataFrame, titles: Titles) -> tuple[pd.DataFrame, list[str]]:
+    "The code of each film, -1 for none, and what may have been meant; and sentences on what is not quite so."
+    codes, close, notes = [], [], []
+    for line, title, original, year in rows[["line", "title", "original", "year"]].itertuples(index=False):
+        year = None if pd.isna(year) else int(year)
+        found, note = titles.match([title, original], year)
+        one = len(found) == 1
+        codes.append(found[0] if one else -1)
+        close.append([] if one else [titles.titles[c] for c in found[:3]] or titles.suggest(title, year=year))
+        if note: notes.append(f"line {line}: {note}")
+    return rows.assign(code=codes, suggestions=pd.Series(close, rows.index, dtype=object)), notes
 
 # %% ../../nbs/recommend/own.ipynb #3ace6bfd
 @dataclass(frozen=True)
@@ -164,41 +241,53 @@ class OwnRatings:
     found: pd.DataFrame  # line, title as given, stars, movie (id), film (title in the model)
     missing: pd.DataFrame  # line, title, year, stars, suggestions (titles)
     skipped: dict[str, int] = field(default_factory=dict)  # what was left out, and how often
+    notes: tuple[str, ...] = ()  # what was taken though it is not quite what the file says, a sentence each
 
     @property
-    def ratings(self) -> dict[Any, float]:  # movie id -> stars
+    def ratings(self) -> dict[Any, float]:  # movie id -> stars; an id that is a text as "id:..."
         "What `Recommender.recommend` takes."
-        return dict(zip(self.found.movie.tolist(), self.found.stars.tolist(), strict=True))
+        ids = [f"id:{i}" if isinstance(i, str) else i for i in self.found.movie.tolist()]
+        return dict(zip(ids, self.found.stars.tolist(), strict=True))
 
     def __str__(self) -> str:
-        total, skipped = len(self.found) + len(self.missing), ", ".join(f"{n} {what}" for what, n in self.skipped.items() if n)
-        lines = [f"{self.source} ({self.layout}): {len(self.found)} of {total} films found" + (f"; left out: {skipped}" if skipped else "") + "."]
-        for o in self.missing.head(10).to_dict("records"):
+        total = len(self.found) + len(self.missing)
+        skipped = ", ".join(f"{n} {what}" for what, n in self.skipped.items() if n)
+        left_out = f"; left out: {skipped}." if skipped else "."
+        lines, missing = [f"{self.source} ({self.layout}): {len(self.found)} of {total} films found{left_out}"], []
+        for o in self.missing.to_dict("records"):
             year = "" if pd.isna(o["year"]) else f" ({o['year']})"
-            lines.append(f"  not found, line {o['line']}: {o['title']}{year}" + (f"; close: {' or '.join(o['suggestions'])}" if o["suggestions"] else ""))
-        if len(self.missing) > 10: lines.append(f"  and {len(self.missing) - 10} more")
+            close = f"; close: {' or '.join(o['suggestions'])}" if o["suggestions"] else ""
+            missing.append(f"not found, line {o['line']}: {o['title']}{year}{close}")
+        for some in (list(self.notes), missing):
+            lines += [f"  {o}" for o in some[:10]]
+            if len(some) > 10: lines.append(f"  and {len(some) - 10} more")
         return "\n".join(lines)
 
+# %% ../../nbs/recommend/own.ipynb #c9d2e5f8
 def own_ratings(
     path: str | os.PathLike[str],  # as for `read_own`
     rec: Recommender,
+    scale: tuple[float, float] | None = None,  # lowest and best rating of the file; None: its layout's, or the model's
 ) -> OwnRatings:
     "A file of ratings for a model. Raises `InputError` with file, line and column, or if no film of it is known."
-    rows, finder, (low, high) = read_own(path), FilmFinder(rec), rec.info["scale"]
-    layout, skipped = rows.attrs["layout"], rows.attrs["skipped"] | {"rated again (the later rating counts)": 0, f"raised to {low:g}, the lowest rating of the model": 0}
-    again, raised = list(skipped)[-2:]
-    found: dict[int, dict[str, Any]] = {}
-    missing = []
-    for line, title, original, year, mark in rows.itertuples(index=False):
-        stars = float(mark * high / layout.top if layout.top else mark)
-        if not layout.top and not low <= stars <= high: raise InputError(f"{path}, line {line}, column {layout.rating}: the rating {mark:g} is not on the model's scale, {low:g} to {high:g} stars.")
-        known = None if pd.isna(year) else int(year)
-        codes = finder.find([title, original], known)
-        if len(codes) != 1:
-            missing.append({"line": line, "title": title, "year": year, "stars": stars, "suggestions": [rec.titles.titles[c] for c in codes[:3]] or finder.suggest(title, known)})
-            continue
-        skipped[again] += codes[0] in found
-        skipped[raised] += stars < low
-        found[codes[0]] = {"line": line, "title": title, "stars": max(stars, low), "movie": rec.movies.movie_id.iloc[codes[0]], "film": rec.titles.titles[codes[0]]}
-    if not found: raise InputError(f"{path}: " + (f"none of its {len(missing)} films is among the {len(rec.movies):,} of the model, the first being {missing[0]['title'][:60]!r}; is it the right file, and the right model?" if missing else "it holds no rating of a film."))
-    return OwnRatings(str(path), layout.name, pd.DataFrame(list(found.values())), pd.DataFrame(missing, columns=["line", "title", "year", "stars", "suggestions"]).astype({"year": "Int16"}), skipped)
+    rows = read_own(path, scale)
+    low, high = rec.info["scale"]
+    own, said = scale_of(rows, (low, high), str(path))
+    rows["stars"] = to_model_scale(rows.mark, own, (low, high), rec.info["threshold"])
+    rows, notes = _match_rows(rows, rec.titles)
+
+    missing, found = rows[rows.code < 0], rows[rows.code >= 0]
+    if not len(found) and len(missing):
+        raise InputError(f"{path}: none of its {len(missing)} films is among the {len(rec.movies):,} of the model, the "
+                         f"first being {missing.title.iloc[0][:60]!r}; is it the right file, and the right model?")
+    latest = found.drop_duplicates("code", keep="last")
+    kept = latest.dropna(subset="stars")
+    if not len(kept): raise InputError(f"{path}: it holds no rating of a film that the model can use.")
+    skipped = rows.attrs["skipped"] | {"rated again (the later rating counts)": len(found) - len(latest),
+                                       "not liked, which a model of likes alone cannot use": len(latest) - len(kept)}
+
+    movies = rec.movies.iloc[kept.code.tolist()]
+    films = kept.assign(movie=movies.movie_id.to_numpy(), film=movies.title.to_numpy()).reset_index(drop=True)
+    return OwnRatings(str(path), rows.attrs["layout"].name, films[["line", "title", "stars", "movie", "film"]],
+                      missing[["line", "title", "year", "stars", "suggestions"]].reset_index(drop=True),
+                      skipped, tuple([said] * bool(said) + notes))

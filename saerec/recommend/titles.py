@@ -1,4 +1,4 @@
-"""Movies found by their titles as people type them
+"""Movies found by their titles as people type them, and as other places write them
 
 Docs: https://saerec.github.io/saerec/recommend/titles.html.md"""
 
@@ -7,81 +7,279 @@ Docs: https://saerec.github.io/saerec/recommend/titles.html.md"""
 # %% ../../nbs/recommend/titles.ipynb #f5cd43c7
 from __future__ import annotations
 
-import difflib
 import re
-import unicodedata
+import warnings
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cached_property
+from itertools import accumulate
 
+import numpy as np
 import pandas as pd
+from rapidfuzz import fuzz, process
 
-from ..data import InputError
+from ..errors import InputError
+from .spelling import Title, plain_text
 
 # %% auto #0
-__all__ = ['plain_title', 'other_titles', 'Titles']
-
-# %% ../../nbs/recommend/titles.ipynb #4c409c70
-_ARTICLE = re.compile(r"^(.*), (the|a|an|le|la|les|l'|der|die|das|el|los|las|il|lo|i|un|une|den|det)$")
-
-def plain_title(
-    title: str,  # as in the data or as typed
-) -> tuple[str, str]:  # the plain form without year; the year or ""
-    "What two spellings of one title have in common; of a longer text the first 1,000 characters count."
-    t = unicodedata.normalize("NFKD", title[:1000].casefold())
-    t = "".join(c for c in t if not unicodedata.combining(c)).strip()
-    year = re.search(r"\((\d{4})(?:[-–]\d{0,4})?\)\s*$", t)
-    t = re.sub(r"\([^)]*\)", " ", t).strip()
-    if article := _ARTICLE.match(t): t = f"{article[2]} {article[1]}"
-    return " ".join(re.sub(r"[^\w]+", " ", t.replace("'", "").replace("’", "").replace("&", " and ")).split()), year[1] if year else ""
-
-def other_titles(
-    title: str,  # as in the data
-) -> list[str]:  # what its brackets hold, without "a.k.a."
-    "The other titles of a movie: original, translated, also known as."
-    inside = re.findall(r"\(([^()]*)\)", title)
-    return [t for o in inside if (t := re.sub(r"^\s*a\.?k\.?a\.?:?\s+", "", o, flags=re.I).strip()) and not re.fullmatch(r"[0-9–-]+", t)]
+__all__ = ['TitleIndex', 'TitleSearch', 'TitleWarning', 'Titles']
 
 # %% ../../nbs/recommend/titles.ipynb #1a1e8330
+class TitleIndex:
+    "Movies by the forms of their titles; each table is made when it is first asked for."
+    def __init__(self,
+        titles: Sequence[str],  # by code
+    ):
+        self.titles = [Title(t) for t in titles]
+
+    def _table(self, forms: Callable[[Title], Iterable[str]]) -> dict[str, list[int]]:
+        "Codes by form."
+        out: dict[str, list[int]] = {}
+        for code, title in enumerate(self.titles):
+            for form in dict.fromkeys(forms(title)): out.setdefault(form, []).append(code)
+        return out
+
+    @cached_property
+    def plain(self) -> dict[str, list[int]]: return self._table(lambda t: [t.plain])
+    @cached_property
+    def other(self) -> dict[str, list[int]]: return self._table(lambda t: [o.plain for o in t.others])
+    @cached_property
+    def loose(self) -> dict[str, list[int]]:
+        return self._table(lambda t: [form for o in (t, *t.others) for form in o.loose])
+    @cached_property
+    def parts(self) -> dict[str, list[int]]:
+        return self._table(lambda t: [form for o in t.parts if " " in o.name for form in o.loose])
+
+    def _by_name(self, asked: Sequence[Title]) -> Iterator[list[int]]:
+        "Movies of a name: by the plain form, then by that of what stands in brackets, then by the loose forms."
+        yield from (self.plain[t.plain] for t in asked if t.plain in self.plain)
+        yield from (self.other[t.plain] for t in asked if t.plain in self.other)
+        yield from (self.loose[form] for t in asked for form in t.loose if form in self.loose)
+
+    def _by_part(self, asked: Sequence[Title]) -> Iterator[list[int]]:
+        "Movies of which a name is a part, then those whose name is a part of it."
+        yield from (self.parts[form] for t in asked for form in t.loose if form in self.parts)
+        parts = [o for t in asked for o in t.parts if " " in o.name]
+        yield from (self.loose[form] for o in parts for form in o.loose if form in self.loose)
+
+    def near(self,
+        codes: Iterable[int],  # movies
+        year: int | None,  # as given; None: unknown
+        gap: int = 0,  # years between
+    ) -> list[int]:
+        "Those of the movies that are so far from a year; a movie without one fits any."
+        return [c for c in codes if year is None or abs((self.titles[c].year or year) - year) == gap]
+
+    def candidates(self,
+        names: Iterable[str],  # of one movie, the best first, as another place writes them
+        year: int | None = None,  # of release; None: unknown
+    ) -> tuple[list[int], str]:  # codes: one is a find, several are a question; what decided: "name", "part" or "year"
+        "The movies that may be meant: of that year by name, or by a part of it; else of a year beside it by name."
+        asked = [form for o in names if (t := Title(o)).name for form in (t.whole, t)]
+        steps = [("name", self._by_name, 0), ("part", self._by_part, 0), ("year", self._by_name, 1)]
+        for how, step, gap in steps if year is not None else steps[:1]:
+            for codes in step(asked):
+                if found := self.near(codes, year, gap): return found, how
+        return [], ""
+
+    def beginnings(self,
+        text: str,  # as typed
+        year: int | None = None,
+    ) -> list[int]:  # codes
+        "The movies of whose name it is a part, else those whose name begins with it."
+        asked = Title(text)
+        plain = asked.plain
+        begun = [c for key, some in self.plain.items() if plain and key.startswith(f"{plain} ") for c in some]
+        if plain.isdecimal(): begun = [c for c in begun if self.titles[c].name[len(plain)] in " :"]  # not 1-900 for 1
+        parts = [c for c in begun if plain in [o.plain for o in self.titles[c].parts[:1]]]
+        parts += [c for form in asked.loose for c in self.parts.get(form, [])]
+        return self.near(dict.fromkeys(parts), year) or self.near(begun, year)
+
+# %% ../../nbs/recommend/titles.ipynb #c7f0a3d6
+class TitleSearch:
+    "Titles prepared for searching while one types."
+    def __init__(self,
+        titles: Sequence[Title],  # by code
+        order: Iterable[int],  # codes, the best known first
+    ):
+        self.lines: list[str] = []
+        self.of_line: list[int] = []  # code of each line
+        for code in order:
+            t = titles[code]
+            for text in dict.fromkeys([t.plain, plain_text(t.bare), *(o.plain for o in t.others), t.line]):
+                self.lines.append(text)
+                self.of_line.append(code)
+        self.text = "".join(f"\n {text} " for text in self.lines) + "\n"
+        self.starts = [0, *accumulate(len(text) + 3 for text in self.lines)]
+
+    def _with(self, piece: str) -> Iterator[int]:
+        "The lines in which a piece of text stands, those of the best known movies first."
+        at = self.text.find(piece)
+        while at >= 0:
+            line = bisect_right(self.starts, at) - 1
+            yield line
+            at = self.text.find(piece, self.starts[line + 1])
+
+    def containing(self,
+        typed: str,  # plain
+        n: int,  # at most so many
+    ) -> list[int]:  # codes
+        "Movies of that name, those that begin so, those with these beginnings of words; the best known first."
+        if not typed: return []
+        words = [f" {w}" for w in typed.split()]
+        all_words = (k for k in self._with(max(words, key=len)) if all(w in f" {self.lines[k]}" for w in words))
+
+        found: dict[int, None] = {}  # an ordered set
+        for lines in (self._with(f"\n {typed} \n"), self._with(f"\n {typed}"), self._with(f" {typed}"), all_words):
+            for line in lines:
+                if len(found) == n: break
+                found[self.of_line[line]] = None
+        return list(found)
+
+    def alike(self,
+        typed: str,  # plain
+    ) -> list[int]:  # codes, the most alike first
+        "Movies whose title is spelt alike."
+        found = process.extract(typed, self.lines, scorer=fuzz.ratio, score_cutoff=75, limit=None)
+        return list(dict.fromkeys(self.of_line[line] for _, _, line in found))
+
+# %% ../../nbs/recommend/titles.ipynb #2d5f8b1e
+class TitleWarning(UserWarning):
+    "Which movie was taken for a text that is not its title."
+
+# heat 1995; Heat, 1995; Heat [1995]
+_YEAR_BEHIND = re.compile(r"(.*\w.*?)[\s,]*[\s,(\[]((?:18|19|20)\d\d)[)\]]?", re.DOTALL)
+
+# %% ../../nbs/recommend/titles.ipynb #7b0d3f6a
 class Titles:
-    "Finds movie codes by title or id."
+    "Finds movies by title or id."
     def __init__(self,
         movies: pd.DataFrame,  # `movie_id`, `title` in code order
+        popularity: np.ndarray | None = None,  # [n_movies] how many rated each: the better known comes first
     ):
         self.titles: list[str] = movies.title.tolist()
-        self.exact: dict[str, list[int]] = {}
-        self.plain: dict[tuple[str, str], list[int]] = {}
-        self.other: dict[tuple[str, str], list[int]] = {}
         self.ids = {str(i): code for code, i in enumerate(movies.movie_id)}
-        for code, t in enumerate(self.titles):
-            self.exact.setdefault(t, []).append(code)
-            name, year = plain_title(t)
-            for key in {(name, year), (name, "")}: self.plain.setdefault(key, []).append(code)
-            for other in {plain_title(o)[0] for o in other_titles(t)} - {name, ""}:
-                for key in {(other, year), (other, "")}: self.other.setdefault(key, []).append(code)
+        self.id_of = list(self.ids)  # by code
+        self.popularity = np.zeros(len(movies)) if popularity is None else np.asarray(popularity)
+
+    @cached_property
+    def exact(self) -> dict[str, list[int]]:
+        "Codes by the very title."
+        out: dict[str, list[int]] = {}
+        for code, t in enumerate(self.titles): out.setdefault(t, []).append(code)
+        return out
+
+    @cached_property
+    def index(self) -> TitleIndex:
+        "Codes by all other forms of the title."
+        return TitleIndex(self.titles)
+
+    @cached_property
+    def _search(self) -> TitleSearch:
+        return TitleSearch(self.index.titles, np.argsort(-self.popularity, kind="stable").tolist())
 
     def find(self,
-        movie: str | int,  # a title, with or without year, or an original id
+        movie: str | int,  # a title, with or without year; an id as a number; or "id:" with an id behind it
     ) -> int:  # its code
-        "The one movie meant. Raises `InputError` with the closest titles, or with those among which to choose."
-        if not isinstance(movie, str):
-            if str(movie) not in self.ids: raise InputError(f"There is no movie with the id {movie}.")
-            return self.ids[str(movie)]
-        if len(self.exact.get(movie, ())) == 1: return self.exact[movie][0]
-        name, year = plain_title(movie)
-        found = self.exact.get(movie) or self.plain.get((name, year)) or self.other.get((name, year), [])
-        if len(found) == 1: return found[0]
-        if found:
-            choice = "; ".join(f"{self.titles[c]!r} (id {i})" for i, c in self.ids.items() if c in found[:5])
-            raise InputError(f"The title {movie!r} is ambiguous: {choice}; add the year or give the id as a number.")
-        if movie.strip() in self.ids: return self.ids[movie.strip()]
-        close = self.suggest(movie)
-        raise InputError(f"There is no movie {movie!r}" + (f"; did you mean {' or '.join(map(repr, close))}?" if close else " in this catalogue; give a title like 'Heat (1995)' or an id."))
+        """The one movie meant. Warns (`TitleWarning`) where it is not quite what was typed.
+        Raises `InputError` with the closest titles, or with those among which to choose."""
+        code, note = self.look_up(movie)
+        if note: warnings.warn(note, TitleWarning, stacklevel=1)  # always from here, so each is said once
+        return code
+
+    def look_up(self,
+        movie: str | int,  # as for `find`
+    ) -> tuple[int, str]:  # its code; what was taken, "" if it is what was typed
+        "As `find`, with the sentence in place of the warning."
+        text = " ".join(movie.split()) if isinstance(movie, str) else f"id:{movie}"
+        if text[:3].casefold() == "id:":
+            if (i := text[3:].strip()) in self.ids: return self.ids[i], ""
+            raise InputError(f"There is no movie with the id {i}.")
+        if len(self.exact.get(text, ())) == 1: return self.exact[text][0], ""
+
+        codes, how = self._as_typed(text)
+        codes, note = _decide(self, codes, how, text)
+        if len(codes) == 1: return codes[0], note
+        raise InputError(_question(self, text, codes if how != "part" else []))
+
+    def match(self,
+        names: Sequence[str],  # of one movie, the best first, as another place writes them
+        year: int | None = None,  # of release; None: unknown
+    ) -> tuple[list[int], str]:  # codes: one is a find, several are a question; what was taken, "" if it is just that
+        "The movies that another place may mean; nothing is guessed from a beginning or an id."
+        codes, how = self.index.candidates(names, year)
+        return _decide(self, codes, how, names[0] if year is None else f"{Title(names[0]).name} ({year})")
+
+    def _as_typed(self, text: str) -> tuple[list[int], str]:
+        "What a text may mean, and how it was found. A number is a title or the beginning of one before it is an id."
+        year, behind = Title(text).year, _YEAR_BEHIND.fullmatch(text)
+        readings = [(text, year)]
+        if behind and year is None: readings.append((behind[1], int(behind[2])))
+
+        for name, y in readings:
+            codes, how = self.index.candidates([name], y)
+            if codes: return codes, how
+        if text in self.ids and not text.isdecimal(): return [self.ids[text]], "id"
+        for name, y in readings:
+            if codes := self.index.beginnings(name, y): return codes, "part"
+        return ([self.ids[text]], "number") if text in self.ids else ([], "")
 
     def suggest(self,
         movie: str,  # as typed
         n: int = 3,  # at most so many
+        year: int | None = None,  # of release, or one beside it; None: any
     ) -> list[str]:  # titles, the closest first
-        "Titles that look like it."
-        name, _ = plain_title(movie)
-        names = [k for k, y in self.plain if not y]
-        close = difflib.get_close_matches(name, names, n=n, cutoff=0.6)
-        close += [k for k in names if name and k not in close and (k.startswith(name) or f" {name} " in f" {k} ")][:max(0, n - len(close))]
-        return [self.titles[self.plain[k, ""][0]] for k in close[:n]]
+        "Titles that have its words, or look like it."
+        typed, near = Title(movie).plain, self.index.near
+        close = self._search.containing(typed, len(self.titles)) or self._search.alike(typed)
+        if year is not None: close = near(close, year) + near(close, year, gap=1)
+        return [self.titles[c] for c in list(dict.fromkeys([*self.index.candidates([movie])[0], *close]))[:n]]
+
+    def search(self,
+        text: str,  # as typed so far
+        n: int = 6,  # at most so many
+    ) -> list[int]:  # codes, best first
+        "Movies with these words or beginnings of words, the best known first; if none has, those spelt alike."
+        typed = Title(text).line
+        return self._search.containing(typed, n) or self._search.alike(typed)[:n]
+
+    def name_of(self,
+        code: int,  # of a movie
+    ) -> str:
+        "What to type for a movie: its title where that finds it, else its id."
+        title, i = self.titles[code], self.id_of[code]
+        plain = title.isprintable() and title == " ".join(title.split()) and not title.startswith("-")
+        return title if plain and title != f"movie {i}" and self.exact[title] == [code] else f"id:{i}"
+
+# %% ../../nbs/recommend/titles.ipynb #8c1e4a7b
+def _decide(titles: Titles, codes: list[int], how: str, asked: str) -> tuple[list[int], str]:
+    "Of several movies of one year the best known, if that is known; and what has to be said about what was taken."
+    def known(code: int) -> float: return float(titles.popularity[code])
+    if len(codes) > 1 and len({titles.index.titles[c].year for c in codes}) == 1:
+        first, second, *_ = sorted(codes, key=known, reverse=True)
+        if known(first) > known(second):
+            others = " and ".join(f"id:{titles.id_of[c]}" for c in codes if c != first)
+            taken = f"the best known was taken, id:{titles.id_of[first]}, and not {others}."
+            return [first], f"{asked!r} is the title of {len(codes)} movies; {taken}"
+    if len(codes) != 1 or how in ("name", "id"): return codes, ""
+
+    title, same_id = titles.titles[codes[0]], titles.ids.get(asked)
+    if how == "year": return codes, f"There is no {asked!r}; {title!r} was taken."
+    if how == "number":  # in data without titles, "movie 17" is what an id is expected to give
+        if asked in title.split(): return codes, ""
+        return codes, f"{asked!r} is no title; it was taken as the id of {title!r}."
+    if same_id is None: return codes, f"{asked!r} was taken for {title!r}."
+    other = f"the movie with this id is {titles.titles[same_id]!r}, given as id:{asked}"
+    return codes, f"{asked!r} was taken for {title!r}; {other}."
+
+# %% ../../nbs/recommend/titles.ipynb #9d2f5b8c
+def _question(titles: Titles, text: str, codes: list[int]) -> str:
+    "Why no movie was found, and what helps."
+    if codes:
+        choice = "; ".join(f"{titles.titles[c]!r} (id {titles.id_of[c]})" for c in codes[:5])
+        example = f"id:{titles.id_of[codes[0]]}"
+        return f"The title {text!r} is ambiguous: {choice}; add the year, or give an id, as in {example}."
+    close = [repr(t) for t in titles.suggest(text, year=Title(text).year)]
+    if text in titles.ids: close.append(f"id:{text}, which is {titles.titles[titles.ids[text]]!r}")
+    if close: return f"There is no movie {text!r}; did you mean {' or '.join(close)}?"
+    return f"There is no movie {text!r} in this catalogue; give a title like 'Heat (1995)' or an id."

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import platform
-from collections.abc import Callable, Mapping
-from dataclasses import asdict
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,82 +22,175 @@ import pandas as pd
 import torch
 
 from .. import __version__
-from ..evaluate.calibration import Calibrated, calibrate, choose_calibration
-from ..data import InputError, Ratings, Split, split_pairs, split_users
+from ..evaluate.calibration import Calibrated, Calibration, calibrate, choose_calibration
+from ..data import HonestyWarning, InputError, Ratings, Split, default_threshold, like_share_note, split_pairs, split_users
 from ..evaluate import EASE, BiasModel, Popularity, Scorer, best_on_valid, evaluate, predict_cells, rank_metrics
 from ..model import StackedAutoencoder
-from .recommender import Recommender
-from ..stack import RankStack, fit_again, network_settings, rank_stack
+from .artefact import Artefact
+from .card import report_of
+from .manifest import Manifest, parse_models
+from ..stack import (RankStack, as_tensors, fit_again, from_tensors, network_settings,
+                          rank_stack)
 from ..train import Recorder, fit, make_model
 
 # %% auto #0
-__all__ = ['SAE', 'held_out_users', 'make_splits', 'fit_baselines', 'report', 'verdict', 'choose_ranker', 'settings_for_many',
-           'fit_ranker', 'fit_recommender', 'measure']
+__all__ = ['MIN_LIKES', 'SAE', 'ONLY_LIKES', 'held_out_users', 'has_both', 'make_splits', 'TrainingPlan', 'plan_training',
+           'fit_baselines', 'report', 'choose_ranker', 'settings_for_many', 'fit_network', 'fit_ranker', 'train',
+           'models_of', 'compute_report']
 
 # %% ../../nbs/recommend/training.ipynb #debc5454
+MIN_LIKES = 5  # users with fewer are never held out
+
 def held_out_users(
     r: Ratings,  # likes
-    min_likes: int = 5,  # users with fewer are never held out
+    min_likes: int = MIN_LIKES,  # users with fewer are never held out
 ) -> int:  # users for each of validation and test
     "100 of a small data set (at most a fifth), a tenth of a large one, never over 10,000."
     able = int((np.bincount(r.user[r.value > 0], minlength=r.n_users) >= min_likes).sum())
     return max(1, min(100, able // 5) if able < 4000 else min(10_000, able // 10))
 
+def has_both(
+    r: Ratings,  # likes: values 1 and 0
+) -> bool:
+    "Whether some ratings are likes and some are not."
+    return 0 < int((r.value > 0).sum()) < len(r)
+
 def make_splits(
     likes: Ratings,  # values 1 and 0
     seed: int = 0,
     n_held: int | None = None,  # users held out for each of validation and test; None: `held_out_users`
-) -> tuple[Split, Split]:  # for likes, for ranking
+) -> tuple[Split | None, Split]:  # for likes, None where there is nothing to tell apart; for ranking
     "The two splits that a recommender is trained and measured on."
     n = held_out_users(likes) if n_held is None else n_held
-    return split_pairs(likes, seed=seed), split_users(likes, n, n, seed=seed)
+    pairs = split_pairs(likes, seed=seed) if has_both(likes) else None
+    if pairs is not None and not has_both(pairs.train): pairs = None
+    return pairs, split_users(likes, n, n, seed=seed)
 
+# %% ../../nbs/recommend/training.ipynb #6254b7ab
+@dataclass(frozen=True)
+class TrainingPlan:
+    "What is learned from, what is held out, and what there is to say of it before training."
+    ratings: Ratings
+    threshold: float  # the rating from which one is a like
+    seed: int  # of splits, first weights and training
+    n_held: int  # users held out for each of validation and test
+    likes: Ratings  # values 1 and 0
+    pairs: Split | None  # of likes; None: there is nothing to tell apart
+    users: Split  # of held-out users
+    notes: tuple[str, ...]  # sentences
+
+def plan_training(
+    r: Ratings,  # on any scale
+    seed: int = 0,  # of splits, first weights and training
+    threshold: float | None = None,  # the rating from which one is a like; None: `default_threshold`
+    n_held: int | None = None,  # users held out for each of validation and test; None: `held_out_users`
+) -> TrainingPlan:
+    "Split the ratings. Raises `InputError`, with what is missing, if they are too few to hold users out."
+    least = default_threshold(r) if threshold is None else threshold
+    likes = r.likes(least)
+    n = held_out_users(likes) if n_held is None else n_held
+    _check_enough(r, likes, least, n)
+
+    pairs, users = make_splits(likes, seed, n)
+    if not len(users.valid.target):
+        raise InputError(f"{r.name}: with seed {seed} nobody held out for validation likes two movies that others like too, so no epoch can be chosen; "
+                         "give more ratings, or another seed (--seed).")
+    return TrainingPlan(r, least, seed, n, likes, pairs, users, tuple(_notes(r, least, pairs, default=threshold is None)))
+
+def _check_enough(r: Ratings, likes: Ratings, threshold: float, n_held: int) -> None:
+    "Raise `InputError` if so many users cannot be held out and others be learned from."
+    if r.n_users < 2: raise InputError(f"{r.name}: only {r.n_users} user; a recommender learns from what people have in common, so give it ratings of four or more.")
+    liked = likes.value > 0
+    if not liked.any():
+        raise InputError(f"{r.name}: no rating reaches {threshold:g}, from which one is a like, and the highest is {r.value.max():g}; give a lower threshold (--threshold).")
+
+    able = int((np.bincount(likes.user[liked], minlength=r.n_users) >= MIN_LIKES).sum())
+    most = (able - 2) // 2
+    if most < 1:
+        raise InputError(f"{r.name}: {able} users have {MIN_LIKES} or more likes (ratings of {threshold:g} or more), and 4 are needed: two to learn from, "
+                         "one for validation, one for the test. Give more ratings, or a lower threshold (--threshold).")
+    if not 1 <= n_held <= most:
+        raise InputError(f"{r.name}: {n_held} users cannot be held out for each of validation and test; of the {able} with {MIN_LIKES} or more likes "
+                         f"{'1 can' if most == 1 else f'1 to {most} can'} (--held-out).")
+
+def _notes(r: Ratings, threshold: float, pairs: Split | None, default: bool) -> list[str]:
+    "What the ratings say, what a like is, and what is left out for it."
+    if r.feedback == "implicit":
+        return [f"{r.name}: implicit feedback. All {len(r):,} ratings are equal, so they say who chose what and not how it was liked: "
+                "what ranks is trained, what predicts likes is left out."]
+    (low, high), share = r.scale, float((r.value >= threshold).mean())
+    why = f", the default for the scale from {low:g} to {high:g}" if default else ""
+    told = [f"A rating of {threshold:g} or more is a like{why}: {share:.0%} of {len(r):,} ratings."]
+    if note := like_share_note(r, threshold): told.append(note)
+    if pairs is None: told.append("There are only likes to learn from: what ranks is trained, what predicts likes is left out.")
+    return told
+
+# %% ../../nbs/recommend/training.ipynb #18cea0a6
 def fit_baselines(
-    pairs: Split,  # of likes
+    pairs: Split | None,  # of likes; None: likes are not predicted
     users: Split,  # held-out users
     regularizations: tuple[float, ...] = (100.0, 200.0, 400.0),  # of EASE, chosen on validation users
 ) -> tuple[dict[str, Scorer], dict[str, Scorer]]:  # by name: for likes, for ranking
     "Popularity, damped means (calibrated, as the like network is) and EASE, trained like the networks on the training parts."
-    liking: dict[str, Scorer] = {"User + movie means": calibrate(BiasModel().fit(pairs.train), pairs), "Popularity": Popularity().fit(pairs.train)}
-    ranking: dict[str, Scorer] = {"User + movie means": BiasModel().fit(users.train), "Popularity": Popularity().fit(users.train)}
+    liking: dict[str, Scorer] = {}
+    ranking: dict[str, Scorer] = {"Popularity": Popularity().fit(users.train)}
+    if pairs is not None:  # else all means are equal
+        liking = {"User + movie means": calibrate(BiasModel().fit(pairs.train), pairs), "Popularity": Popularity().fit(pairs.train)}
+        ranking = {"User + movie means": BiasModel().fit(users.train)} | ranking
+
     try:
         candidates: dict[str, Scorer] = {str(x): EASE(x).fit(users.train) for x in regularizations}
         best = best_on_valid(candidates, users) if len(candidates) > 1 else next(iter(candidates))
-        return liking | {"EASE": EASE(float(best)).fit(pairs.train)}, ranking | {"EASE": candidates[best]}
-    except InputError as e:  # its matrix does not fit into memory
+        if pairs is not None: liking["EASE"] = EASE(float(best)).fit(pairs.train)
+        return liking, ranking | {"EASE": candidates[best]}
+    except (InputError, MemoryError) as e:  # its matrix does not fit into memory
         logging.getLogger("saerec").warning("EASE is left out of the comparison: %s", e)
+        liking.pop("EASE", None)
         return liking, ranking
 
 # %% ../../nbs/recommend/training.ipynb #7250f660
 SAE = "Stacked autoencoder"
+ONLY_LIKES = "MSE, AUC and the probability of a like are left out: all ratings are likes, so nothing tells liked from not liked."
+
+def _on_test(
+    models: Mapping[str, Scorer],  # the network first
+    split: Split,  # its test is opened
+    metrics: Sequence[str] | None,  # of `evaluate`
+    compared: str,  # the metric whose differences are given
+) -> tuple[pd.DataFrame, pd.DataFrame, list[str]]:  # figures that are defined; differences with intervals; why others are left out
+    "One half of the report."
+    found = evaluate(models, split, metrics=metrics)
+    table, left_out = found.table.dropna(axis=1, how="all"), []
+    (cells, likes), = found.about["answers"]
+    if metrics == [] and "AUC" not in table: left_out.append(f"MSE and AUC are left out: {'all' if likes else 'none'} of the {cells} held-out ratings are likes.")
+    if missing := [k for k in found.table if k not in table]:
+        why = "no user has held-out ratings of both kinds" if metrics == [] else "nobody held out has a like left that others like too"
+        left_out.append(f"{', '.join(missing)}: left out, because {why}.")
+
+    d = found.differences(metrics=[compared]).reindex(columns=["baseline", "metric", "difference", "low", "high", "users", "result"])
+    if d.low.isna().any() and compared in table: left_out.append(f"{compared}: no interval, because {d.users.min()} user is held out and two are needed to draw from.")
+    return table, d.dropna(subset=["low"]).drop(columns="users"), left_out
 
 def report(
-    liker: Scorer,  # predicts likes
+    liker: Scorer | None,  # predicts likes; None: nothing does
     ranker: Scorer,  # ranks
-    pairs: Split,  # of likes; its test is opened
+    pairs: Split | None,  # of likes; its test is opened
     users: Split,  # of users; its test is opened
     baselines: tuple[dict[str, Scorer], dict[str, Scorer]],  # from `fit_baselines`
-) -> pd.DataFrame:  # one row a model; MSE ... base rate on held-out ratings, NDCG ... Recall on held-out people
+) -> pd.DataFrame:  # one row a model; MSE ... base rate on held-out ratings, NDCG ... Recall on held-out users; attrs: how, differences, left_out
     "The networks beside the baselines on the test parts."
     name = "Stack" if isinstance(ranker, RankStack) else SAE
-    on_pairs, on_users = evaluate({name: liker} | baselines[0], pairs, metrics=["NDCG@10"]), evaluate({name: ranker} | baselines[1], users)
-    like, rank = on_pairs.table.drop(columns="NDCG@10"), on_users.table
-    told = pd.concat([on_pairs.differences(metrics=["MSE"]), on_users.differences(metrics=["NDCG@100"])], ignore_index=True)
-    out = pd.concat([like, rank], axis=1)
-    out.attrs = {"likes": f"{pairs.protocol}, seed {pairs.seed}", "ranking": f"{users.protocol}, seed {users.seed}", "data": rank.attrs["data"], "finals": [pairs.finals, users.finals], "differences": json.loads(told[["baseline", "metric", "difference", "low", "high", "result"]].to_json(orient="records"))}
-    return out
+    halves, how = [], {"likes": None, "ranking": f"{users.protocol}, seed {users.seed}"}
+    if liker is not None and pairs is not None:
+        halves.append(_on_test({name: liker} | baselines[0], pairs, [], "MSE"))
+        how["likes"] = f"{pairs.protocol}, seed {pairs.seed}"
+    halves.append(_on_test({name: ranker} | baselines[1], users, None, "NDCG@100"))
+    tables, differences, left_out = zip(*halves, strict=True)
 
-def verdict(
-    table: pd.DataFrame,  # from `report`
-) -> list[str]:  # plain sentences
-    "Where the first row wins, and where it loses to a simple baseline."
-    out, mine = [], table.index[0]
-    for metric, sign, digits in (("MSE", -1, 4), ("AUC", 1, 4), ("NDCG@10", 1, 4), ("NDCG@100", 1, 4)):
-        others = table[metric].drop(mine).dropna()
-        best = str((sign * others).idxmax())
-        gain = sign * (table[metric][mine] - others[best])
-        word = "ahead of" if gain > 0 else "WARNING: it loses to" if gain < 0 else "equal to"
-        out.append(f"{metric}: {table[metric][mine]:.{digits}f}, {word} {best} ({others[best]:.{digits}f})")
+    out = pd.concat(tables, axis=1)
+    told = json.loads(pd.concat([d for d in differences if len(d)] or [differences[0]], ignore_index=True).to_json(orient="records"))
+    out.attrs = how | {"data": tables[-1].attrs["data"], "finals": [s.finals for s in (pairs, users) if s is not None and s.finals], "differences": told,
+                       "left_out": [ONLY_LIKES] * (how["likes"] is None) + [line for part in left_out for line in part]}
     return out
 
 # %% ../../nbs/recommend/training.ipynb #13567cca
@@ -103,21 +198,37 @@ def choose_ranker(
     train: Ratings,  # likes, to learn from
     wanted: str = "auto",  # "network", "stack", or "auto"
 ) -> str:  # "network" or "stack"
-    "What ranks: for auto, the stack from 1,000 to 20,000 people (with likes), else one network."
+    "What ranks: for auto, the stack from 1,000 to 20,000 users (with likes), else one network."
     if wanted not in ("auto", "network", "stack"): raise InputError(f"There is no ranker {wanted!r}; there are auto, network, stack.")
-    return wanted if wanted != "auto" else "stack" if 1000 <= len(np.unique(train.user)) <= 20_000 else "network"
+    if wanted != "auto": return wanted
+    return "stack" if 1000 <= len(np.unique(train.user)) <= 20_000 else "network"
 
 def settings_for_many(
     objective: str,  # a key of `OBJECTIVES`
     train: Ratings,  # likes, to learn from
 ) -> dict[str, Any]:  # changes to `OBJECTIVES`
-    "Those of `network_settings` where a network stands alone: for ranking from 1,000 people on, for likes from 20,000."
+    "Those of `network_settings` where a network stands alone: for ranking from 1,000 users on, for likes from 20,000."
     n = len(np.unique(train.user))
     return network_settings(objective, train) if n >= (1000 if objective == "ranking" else 20_000) else {}
 
+def fit_network(
+    objective: str,  # a key of `OBJECTIVES`
+    split: Split,
+    seed: int,  # of first weights, order and hiding
+    progress: bool,  # of `fit`
+    say: Callable[[str], None] | None,  # of `fit`
+    changes: Mapping[str, Any],  # other `Settings`
+    checkpoints: str | Path | None = None,  # of `fit_recommender`
+) -> tuple[StackedAutoencoder, Recorder]:
+    "One network that stands alone, with the settings for its size."
+    network = make_model(objective, split.train.n_movies, seed=seed)
+    kept: dict[str, Any] = {} if checkpoints is None else {"checkpoint": Path(checkpoints) / f"{objective}.safetensors", "checkpoint_seconds": 30.0}
+    options = kept | settings_for_many(objective, split.train) | dict(changes)
+    return network, fit(network, split, objective, seed=seed, progress=progress, say=say, **options)
+
 def fit_ranker(
     kind: str,  # from `choose_ranker`
-    users: Split,  # of held-out people
+    users: Split,  # of held-out users
     seed: int,  # of first weights, order and hiding; a stack takes that of the split
     progress: bool,  # of `fit`
     say: Callable[[str], None] | None,  # of `fit`
@@ -126,9 +237,9 @@ def fit_ranker(
 ) -> tuple[StackedAutoencoder | RankStack, dict[str, Recorder]]:  # what ranks; the recorders of its networks, by objective
     "Train what ranks, and say how it stands on validation."
     if kind == "network":
-        network, settings = make_model("ranking", users.train.n_movies, seed=seed), settings_for_many("ranking", users.train)
-        kept: dict[str, Any] = {} if checkpoints is None else {"checkpoint": Path(checkpoints) / "ranking.safetensors", "checkpoint_seconds": 30.0}
-        return network, {"ranking": fit(network, users, "ranking", seed=seed, progress=progress, say=say, **(kept | settings | dict(changes)))}
+        network, recorder = fit_network("ranking", users, seed, progress, say, changes, checkpoints)
+        return network, {"ranking": recorder}
+
     stack = rank_stack(users, checkpoints=checkpoints, **changes)
     if say is not None:
         values = {k: float(rank_metrics(m, users.valid, ["NDCG@100"])["NDCG@100"].mean()) for k, m in ({"stack": stack} | stack.members).items()}
@@ -136,67 +247,144 @@ def fit_ranker(
     return stack, {o.settings.objective: o for o in reversed(stack.recorders.values())}
 
 # %% ../../nbs/recommend/training.ipynb #c2414e3d
-def fit_recommender(
-    r: Ratings,  # stars
+def train(
+    r: Ratings,  # on any scale; all equal: implicit feedback
     seed: int = 0,  # of splits, first weights and training
-    threshold: float = 4.0,  # stars from which a rating is a like
+    threshold: float | None = None,  # the rating from which one is a like; None: `default_threshold`
     n_held: int | None = None,  # users held out for each of validation and test; None: `held_out_users`
     refit: bool = False,  # after measuring, train once more on everything, for as many epochs
     progress: bool = False,  # bars or lines on stderr
-    say: Callable[[str], None] | None = print,  # of `fit`
+    say: Callable[[str], None] | None = print,  # of `fit`; also told what a like is
     likes_changes: Mapping[str, Any] | None = None,  # other `Settings` of the like network
-    ranking_changes: Mapping[str, Any] | None = None,  # other `Settings` of the ranking network, or of those in the stack
+    ranking_changes: Mapping[str, Any] | None = None,  # of the ranking network, or of those in the ensemble
     ranker: str = "auto",  # "network", "stack", or "auto": `choose_ranker`
-    checkpoints: str | Path | None = None,  # a folder for where the trainings stand, at most 30 seconds old; trainings found there go on
-) -> Recommender:
-    "Train and measure. Raises `InputError` if the data are too small to hold people out, or if there is no such ranker."
-    likes = r.likes(threshold)
-    pairs, users = make_splits(likes, seed, n_held)
-    kind, liker = choose_ranker(users.train, ranker), make_model("likes", pairs.train.n_movies, seed=seed)
-    kept: dict[str, Any] = {} if checkpoints is None else {"checkpoint": Path(checkpoints) / "likes.safetensors", "checkpoint_seconds": 30.0}
-    recorders = {"likes": fit(liker, pairs, "likes", seed=seed, progress=progress, say=say, **(kept | settings_for_many("likes", pairs.train) | dict(likes_changes or {})))}
-    best, found = fit_ranker(kind, users, seed, progress, say, ranking_changes or {}, checkpoints)
-    recorders |= found
-    baselines = fit_baselines(pairs, users)
-    cells = pairs.valid.target
-    calibration, losses = choose_calibration(predict_cells(liker, pairs.valid), cells.value, cells.user)
-    table = report(Calibrated(liker, calibration), best, pairs, users, baselines)
-    if refit: liker, best, users = _refit(likes, pairs, best, recorders, seed, progress)
-    ids = pd.Index(r.movies.movie_id)
-    rank_codes = ids.get_indexer(pd.Index(users.train.movies.movie_id)).astype(np.int64)
-    ease = baselines[1].get("EASE")
-    info = {"saerec": __version__, "torch": torch.__version__.split("+")[0], "python": platform.python_version(),
-            "data": {"name": r.name, "fingerprint": r.fingerprint(), "ratings": len(r), "users": r.n_users, "movies": r.n_movies},
-            "threshold": threshold, "scale": list(r.scale), "seed": seed, "n_held": held_out_users(likes) if n_held is None else n_held,
-            "refit": refit, "epochs": {k: o.best_epoch for k, o in recorders.items()}, "train_seconds": {k: round(o.seconds, 1) for k, o in recorders.items()},
-            "calibration": asdict(calibration) | {"log_loss": losses}, "ease_regularization": float(getattr(ease, "regularization", 0.0)), "report": json.loads(table.T.to_json()), "report_about": table.attrs}
-    rec = Recommender(best, liker, r.movies, rank_codes, info, r)
-    rec.recorders = recorders
-    return rec
+    checkpoints: str | Path | None = None,  # a folder, written every 30 seconds; trainings found there go on
+    keep: Callable[[Artefact], Any] | None = None,  # called when it is trained, measured and refitted: to save it
+) -> tuple[Artefact, dict[str, Recorder]]:  # what was trained; how each training went, by objective
+    """Train and measure what `Recommender` serves.
 
-def _refit(likes: Ratings, pairs: Split, ranker: StackedAutoencoder | RankStack, recorders: dict[str, Recorder], seed: int, progress: bool) -> tuple[StackedAutoencoder, StackedAutoencoder | RankStack, Split]:
+    Raises `InputError` if the data are too small to hold users out, or if there is no such ranker.
+    """
+    plan, keep = plan_training(r, seed, threshold, n_held), keep or (lambda artefact: None)
+    kind, liker, recorders = choose_ranker(plan.users.train, ranker), None, {}
+    for note in plan.notes if say is not None else (): say(note)
+
+    if plan.pairs is not None:
+        liker, recorders["likes"] = fit_network("likes", plan.pairs, seed, progress, say, likes_changes or {}, checkpoints)
+    best, found = fit_ranker(kind, plan.users, seed, progress, say, ranking_changes or {}, checkpoints)
+    recorders |= found
+    artefact = _assemble(plan, best, liker, recorders)
+    keep(artefact)
+
+    artefact = _measured(artefact, plan)
+    keep(artefact)
+    if refit:
+        artefact = _refit(artefact, plan, best, recorders, progress)
+        keep(artefact)
+    return artefact, recorders
+
+# %% ../../nbs/recommend/training.ipynb #236dec84
+def _arrays(ranker: StackedAutoencoder | RankStack, liker: StackedAutoencoder | None, codes: np.ndarray) -> dict[str, np.ndarray]:
+    "All that was learned, by name."
+    parts = {"ranker": ranker} | ({} if liker is None else {"liker": liker})
+    tensors = {f"{k}.{name}": t for k, model in parts.items() for name, t in as_tensors(model)[1].items()}
+    return {k: t.detach().numpy() for k, t in tensors.items()} | {"rank_codes": codes}
+
+def _assemble(plan: TrainingPlan, ranker: StackedAutoencoder | RankStack, liker: StackedAutoencoder | None,
+              recorders: Mapping[str, Recorder]) -> Artefact:
+    "A recommender that nothing has measured yet."
+    calibration, losses = Calibration(), {}
+    if liker is not None and plan.pairs is not None:
+        cells = plan.pairs.valid.target
+        scores = predict_cells(liker, plan.pairs.valid)
+        calibration, losses = choose_calibration(scores, cells.value, cells.user)
+
+    r = plan.ratings
+    said = {
+        "saerec": __version__, "torch": torch.__version__.split("+")[0], "python": platform.python_version(),
+        "data": {"name": r.name, "fingerprint": r.fingerprint(), "ratings": len(r), "users": r.n_users,
+                 "movies": r.n_movies},
+        "feedback": r.feedback, "threshold": float(plan.threshold), "scale": [float(x) for x in r.scale],
+        "seed": plan.seed, "n_held": plan.n_held, "refit": False,
+        "epochs": {k: o.best_epoch for k, o in recorders.items()},
+        "train_seconds": {k: round(o.seconds, 1) for k, o in recorders.items()},
+        "calibration": {"kind": calibration.kind, "x": list(calibration.x), "y": list(calibration.y),
+                        "log_loss": losses},
+        "ranker": as_tensors(ranker)[0], "liker": None if liker is None else as_tensors(liker)[0],
+        "report": {}, "report_about": {"left_out": ["It was not measured."]}}
+    known = pd.Index(r.movies.movie_id)
+    codes = known.get_indexer(pd.Index(plan.users.train.movies.movie_id)).astype(np.int64)
+    return Artefact(Manifest(**said), _arrays(ranker, liker, codes), r.movies, r)
+
+def models_of(
+    artefact: Artefact,
+) -> tuple[Any, Calibrated | None]:  # what ranks; what predicts likes, calibrated; None: nothing does
+    "The models of a recommender as torch has them, for measuring."
+    m, parts = artefact.manifest, {}
+    for name, part in (("ranker", m.ranker), ("liker", m.liker)):
+        tensors = {k: torch.from_numpy(a) for k, a in artefact.part(name).items()}
+        parts[name] = None if part is None else from_tensors(part.model_dump(), tensors)
+
+    if parts["liker"] is None: return parts["ranker"], None
+    parts["liker"].predicts_likes = True
+    c = m.calibration
+    calibration = Calibration() if c is None else Calibration(c.kind, tuple(c.x), tuple(c.y))
+    return parts["ranker"], Calibrated(parts["liker"], calibration)
+
+def _measured(artefact: Artefact, plan: TrainingPlan) -> Artefact:
+    "The same with its report. Whatever goes wrong here costs no model: it is said, and there is no report."
+    try:
+        baselines = fit_baselines(plan.pairs, plan.users)
+        ranker, liker = models_of(artefact)
+        table = report(liker, ranker, plan.pairs, plan.users, baselines)
+        ease = float(getattr(baselines[1].get("EASE"), "regularization", 0.0))
+        said: dict[str, Any] = {"ease_regularization": ease, "report": json.loads(table.T.to_json()),
+                                "report_about": table.attrs}
+    except Exception as e:
+        reason = f"It could not be measured ({type(e).__name__}: {str(e)[:200]})."
+        said = {"report": {}, "report_about": {"left_out": [reason]}}
+        warnings.warn(f"The model is trained. {reason}", HonestyWarning, stacklevel=2)
+    return replace(artefact, manifest=artefact.manifest.model_copy(update=said))
+
+def _refit(artefact: Artefact, plan: TrainingPlan, ranker: StackedAutoencoder | RankStack,
+           recorders: Mapping[str, Recorder], progress: bool) -> Artefact:
     "Everything again, on all ratings, for the number of epochs and with the settings that validation chose."
-    liked = likes.select(likes.value > 0)
-    codes = np.unique(liked.movie)
-    everybody = Split(liked.only_movies(codes), pairs.valid, pairs._test, "all likes", seed, check=False)
-    everything = Split(likes, pairs.valid, pairs._test, "all ratings", seed, check=False)
-    def again(model: StackedAutoencoder, split: Split, o: Recorder) -> StackedAutoencoder:
-        cfg = {k: v for k, v in vars(o.settings).items() if k != "objective"}
-        fit(model, split, o.settings.objective, seed=seed, stop_at=o.best_epoch, progress=progress, **cfg)
+    codes, held = np.unique(plan.likes.movie[plan.likes.value > 0]).astype(np.int64), plan.users.valid
+
+    def again(model: StackedAutoencoder, learned: Ratings, o: Recorder) -> StackedAutoencoder:
+        settings = {k: v for k, v in vars(o.settings).items() if k != "objective"}
+        split = Split(learned, held, held, "all ratings", plan.seed, check=False)  # held out is nothing any more
+        fit(model, split, o.settings.objective, seed=plan.seed, stop_at=o.best_epoch, progress=progress, **settings)
         return model
-    liker = again(make_model("likes", likes.n_movies, seed=seed), everything, recorders["likes"])
-    best = fit_again(ranker, everybody) if isinstance(ranker, RankStack) else again(make_model("ranking", len(codes), seed=seed), everybody, recorders["ranking"])
-    return liker, best, everybody
+
+    liker = None
+    if plan.pairs is not None:
+        liker = again(make_model("likes", plan.likes.n_movies, seed=plan.seed), plan.likes, recorders["likes"])
+    liked = plan.likes.select(plan.likes.value > 0).only_movies(codes)
+    if isinstance(ranker, RankStack):
+        ranker = fit_again(ranker, Split(liked, held, held, "all likes", plan.seed, check=False))
+    else: ranker = again(make_model("ranking", len(codes), seed=plan.seed), liked, recorders["ranking"])
+
+    said = {"refit": True} | parse_models(as_tensors(ranker)[0], None if liker is None else as_tensors(liker)[0])
+    return replace(artefact, manifest=artefact.manifest.model_copy(update=said), arrays=_arrays(ranker, liker, codes))
+
 
 # %% ../../nbs/recommend/training.ipynb #fbaba41f
-def measure(
-    rec: Recommender,  # as loaded
+def compute_report(
+    artefact: Artefact,  # as loaded
     r: Ratings,  # the ratings it was trained on
 ) -> pd.DataFrame:  # as from `report`
-    "The report of a saved recommender, computed again. Raises `InputError` for other data, or if it was refitted on the test data."
-    if rec.info["refit"]: raise InputError("This model was trained again on all ratings (refit), so no held-out ratings are left to evaluate it on; its report is that of the networks measured before.")
-    found, expected = r.fingerprint(), rec.info["data"]["fingerprint"]
+    "The report of a saved recommender, computed again. Raises `InputError` for other data, or if it was refitted."
+    m = artefact.manifest
+    if m.refit:
+        raise InputError("This model was trained again on all ratings (refit), so no held-out ratings are left to evaluate "
+                         "it on; its report is that of the networks measured before.")
+    found, expected = r.fingerprint(), m.data.fingerprint
     if expected not in (found, r.fingerprint(times=False)):  # models of format 3 and before do not cover times
-        raise InputError(f"{r.name}: these are not the ratings that the model was trained on (fingerprint {found}, not {expected}); give those of {rec.info['data']['name']}.")
-    pairs, users = make_splits(r.likes(rec.info["threshold"]), rec.info["seed"], rec.info["n_held"])
-    return report(Calibrated(rec.liker, rec.calibration), rec.ranker, pairs, users, fit_baselines(pairs, users, (rec.info["ease_regularization"],)))
+        raise InputError(f"{r.name}: these are not the ratings that the model was trained on (fingerprint {found}, not "
+                         f"{expected}); give those of {m.data.name}.")
+
+    pairs, users = make_splits(r.likes(m.threshold), m.seed, m.n_held)
+    known = {"regularizations": (m.ease_regularization,)} if m.ease_regularization else {}
+    ranker, liker = models_of(artefact)
+    return report(liker, ranker, pairs if liker is not None else None, users, fit_baselines(pairs, users, **known))
