@@ -3,6 +3,7 @@
 The files in cases/ have the layouts of Letterboxd, IMDb, Trakt and of spreadsheets; what is in them is made up."""
 import json
 import os
+import tempfile
 import unicodedata
 import warnings
 import zipfile
@@ -51,7 +52,8 @@ def said(file: Path, *scale: float) -> str:
 # --- layouts ---
 
 @pytest.mark.parametrize("file, layout, found, of", [
-    ("lb_ratings.csv", "Letterboxd", 39, 40), ("lb_diary.csv", "Letterboxd", 4, 4), ("lb_reviews.csv", "Letterboxd", 2, 2),
+    ("lb_ratings.csv", "Letterboxd", 39, 40), ("lb_diary.csv", "Letterboxd", 4, 4),
+    ("lb_reviews.csv", "Letterboxd", 2, 2),
     ("imdb_ratings.csv", "IMDb", 11, 13), ("imdb_old.csv", "IMDb", 2, 2), ("trakt_ratings_movies.json", "Trakt", 1, 1),
     ("o_excel_cp1252.csv", "title and rating", 5, 5), ("o_excel_sep.csv", "title and rating", 1, 1),
     ("taste/lb_arthouse.csv", "Letterboxd", 32, 40), ("taste/lb_horror.csv", "Letterboxd", 36, 40),
@@ -95,15 +97,34 @@ def test_later_rating_counts() -> None:
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
 def test_mixtures(tmp_path: Path, encoding: str, delimiter: str, end: str) -> None:
     "A spreadsheet's table in any encoding, with any delimiter and line end; blank lines and a cell of two lines count."
-    rows = [["Title", "Year", "Rating", "Review"], ["Amélie", "2001", "4,5", "très\nbien"], [], ["Léon", "1994", "3", ""],
+    rows = [["Title", "Year", "Rating", "Review"], ["Amélie", "2001", "4,5", "très\nbien"], [],
+            ["Léon", "1994", "3", ""],
             ["Good, the Bad and the Ugly, The", "1966", "5", 'a "classic"']]
-    def quoted(cell: str) -> str: return '"' + cell.replace('"', '""') + '"' if set(cell) & set(f'\n"{delimiter}') else cell
+    def quoted(cell: str) -> str:
+        return '"' + cell.replace('"', '""') + '"' if set(cell) & set(f'\n"{delimiter}') else cell
+
     text = "".join(delimiter.join(map(quoted, row)) + "\n" for row in rows)
     (tmp_path / "mine.csv").write_bytes(text.replace("\n", end).encode(encoding))
     own = own_ratings(tmp_path / "mine.csv", model())
     assert own.found[["line", "stars"]].values.tolist() == [[2, 4.5], [5, 3], [6, 5]]
-    (tmp_path / "mine.csv").write_bytes(text.replace("5" + delimiter + '"a', "x" + delimiter + '"a').replace("\n", end).encode(encoding))
+    text = text.replace("5" + delimiter + '"a', "x" + delimiter + '"a')
+    (tmp_path / "mine.csv").write_bytes(text.replace("\n", end).encode(encoding))
     assert said(tmp_path / "mine.csv").startswith("FILE, line 6, column rating: the rating is 'x'")
+
+
+@pytest.mark.parametrize("days, heat", [
+    (("2024-02-10", "2023-01-12"), 2.5), (("10.02.2024", "12.01.2023"), 2.5), (("2/10/2024", "1/20/2023"), 2.5),
+    (("20/2/2024", "12/1/2023"), 2.5), (("Sat Feb 10 00:00:00 2024", "Thu Jan 12 00:00:00 2023"), 2.5),
+    (("2/10/2024", "1/12/2023"), 1), (("", "2023-01-12"), 1)])  # neither day-first nor month-first for sure; a day missing
+def test_newest_first_as_spreadsheets_leave_it(tmp_path: Path, days: tuple[str, str], heat: float) -> None:
+    "The later day counts where days can be read without doubt, else the later line; decimal commas, Windows-1252."
+    file = tmp_path / "imdb.csv"
+    lines = [f"tt1;{mark};{day};Heat;Film;1995" for mark, day in zip((5, 2), days, strict=True)]
+    lines = ["Const;Your Rating;Date Rated;Title;Title Type;Year", *lines, "tt2;8,0;;Amélie;Movie;2001"]
+    if days[0] and days[1]: lines[-1] = f"tt2;8,0;{days[0]};Amélie;Movie;2001"
+    file.write_bytes("\r\n".join(lines).encode("cp1252"))
+    found = stars(own_ratings(file, model()))
+    assert (found["Heat (1995)"], found["Amelie (Fabuleux destin d'Amélie Poulain, Le) (2001)"]) == (heat, 4)
 
 
 # --- the file's own scale ---
@@ -121,8 +142,10 @@ def test_own_scale_decides_what_a_like_is() -> None:
 
 
 @pytest.mark.parametrize("low, high, threshold, heat, matrix", [
-    (0.5, 5, 4, 3.5, 5), (1, 5, 4, 3.5, 5), (1, 10, 8, 7, 10), (0, 10, 8, 7, 10), (0, 100, 80, 70, 100), (-1, 1, 1, 0, 1)])
-def test_scales_of_models(tmp_path: Path, low: float, high: float, threshold: float, heat: float, matrix: float) -> None:
+    (0.5, 5, 4, 3.5, 5), (1, 5, 4, 3.5, 5), (1, 10, 8, 7, 10), (0, 10, 8, 7, 10), (0, 100, 80, 70, 100),
+    (-1, 1, 1, 0, 1)])
+def test_scales_of_models(
+    tmp_path: Path, low: float, high: float, threshold: float, heat: float, matrix: float) -> None:
     "Seven of ten and ten of ten, as models of other scales have them."
     file = tmp_path / "imdb.csv"
     file.write_text("Const,Your Rating,Title,Year\nt1,7,Heat,1995\nt2,10,The Matrix,1999\n")
@@ -156,7 +179,8 @@ def test_zero_and_one_on_a_model_of_stars(tmp_path: Path) -> None:
 # --- other files ---
 
 @pytest.mark.parametrize("file, helps", [
-    ("lb_watched.csv", "give ratings.csv of the same export"), ("lb_list_v7.csv", "give ratings.csv of the same export"),
+    ("lb_watched.csv", "give ratings.csv of the same export"),
+    ("lb_list_v7.csv", "give ratings.csv of the same export"),
     ("my_ratings.xlsx", "save it as CSV")])
 def test_other_files_of_an_export(file: str, helps: str) -> None:
     "R4, R6"
@@ -196,8 +220,8 @@ def test_zip_folder_and_workbook(tmp_path: Path) -> None:
     assert "no readable zip" in said(tmp_path / "broken.zip")
 
     book = openpyxl.Workbook()
-    table = pd.read_csv(CASES / "lb_ratings.csv")
-    for row in [list(table.columns), *table.assign(Date=pd.to_datetime(table.Date)).astype(object).values.tolist()]: book.active.append(row)
+    table = pd.read_csv(CASES / "lb_ratings.csv", parse_dates=["Date"])
+    for row in [list(table.columns), *table.astype(object).values.tolist()]: book.active.append(row)
     book.save(tmp_path / "ratings.xlsx")
     assert stars(own_ratings(tmp_path / "ratings.xlsx", model())) == whole
     book = openpyxl.Workbook()
@@ -207,9 +231,11 @@ def test_zip_folder_and_workbook(tmp_path: Path) -> None:
 
 
 def test_trakt_with_shows(tmp_path: Path) -> None:
-    items = [{"rated_at": "2024-02-01", "rating": 9, "type": "movie", "movie": {"title": "Heat", "year": 1995, "ids": {"trakt": 1}}},
-             {"rated_at": "2024-03-01", "rating": 5, "type": "movie", "movie": {"title": "Heat", "year": 1995, "ids": {"trakt": 1}}},
-             {"rated_at": "2024-01-01", "rating": 8, "type": "show", "show": {"title": "Fargo", "year": 2014, "ids": {"trakt": 2}}},
+    heat = {"title": "Heat", "year": 1995, "ids": {"trakt": 1}}
+    fargo = {"title": "Fargo", "year": 2014, "ids": {"trakt": 2}}
+    items = [{"rated_at": "2024-02-01", "rating": 9, "type": "movie", "movie": heat},
+             {"rated_at": "2024-03-01", "rating": 5, "type": "movie", "movie": heat},
+             {"rated_at": "2024-01-01", "rating": 8, "type": "show", "show": fargo},
              {"rated_at": "2024-01-01", "rating": 8, "type": "episode", "episode": {"title": "Pilot", "season": 1}}]
     (tmp_path / "ratings.json").write_text(json.dumps(items))
     own = own_ratings(tmp_path / "ratings.json", model())
@@ -226,17 +252,18 @@ def spoken(title: str) -> str:
     "With the article in front, made here in another way."
     name, year = Title(title).name, Title(title).year
     head, comma, last = name.rpartition(", ")
-    if comma and last in ("The", "A", "An", "La", "Le", "Les", "L'", "El", "Der", "Die", "Das", "Il", "I", "Lo", "En", "Det"):
+    if comma and last in "The A An La Le Les L' El Der Die Das Il I Lo En Det".split():
         name = f"{last}{head}" if last == "L'" else f"{last} {head}"
     return f"{name} ({year})" if year else name
 
 
 SPELLINGS = {
     "as it is": str, "lower case": str.lower, "upper case": str.upper, "no accents": without_accents, "spoken": spoken,
-    "decomposed": lambda t: unicodedata.normalize("NFD", t), "curly": lambda t: t.replace("'", "’"), "wide": lambda t: t.replace(" ", "  "),
+    "decomposed": lambda t: unicodedata.normalize("NFD", t), "curly": lambda t: t.replace("'", "’"),
+    "wide": lambda t: t.replace(" ", "  "),
     "no brackets": lambda t: t.replace("(", "").replace(")", "") if t.count("(") == 1 else t,
     "square": lambda t: f"{Title(t).name}, [{Title(t).year}]" if Title(t).year else t,
-    "no punctuation": lambda t: spoken(t).translate(str.maketrans(".,:;!?-·*", "         ")) if Title(t).plain.isascii() else t,
+    "no punctuation": lambda t: spoken(t).translate(str.maketrans(".,:;!?-·*", " " * 9)),
     "and": lambda t: t.replace("&", "and")}
 
 
@@ -260,7 +287,7 @@ def test_other_titles_find_the_movie(code: int) -> None:
 
 
 @tries
-@given(st.text(max_size=40) | st.sampled_from(MOVIES.title.tolist()).flatmap(lambda t: st.integers(1, len(t)).map(lambda n: t[:n])))
+@given(st.text(max_size=40) | st.builds(lambda t, n: t[:n], st.sampled_from(MOVIES.title.tolist()), st.integers(1, 40)))
 def test_any_text_is_found_or_refused_in_one_sentence(text: str) -> None:
     codes = TITLES.search(text)
     assert len(codes) == len(set(codes)) <= 6 and all(0 <= c < len(MOVIES) for c in codes)
@@ -270,18 +297,20 @@ def test_any_text_is_found_or_refused_in_one_sentence(text: str) -> None:
 
 
 @pytest.mark.parametrize("typed, title, sentence", [
-    ("2001", "2001: A Space Odyssey (1968)", "the movie with this id is 'Lethal Weapon 2 (1989)', given as id:2001"),  # R12
+    ("2001", "2001: A Space Odyssey (1968)", "with this id is 'Lethal Weapon 2 (1989)', given as id:2001"),  # R12
     ("id:2001", "Lethal Weapon 2 (1989)", ""), ("318", "Shawshank Redemption, The (1994)", "taken as the id"),
     ("300", "300 (2007)", ""), ("1408", "1408 (2007)", ""), ("1", "Toy Story (1995)", "taken as the id"),
-    ("Heat (1996)", "Heat (1995)", "'Heat (1995)' was taken"), ("heat 1994", "Heat (1995)", "'Heat (1995)' was taken"),
+    ("Heat (1996)", "Heat (1995)", "'Heat (1995)' was taken"), ("heat 1994", "Heat (1995)", "There is no 'heat 1994'"),
     ("Birdman", "Birdman: Or (The Unexpected Virtue of Ignorance) (2014)", "was taken for"),
     ("The Empire Strikes Back", "Star Wars: Episode V - The Empire Strikes Back (1980)", "was taken for"),
-    ("Borat", "Borat: Cultural Learnings of America for Make Benefit Glorious Nation of Kazakhstan (2006)", "was taken for"),
-    ("L’Avventura", "Avventura, L' (Adventure, The) (1960)", ""), ("avventura, l'", "Avventura, L' (Adventure, The) (1960)", ""),
+    ("E.T.", "E.T. the Extra-Terrestrial (1982)", "was taken for"),
+    ("L’Avventura", "Avventura, L' (Adventure, The) (1960)", ""),
+    ("avventura, l'", "Avventura, L' (Adventure, The) (1960)", ""),
     ("Det sjunde inseglet", "Seventh Seal, The (Sjunde inseglet, Det) (1957)", ""), ("walle", "WALL·E (2008)", ""),
     ("Fem benspaend", "Five Obstructions, The (Fem benspænd, De) (2003)", ""), ("8½", "8 1/2 (8½) (1963)", ""),
     ("Blechtrommel", "Tin Drum, The (Blechtrommel, Die) (1979)", ""), ("matrix the", "Matrix, The (1999)", ""),
-    ("Godfather Part 2", "Godfather: Part II, The (1974)", ""), ("Three Colours: Red", "Three Colors: Red (Trois couleurs: Rouge) (1994)", "")])
+    ("Godfather Part 2", "Godfather: Part II, The (1974)", ""),
+    ("Three Colours: Red", "Three Colors: Red (Trois couleurs: Rouge) (1994)", "")])
 def test_typed(typed: str, title: str, sentence: str) -> None:
     code, note = TITLES.look_up(typed)
     assert MOVIES.title[code] == title and sentence in note and bool(note) == bool(sentence)
@@ -292,9 +321,11 @@ def test_typed(typed: str, title: str, sentence: str) -> None:
 
 
 @pytest.mark.parametrize("typed, helps", [
-    ("Sabrina", "ambiguous: 'Sabrina (1995)' (id 7); 'Sabrina (1954)' (id 915)"), ("Star Wars", "Star Wars: Episode IV - A New Hope (1977)"),
+    ("Sabrina", "ambiguous: 'Sabrina (1995)' (id 7); 'Sabrina (1954)' (id 915)"),
+    ("Star Wars", "did you mean 'Star Wars: Episode IV - A New Hope (1977)'"),
     ("12", "id:12, which is 'Dracula: Dead and Loving It (1995)'"), ("Heat (1986)", "did you mean 'Heat (1995)'?"),
-    ("Toy Storry", "did you mean 'Toy Story (1995)'"), ("Parasite (2019)", "'Parasite (1982)'"), ("id:0", "no movie with the id 0"),
+    ("Toy Storry", "did you mean 'Toy Story (1995)'"), ("Parasite (2019)", "'Parasite (1982)'"),
+    ("id:0", "no movie with the id 0"),
     ("Hard", "There is no movie 'Hard'"), ("", "There is no movie ''")])
 def test_asked_back(typed: str, helps: str) -> None:
     with pytest.raises(InputError) as e: TITLES.find(typed)
@@ -308,11 +339,12 @@ def test_two_movies_of_one_title_and_year() -> None:
         found, note = Titles(movies, np.array(popularity)).look_up("emma")
         assert found == code and "id:3" in note and "id:5" in note
     for unknown in (None, np.array([4, 4, 4])):
-        with pytest.raises(InputError, match="'Emma \\(1996\\)' \\(id 3\\); 'Emma \\(1996\\)' \\(id 5\\)"): Titles(movies, unknown).find("Emma")
+        with pytest.raises(InputError) as e: Titles(movies, unknown).find("Emma")
+        assert "'Emma (1996)' (id 3); 'Emma (1996)' (id 5)" in str(e.value)
 
 
 def test_data_without_titles() -> None:
-    "An id as text is what is expected where titles are made of ids, and needs no words; ids of text are found as they are."
+    "Where titles are made of ids, an id as text is what is expected; ids of text are found as they are."
     for ids in ([4, 17, 2001], ["0017", "b0", "9f3c"]):
         titles = Titles(pd.DataFrame({"movie_id": ids, "title": [f"movie {i}" for i in ids]}))
         for code, i in enumerate(ids):
@@ -323,7 +355,25 @@ def test_data_without_titles() -> None:
 def test_search_lists_the_best_known_first() -> None:
     def listed(typed: str, n: int = 3) -> list[str]: return MOVIES.title.iloc[TITLES.search(typed, n)].tolist()
     assert listed("shining") == ["Shining, The (1980)", "Shining Through (1992)"]
-    assert listed("godfather") == ["Godfather, The (1972)", "Godfather: Part II, The (1974)", "Godfather: Part III, The (1990)"]
+    assert listed("godfather", 2) == ["Godfather, The (1972)", "Godfather: Part II, The (1974)"]
     assert listed("heat 1995") == ["Heat (1995)"] and listed("pulp fcition")[0] == "Pulp Fiction (1994)"
     assert listed("rings lord", 1) == ["Lord of the Rings: The Fellowship of the Ring, The (2001)"]
     assert listed("") == [] and listed("qqqqqqq") == []
+
+
+EXPORTS = [(CASES / o).read_bytes() for o in ("lb_reviews.csv", "imdb_old.csv", "trakt_ratings_movies.json", "o_excel_sep.csv")]
+
+
+CHANGES = st.lists(st.tuples(st.integers(0, 1000), st.binary(max_size=3)), max_size=4)
+
+
+@settings(tries, max_examples=int(MORE or 40))
+@given(st.sampled_from(EXPORTS), CHANGES, st.integers(0, 1000))
+def test_damaged_files_are_read_or_refused(data: bytes, changes: list[tuple[int, bytes]], end: int) -> None:
+    for at, new in changes: data = data[:at % len(data)] + new + data[at % len(data) + len(new):]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "mine"
+        path.write_bytes(data if end > len(data) else data[:end])
+        try: own = own_ratings(path, model())
+        except InputError as e: assert "\n" not in str(e) and str(path) in str(e)
+        else: assert len(own.found) and own.found.stars.between(0.5, 5).all()

@@ -26,11 +26,11 @@ from .titles import Titles
 if TYPE_CHECKING: from saerec.recommend.recommender import Recommender
 
 # %% auto #0
-__all__ = ['LAYOUTS', 'Layout', 'find_layout', 'read_own', 'to_model_scale', 'scale_of', 'OwnRatings', 'own_ratings']
+__all__ = ['read_own', 'to_model_scale', 'OwnRatings', 'own_ratings']
 
 # %% ../../nbs/recommend/own.ipynb #bceacefe
 @dataclass(frozen=True)
-class Layout:
+class _Layout:
     "How a place writes ratings; names of columns in lower case, with blanks."
     name: str  # of the place
     needs: tuple[str, ...]  # columns by which its files are recognised
@@ -41,13 +41,13 @@ class Layout:
 _LETTERBOXD = "ratings.csv of the same export (Settings, Data, Export your data)"
 _TRAKT = "ratings-movies.json of the same export"
 _RATING = ("rating", "your rating", "my rating", "user rating", "stars", "my stars", "score", "my score")
-LAYOUTS = (
-    Layout("Letterboxd", ("letterboxd uri",), ("rating",), (0.5, 5), _LETTERBOXD),
-    Layout("IMDb", ("const",), ("your rating", "you rated"), (1, 10), "the export of Your ratings"),
-    Layout("Trakt", ("rated at",), ("rating",), (1, 10), _TRAKT),
-    Layout("Trakt", ("plays", "last watched at"), ("rating",), (1, 10), _TRAKT),
-    Layout("1 to 10", ("rating10",), ("rating10",), (1, 10)),
-    Layout("title and rating", (), _RATING))
+_LAYOUTS = (
+    _Layout("Letterboxd", ("letterboxd uri",), ("rating",), (0.5, 5), _LETTERBOXD),
+    _Layout("IMDb", ("const",), ("your rating", "you rated"), (1, 10), "the export of Your ratings"),
+    _Layout("Trakt", ("rated at",), ("rating",), (1, 10), _TRAKT),
+    _Layout("Trakt", ("plays", "last watched at"), ("rating",), (1, 10), _TRAKT),
+    _Layout("1 to 10", ("rating10",), ("rating10",), (1, 10)),
+    _Layout("title and rating", (), _RATING))
 
 # %% ../../nbs/recommend/own.ipynb #c1d4e7f0
 _COLUMNS = {  # what else is read, by the names that it may have
@@ -56,14 +56,14 @@ _COLUMNS = {  # what else is read, by the names that it may have
     "day": ("date rated", "rated at", "date", "modified", "created", "watcheddate", "watched date")}
 _USERS = {"user", "user id", "userid", "reviewerid", "user name", "username"}
 
-def find_layout(
+def _find_layout(
     header: list[str],  # the first row of a file, cell by cell
     where: str,  # name of the file, for messages
-) -> tuple[Layout, dict[str, int]]:  # and the places of its columns
+) -> tuple[_Layout, dict[str, int]]:  # and the places of its columns
     "Which layout a header has. Raises `InputError` with what helps if there are no ratings of one person below it."
     columns = [" ".join(o.lower().replace("_", " ").split()) for o in header]
     if columns[0].startswith("letterboxd list export"): columns = ["letterboxd uri"]
-    layout = next(o for o in LAYOUTS if set(o.needs) <= set(columns))
+    layout = next(o for o in _LAYOUTS if set(o.needs) <= set(columns))
 
     known = _COLUMNS | {"rating": layout.rating}
     names = {what: next((o for o in some if o in columns), "") for what, some in known.items()}
@@ -124,18 +124,20 @@ def _refuse(rows: pd.DataFrame, column: str, bad: pd.Series, where: str, sentenc
     raise InputError(f"{where} {row.line}, column {column}: {sentence.format(repr(str(row[column])[:40]))}")
 
 # %% ../../nbs/recommend/own.ipynb #e9f2a5b8
+_DAYS = ("%a %b %d %H:%M:%S %Y", "%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y")  # the first: IMDb, once; the others: spreadsheets
+
 def _by_day(rows: pd.DataFrame) -> pd.DataFrame:
-    "In the order of the days, if all can be read without doubt; else as it is."
-    days = rows.day
-    if not days.str.match(r"\d{4}-\d\d-\d\d").all():
-        days = pd.to_datetime(days, format="%a %b %d %H:%M:%S %Y", errors="coerce")  # as IMDb once wrote them
-    return rows if days.isna().any() else rows.loc[days.sort_values(kind="stable").index]
+    "In the order of the days, if all can be read in one way; else as it is."
+    if rows.day.str.match(r"\d{4}-\d\d-\d\d").all(): return rows.sort_values("day", kind="stable")
+    read = [pd.to_datetime(rows.day, format=o, errors="coerce") for o in _DAYS]
+    read = [days for days in read if days.notna().all()]
+    return rows.loc[read[0].sort_values(kind="stable").index] if len(read) == 1 else rows
 
 # %% ../../nbs/recommend/own.ipynb #c7d0e3f6
-def _cells(source: Path | zipfile.Path) -> tuple[pd.DataFrame, Layout, str]:
+def _cells(source: Path | zipfile.Path) -> tuple[pd.DataFrame, _Layout, str]:
     "What stands in each line, as text; the layout; what `line` counts."
     table = read_table(source)
-    layout, at = find_layout([str(o) for o in table.iloc[0]], str(source))
+    layout, at = _find_layout([str(o) for o in table.iloc[0]], str(source))
     unit, table = table.attrs["unit"], take_header(table, str(source))
     rows = pd.DataFrame({what: table.iloc[:, k].str.strip() for what, k in at.items()}, dtype="str")
     return rows.reindex(columns=[*_COLUMNS, "rating"], fill_value="").rename_axis("line").reset_index(), layout, unit
@@ -196,7 +198,7 @@ def to_model_scale(
     return pd.Series(high, marks.index).where(share >= _LIKED - 1e-9, disliked)
 
 # %% ../../nbs/recommend/own.ipynb #f6a9b2c5
-def scale_of(
+def _scale_of(
     rows: pd.DataFrame,  # of `read_own`
     model: tuple[float, float],  # the scale of the model's data
     where: str,  # name of the file
@@ -211,7 +213,8 @@ def scale_of(
     if high <= 1 < marks.max() <= 5 and (marks * 2 % 1 == 0).all() and marks.min() >= 0:
         return (0.5, 5.0), "Its ratings go beyond the model's: read as 0.5 to 5 stars (--scale states another)."
 
-    stated = f"--scale {min(1, marks.min()):g} {next((o for o in (1, 5, 10, 100) if marks.max() <= o), marks.max()):g}"
+    lowest = min(marks.min(), 1 if (marks % 1 == 0).all() else 0.5)
+    stated = f"--scale {lowest:g} {next((o for o in (1, 5, 10, 100) if marks.max() <= o), marks.max()):g}"
     outside = f"the rating {{}} is not on the model's scale, {low:g} to {high:g}; correct it, or state the file's own:"
     shown = rows.assign(rating=marks.map("{:g}".format))
     _refuse(shown, "rating", (marks < low) | (marks > high), f"{where}, {rows.attrs['unit']}", f"{outside} {stated}.")
@@ -272,7 +275,7 @@ def own_ratings(
     "A file of ratings for a model. Raises `InputError` with file, line and column, or if no film of it is known."
     rows = read_own(path, scale)
     low, high = rec.info["scale"]
-    own, said = scale_of(rows, (low, high), str(path))
+    own, said = _scale_of(rows, (low, high), str(path))
     rows["stars"] = to_model_scale(rows.mark, own, (low, high), rec.info["threshold"])
     rows, notes = _match_rows(rows, rec.titles)
 

@@ -85,7 +85,9 @@ _ALSO = re.compile(r"^\s*a\.?k\.?a\.?:?\s+", re.IGNORECASE)
 
 class Title:
     "A title, as in the data or as typed, in the forms by which it is compared; 1,000 characters of it count."
-    def __init__(self, text: str):
+    def __init__(self,
+        text: str,  # with or without year
+    ):
         self.name, self.year = " ".join(text[:1000].translate(_APOSTROPHES).split()), None
         self.brackets: list[str] = []  # what stands in brackets behind the name, but for the year
         while self.name.endswith(")") and (start := self._opening()) > 0:
@@ -114,7 +116,7 @@ class Title:
     @property
     def loose(self) -> list[str]:
         "Forms in which blanks and ways of writing a number do not count, and in the second not the article either."
-        return list(dict.fromkeys((_loose(_spoken(self.name)), _loose(self.bare))))
+        return list(dict.fromkeys(map(_loose, {_spoken(self.name): 0, self.bare: 0})))
 
     @property
     def others(self) -> list[Title]:

@@ -22,10 +22,10 @@ from ..errors import InputError
 from .spelling import Title, plain_text
 
 # %% auto #0
-__all__ = ['TitleIndex', 'TitleSearch', 'TitleWarning', 'Titles']
+__all__ = ['TitleWarning', 'Titles']
 
 # %% ../../nbs/recommend/titles.ipynb #1a1e8330
-class TitleIndex:
+class _TitleIndex:
     "Movies by the forms of their titles; each table is made when it is first asked for."
     def __init__(self,
         titles: Sequence[str],  # by code
@@ -96,7 +96,7 @@ class TitleIndex:
         return self.near(dict.fromkeys(parts), year) or self.near(begun, year)
 
 # %% ../../nbs/recommend/titles.ipynb #c7f0a3d6
-class TitleSearch:
+class _TitleSearch:
     "Titles prepared for searching while one types."
     def __init__(self,
         titles: Sequence[Title],  # by code
@@ -170,13 +170,13 @@ class Titles:
         return out
 
     @cached_property
-    def index(self) -> TitleIndex:
+    def index(self) -> _TitleIndex:
         "Codes by all other forms of the title."
-        return TitleIndex(self.titles)
+        return _TitleIndex(self.titles)
 
     @cached_property
-    def _search(self) -> TitleSearch:
-        return TitleSearch(self.index.titles, np.argsort(-self.popularity, kind="stable").tolist())
+    def _search(self) -> _TitleSearch:
+        return _TitleSearch(self.index.titles, np.argsort(-self.popularity, kind="stable").tolist())
 
     def find(self,
         movie: str | int,  # a title, with or without year; an id as a number; or "id:" with an id behind it
