@@ -19,6 +19,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pandas as pd
@@ -34,10 +35,10 @@ from .stack import stack
 from .train import alone, trainer
 
 # %% auto #0
-__all__ = ['EXAMPLE', 'LEFT', 'RIGHT', 'VERBS', 'parser', 'get_data', 'parse_rating', 'show', 'to_json', 'to_stderr', 'opened',
-           'example_person', 'next_command', 'training_folder', 'training_room', 'check_place', 'run_train',
-           'run_protocol', 'run_evaluate', 'person_of', 'parse_years', 'run_recommend', 'run_similar', 'run_explain',
-           'run_serve', 'run_export', 'run_download', 'main']
+__all__ = ['EXAMPLE', 'LEFT', 'RIGHT', 'VERBS', 'parser', 'add_reading', 'reading_options', 'get_data', 'parse_rating', 'show',
+           'to_json', 'to_stderr', 'opened', 'example_person', 'next_command', 'training_folder', 'training_room',
+           'check_place', 'run_train', 'run_protocol', 'run_evaluate', 'person_of', 'parse_years', 'run_recommend',
+           'run_similar', 'run_explain', 'run_serve', 'run_export', 'run_download', 'main']
 
 # %% ../nbs/06_cli.ipynb #a652cc6f
 def parser() -> argparse.ArgumentParser:
@@ -45,7 +46,7 @@ def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(prog="saerec", description="A movie recommender: stacked autoencoders on MovieLens, with honest evaluation.")
     p.add_argument("--version", action="version", version=f"saerec {__version__}")
     verbs = p.add_subparsers(dest="verb", required=True, metavar="VERB")
-    data_help = f"bundled (default), {', '.join(MOVIELENS)}, or a path: CSV, Parquet, MovieLens folder or zip, folder of shards"
+    data_help = f"bundled (default), {', '.join(MOVIELENS)}, or a path: a table (CSV, JSON, Excel, Parquet), a folder or zip of one, folder of shards"
 
     t = verbs.add_parser("train", help="train, test beside the baselines, and save a model")
     t.add_argument("--data", default="bundled", help=data_help)
@@ -104,17 +105,50 @@ def parser() -> argparse.ArgumentParser:
     d = verbs.add_parser("download", help="fetch a MovieLens edition into the cache")
     d.add_argument("name", help=", ".join(MOVIELENS))
     d.add_argument("--cache", help="folder (default: $SAEREC_CACHE, else the user's cache)")
+    for verb in (t, e): add_reading(verb)
     for verb in (t, e, r, s, x, w, o, d): verb.add_argument("--json", action="store_true", help="one JSON object on stdout, nothing else there")
     return p
+
+# %% ../nbs/06_cli.ipynb #c1a5e502
+def add_reading(
+    verb: argparse.ArgumentParser,  # train or evaluate
+) -> None:
+    "The options of `read_ratings`."
+    g = verb.add_argument_group("a table of your own")
+    g.add_argument("--columns", metavar="ROLE=NAME,...", help="which column is what, such as user=reviewerID,movie=asin; without a header by number, such as user=1")
+    g.add_argument("--unrated", metavar="N", help="the number that means: not rated, such as -1 (leave out those cells); '' for empty cells")
+    g.add_argument("--scale", type=float, nargs=2, metavar=("LOW", "HIGH"), help="the lowest and the best rating there can be (default: those that occur)")
+    g.add_argument("--duplicates", choices=["refuse", "latest", "first", "mean"], help="which rating counts where a user rated a movie again (default: refuse)")
+
+def reading_options(
+    args: argparse.Namespace,  # of train or evaluate
+) -> dict[str, Any]:  # of `read_ratings`: what was given
+    "What was said about a table of one's own. Raises `InputError` for what cannot be meant."
+    out: dict[str, Any] = {}
+    if args.columns is not None:
+        pairs = [o.partition("=") for o in args.columns.split(",")]
+        if not all(role.strip() and eq for role, eq, _ in pairs): raise InputError(f"--columns {args.columns}: write for instance user=reviewerID,movie=asin.")
+        out["columns"] = {role.strip(): name.strip() for role, _, name in pairs}
+    if args.unrated is not None:
+        try: out["unrated"] = float(args.unrated) if args.unrated.strip() else ""
+        except ValueError: raise InputError(f"--unrated {args.unrated}: give the number that means not rated, such as -1, or '' for empty cells.") from None
+    if args.scale is not None: out["scale"] = tuple(args.scale)
+    if args.duplicates is not None: out["duplicates"] = args.duplicates
+    return out
 
 # %% ../nbs/06_cli.ipynb #e7709e87
 def get_data(
     source: str,  # "bundled", an edition of MovieLens or a path
+    options: Mapping[str, Any] = MappingProxyType({}),  # of `read_ratings`, for a table of your own
 ) -> Ratings:
-    "Ratings by name or path. A path that exists goes before a name."
+    "Ratings by name or path; what the reader understood is said. A path that exists goes before a name."
+    own = source != "bundled" and Path(source).exists() and not (Path(source) / "manifest.json").exists()
+    if options and not own: raise InputError(f"{source}: --columns, --unrated, --scale and --duplicates go with a table of your own; leave them out.")
     if source == "bundled" or (source in MOVIELENS and not Path(source).exists()): return load_movielens(source)
     if not Path(source).exists(): raise InputError(f"{source}: neither a file or folder nor a MovieLens edition; there are bundled, {', '.join(MOVIELENS)}.")
-    return read_shards(source) if (Path(source) / "manifest.json").exists() else read_ratings(source)
+    r = read_ratings(source, **options) if own else read_shards(source)
+    for note in r.notes: to_stderr(f"{r.name}: {note}")
+    return r
 
 def parse_rating(
     text: str,  # "TITLE=STARS"; the last = counts
@@ -234,7 +268,7 @@ def run_train(args: argparse.Namespace) -> tuple[dict[str, Any], str]:  # for --
     if args.epochs is not None and args.epochs < 1: raise InputError(f"--epochs {args.epochs}: one epoch or more is needed.")
     if args.lr is not None and not 0 < args.lr < math.inf: raise InputError(f"--lr {args.lr:g}: it has to be above 0.")
     changes = {k: v for k in ("epochs", "lr") if (v := getattr(args, k)) is not None}
-    r = get_data(args.data)
+    r = get_data(args.data, reading_options(args))
     make_splits(r.likes(args.threshold), args.seed, args.held_out)  # data too small are refused before anything is printed
     with training_room(out, args.resume) as where:
         print(show(summary(r, threshold=args.threshold).T.rename_axis(None)), file=sys.stderr, flush=True)
@@ -263,7 +297,7 @@ def run_protocol(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     objective, changes = "ranking" if how.kind == "ranking" else "likes", {} if args.epochs is None else {"epochs": args.epochs}
     models: dict[str, Any] = {} if args.only_baselines else {SAE: trainer(objective, progress=True, say=to_stderr, **changes)} if args.single else {"Stack": stack(objective, **changes)}
     if args.moments: models["Stack + moments"] = stack(objective, **{"times" if objective == "ranking" else "moments": True}, **changes)
-    ratings = get_data(args.data) if args.data else open_edition(how.data) if args.moments else None
+    ratings = get_data(args.data, reading_options(args)) if args.data else open_edition(how.data) if args.moments else None
     if args.moments and ratings is not None and ratings.time is None: raise InputError(f"{ratings.name}: these ratings have no times; leave out --moments.")
     found = evaluate(models, protocol=args.protocol, seeds=args.seeds, ratings=ratings)
     several = len(found.table) > 1
@@ -279,7 +313,7 @@ def run_evaluate(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     if args.seeds or args.only_baselines or args.epochs or args.single or args.moments: raise InputError("--seeds, --only-baselines, --single, --moments and --epochs go with --protocol; a saved model has its own splits.")
     rec = Recommender.load(args.model)
     name = rec.info["data"]["name"]
-    r = get_data(args.data) if args.data else get_data("bundled" if "bundled" in name else name)
+    r = get_data(args.data, reading_options(args)) if args.data else get_data("bundled" if "bundled" in name else name)
     table = measure(rec, r)
     about = table.attrs
     return ({"model": args.model, "data": rec.info["data"], "report": table, "verdict": verdict(table), "about": about},

@@ -24,10 +24,9 @@ import pandas as pd
 from .errors import InputError
 
 # %% auto #0
-__all__ = ['MAX_GROWTH', 'SMALL', 'MAGIC', 'ENCODINGS', 'DELIMITERS', 'plain_errors', 'check_growth', 'file_bytes', 'decode',
-           'read_text', 'find_delimiter', 'parse_table', 'read_table', 'take_header']
+__all__ = ['plain_errors', 'check_growth', 'file_bytes', 'decode', 'read_text', 'read_table', 'take_header']
 
-# %% ../nbs/base/files.ipynb #6671c9d3
+# %% ../nbs/base/files.ipynb #a76d83b3
 @contextmanager
 def plain_errors(
     where: str,  # the source, named in the sentence
@@ -38,16 +37,18 @@ def plain_errors(
     except FileNotFoundError: raise InputError(f"{where}: there is no such file or folder; check the path.") from None
     except PermissionError: raise InputError(f"{where}: reading is not permitted; check the file's rights.") from None
     except pd.errors.EmptyDataError: raise InputError(f"{where}: the file is empty.") from None
-    except zipfile.BadZipFile: raise InputError(f"{where}: it is no readable zip file; download or pack it again.") from None
+    except zipfile.BadZipFile:
+        raise InputError(f"{where}: it is no readable zip file; download or pack it again.") from None
     except RuntimeError as e: raise InputError(f"{where}: it cannot be unpacked ({e}).") from None
     except Exception as e:
         said = (str(e).splitlines() or [""])[0][:160]
         raise InputError(f"{where}: it cannot be read as ratings ({type(e).__name__}: {said}).") from None
 
-# %% ../nbs/base/files.ipynb #a5733e9b
-MAX_GROWTH, SMALL = 100, 2**26  # how many times its size a file may unpack to, and bytes that are always allowed
-MAGIC = {  # how files that are no text begin, and what helps
-    b"\x1f\x8b": "gzip; unpack it first", b"BZh": "bzip2; unpack it first", b"\xfd7zXZ\0": "xz; unpack it first", b"(\xb5/\xfd": "zstd; unpack it first",
+# %% ../nbs/base/files.ipynb #8dc4c05a
+_MAX_GROWTH, _SMALL = 100, 2**26  # how many times its size a file may unpack to, and bytes that are always allowed
+_MAGIC = {  # how files that are no text begin, and what helps
+    b"\x1f\x8b": "gzip; unpack it first", b"BZh": "bzip2; unpack it first",
+    b"\xfd7zXZ\0": "xz; unpack it first", b"(\xb5/\xfd": "zstd; unpack it first",
     b"PK\x03\x04": "zip; let its name end in .zip", b"PAR1": "Parquet; let its name end in .parquet",
     b"\xd0\xcf\x11\xe0": "an old Excel workbook; save it as CSV", b"%PDF": "PDF; save it as CSV"}
 
@@ -57,8 +58,9 @@ def check_growth(
     where: str,  # its name, for the message
 ) -> None:
     "Raises `InputError` if a file unpacks to more than any ratings do."
-    if unpacked > max(SMALL, MAX_GROWTH * packed):
-        raise InputError(f"{where}: its {packed:,} bytes say that they unpack to {unpacked:,}, which no ratings do; it was not unpacked.")
+    if unpacked > max(_SMALL, _MAX_GROWTH * packed):
+        raise InputError(f"{where}: its {packed:,} bytes say that they unpack to {unpacked:,}, which no ratings do; "
+                         f"it was not unpacked.")
 
 def file_bytes(
     path: Any,  # a Path, or a zipfile.Path to a member
@@ -69,14 +71,15 @@ def file_bytes(
     check_growth(info.compress_size, info.file_size, str(path))
     with path.open("rb") as f: return f.read(info.file_size)  # and not one byte more, whatever is in it
 
-# %% ../nbs/base/files.ipynb #34dafee7
-ENCODINGS = ["cp1252", "cp1250", "cp1251", "cp1253", "cp1254", "cp1255", "cp1256", "cp932", "euc_jp", "gb18030", "big5", "cp949", "koi8_r"]
+# %% ../nbs/base/files.ipynb #d75e21fb
+_ENCODINGS = ["cp1252", "cp1250", "cp1251", "cp1253", "cp1254", "cp1255", "cp1256",
+              "cp932", "euc_jp", "gb18030", "big5", "cp949", "koi8_r"]
 
 def _guess_encoding(data: bytes) -> str:
     "The encoding of text that is no Unicode: Windows-1252 unless another one reads better."
     from charset_normalizer import from_bytes
     sample = b"\n".join(line for line in data.splitlines() if not line.isascii())[:2**16]
-    found = list(from_bytes(sample, cp_isolation=ENCODINGS))
+    found = list(from_bytes(sample, cp_isolation=_ENCODINGS))
     if not found: return "cp1252"
 
     good = [o for o in found if o.percent_chaos <= found[0].percent_chaos + 2]
@@ -103,15 +106,16 @@ def read_text(
     "The text of a file. Raises `InputError` if it is no text, `pandas.errors.EmptyDataError` if nothing is in it."
     path = Path(path) if isinstance(path, str) else path
     data = file_bytes(path)
-    if (kind := next((o for begin, o in MAGIC.items() if data.startswith(begin)), None)): raise InputError(f"{path}: it is no text but {kind}.")
+    kind = next((o for begin, o in _MAGIC.items() if data.startswith(begin)), None)
+    if kind: raise InputError(f"{path}: it is no text but {kind}.")
 
     text = decode(data)
     if not text.strip(): raise pd.errors.EmptyDataError
     if "\0" in text: raise InputError(f"{path}: it is no text (it holds NUL characters); save it as CSV.")
     return text
 
-# %% ../nbs/base/files.ipynb #901e7e60
-DELIMITERS = ("::", "\t", ",", ";", "|", " ")
+# %% ../nbs/base/files.ipynb #70e9b6e2
+_DELIMITERS = ("::", "\t", ",", ";", "|", " ")
 
 def _widths(lines: list[str], delimiter: str) -> list[int]:
     "Into how many cells a delimiter cuts each of some lines."
@@ -119,24 +123,25 @@ def _widths(lines: list[str], delimiter: str) -> list[int]:
     try: return [len(cells) for cells in csv.reader(lines, delimiter=delimiter) if any(cells)] or [1]
     except csv.Error: return [line.count(delimiter) + 1 for line in lines]
 
-def find_delimiter(
+def _find_delimiter(
     text: str,  # of a table
 ) -> tuple[str, int]:  # the delimiter; the cells of the widest of the first lines
     "What stands between the cells, judged by the first twenty lines."
     lines = [line for line in text[:100_000].split("\n", 30)[:30] if line.strip()][:20]
-    widths = {d: _widths(lines, d) for d in DELIMITERS}
+    widths = {d: _widths(lines, d) for d in _DELIMITERS}
     if len(set(widths[" "])) > 1 or widths[" "][0] < 3: del widths[" "]  # words of a text, no table
 
     def even(d: str) -> tuple[int, int]: return min(widths[d]), sum(widths[d]) if d != " " else 0
     best = max(widths, key=even)
     return best, max(widths[best])
 
-# %% ../nbs/base/files.ipynb #3ba69734
+# %% ../nbs/base/files.ipynb #7a349262
 def _parse(text: str, delimiter: str, width: int, quotes: bool, rows: int | None = None) -> pd.DataFrame:
     "Cells as texts; blank lines are rows of empty cells."
     if delimiter == "::": text, delimiter = text.replace("::", "\x1f"), "\x1f"  # pandas' fast parser takes one character
-    return pd.read_csv(io.StringIO(text), sep=delimiter, header=None, names=range(width), index_col=False, nrows=rows, dtype="str",
-                       keep_default_na=False, skip_blank_lines=False, quoting=csv.QUOTE_MINIMAL if quotes else csv.QUOTE_NONE)
+    return pd.read_csv(io.StringIO(text), sep=delimiter, header=None, names=range(width), index_col=False, nrows=rows,
+                       dtype="str", keep_default_na=False, skip_blank_lines=False,
+                       quoting=csv.QUOTE_MINIMAL if quotes else csv.QUOTE_NONE)
 
 def _lines(table: pd.DataFrame, quotes: bool) -> np.ndarray:
     "The line on which each row begins, from 1; one more than there are rows, for the line after the last."
@@ -145,25 +150,27 @@ def _lines(table: pd.DataFrame, quotes: bool) -> np.ndarray:
         for c in table: n += table[c].str.count("\n").to_numpy(dtype=np.int64)
     return np.concatenate([[1], 1 + n.cumsum()])
 
-def parse_table(
+def _parse_table(
     text: str,  # a table
     where: str,  # its name, for messages
     quotes: bool = True,  # whether '"' may stand around a cell
 ) -> pd.DataFrame:  # texts, "" where nothing is; columns 0, 1, ...; index: the line in the file; attrs: delimiter, unit
     "The cells of a text. Raises `InputError` with the line of what is no table."
     if said := re.match(r'"?sep=(.)"?\n', text, re.IGNORECASE): text = text[said.end() - 1:]
-    delimiter, width = find_delimiter(text.lstrip("\n"))
+    delimiter, width = _find_delimiter(text.lstrip("\n"))
     if said: delimiter, width = said[1], max(_widths(text[:100_000].split("\n")[1:20], said[1]))
     quotes = quotes and '"' in text
 
     try: table = _parse(text, delimiter, width + 1, quotes)
     except pd.errors.ParserError as e:
-        long, open_quote = re.search(r"line (\d+), saw (\d+)", str(e)), re.search(r"EOF inside string starting at row (\d+)", str(e))
+        long = re.search(r"line (\d+), saw (\d+)", str(e))
+        open_quote = re.search(r"EOF inside string starting at row (\d+)", str(e))
         if not (long or open_quote): raise
         before = int(long[1]) - 1 if long else int(open_quote[1]) if open_quote else 0
         line = _lines(_parse(text, delimiter, width + 1, quotes, before), quotes)[-1]
-        raise InputError(f"{where}, line {line}: " + (f"it has {long[2]} cells where {width} were expected; a text with {delimiter!r} in it needs quotes around it." if long
-                         else "a quote is opened and never closed; close it or delete it.")) from None
+        what = "a quote is opened and never closed; close it or delete it."
+        if long: what = f"it has {long[2]} cells where {width} were expected; a text with {delimiter!r} in it needs quotes."
+        raise InputError(f"{where}, line {line}: {what}") from None
 
     table.index = pd.Index(_lines(table, quotes)[:-1])
     blank = table[0].str.strip() == ""
@@ -173,7 +180,7 @@ def parse_table(
     table.attrs = {"delimiter": delimiter, "unit": "line"}
     return table
 
-# %% ../nbs/base/files.ipynb #fcc23a44
+# %% ../nbs/base/files.ipynb #89e23680
 def _text(v: Any) -> str:
     "A cell as text."
     if v is None: return ""
@@ -184,11 +191,13 @@ def _text(v: Any) -> str:
 def _read_excel(data: bytes, where: str) -> pd.DataFrame:
     "The first sheet that has cells."
     try: import openpyxl
-    except ImportError: raise InputError(f"{where}: it is an Excel workbook; save it as CSV, or install saerec[excel].") from None
+    except ImportError:
+        raise InputError(f"{where}: it is an Excel workbook; save it as CSV, or install saerec[excel].") from None
     with zipfile.ZipFile(io.BytesIO(data)) as z: check_growth(len(data), sum(o.file_size for o in z.infolist()), where)
 
     try: sheets = openpyxl.load_workbook(io.BytesIO(data), read_only=True, data_only=True).worksheets
-    except Exception as e: raise InputError(f"{where}: the Excel workbook cannot be read ({type(e).__name__}); save it as CSV.") from None
+    except Exception as e:
+        raise InputError(f"{where}: the Excel workbook cannot be read ({type(e).__name__}); save it as CSV.") from None
     rows: dict[int, list[str]] = {}
     for sheet in sheets:
         cells = ((i, [_text(v) for v in row]) for i, row in enumerate(sheet.iter_rows(values_only=True), 1))
@@ -210,21 +219,24 @@ def _read_json(text: str, where: str) -> pd.DataFrame:
     try:
         try: found, unit = json.loads(text), "entry"
         except ValueError: found, unit = {i: json.loads(line) for i, line in lines.items()}, "line"
-    except (ValueError, RecursionError) as e: raise InputError(f"{where}: it is no valid JSON ({str(e)[:100]}); save it as CSV.") from None
+    except (ValueError, RecursionError) as e:
+        raise InputError(f"{where}: it is no valid JSON ({str(e)[:100]}); save it as CSV.") from None
 
     if unit == "entry":
         inner = [v for v in found.values() if isinstance(v, list)] if isinstance(found, dict) else [found]
         longest = sorted(inner, key=len)[-1] if inner else [found]
         found = dict(enumerate(longest, 1))
-    if not found or not all(isinstance(o, dict) for o in found.values()): raise InputError(f"{where}: the JSON is no list of objects with a title and a rating; save it as CSV.")
+    if not found or not all(isinstance(o, dict) for o in found.values()):
+        raise InputError(f"{where}: the JSON is no list of objects with a title and a rating; save it as CSV.")
     table = pd.DataFrame.from_dict({i: dict(_flat(o)) for i, o in found.items()}, orient="index").fillna("").astype("str")
     last = [str(c).rpartition(".")[2] for c in table]
     names = [short if last.count(short) == 1 else str(c) for c, short in zip(table, last, strict=True)]
-    table = pd.concat([pd.DataFrame([names], index=[0], columns=table.columns), table]).set_axis(range(len(names)), axis=1).astype("str")
+    header = pd.DataFrame([names], index=[0], columns=table.columns)
+    table = pd.concat([header, table]).set_axis(range(len(names)), axis=1).astype("str")
     table.attrs = {"delimiter": None, "unit": unit}
     return table
 
-# %% ../nbs/base/files.ipynb #ebf257b1
+# %% ../nbs/base/files.ipynb #aaaef3bb
 def read_table(
     path: Any,  # a path (str or Path), or a zipfile.Path to a member: delimited text, JSON or an Excel workbook
 ) -> pd.DataFrame:  # texts, "" where nothing is; columns 0, 1, ...; index: line of the file; attrs: delimiter (None: not text), unit
@@ -232,10 +244,11 @@ def read_table(
     path = Path(path) if isinstance(path, str) else path
     with plain_errors(str(path)):
         data = file_bytes(path)
-        if data.startswith(b"PK\x03\x04") and b"xl/" in data or str(path).lower().endswith((".xlsx", ".xlsm")): return _read_excel(data, str(path))
+        if data.startswith(b"PK\x03\x04") and b"xl/" in data or str(path).lower().endswith((".xlsx", ".xlsm")):
+            return _read_excel(data, str(path))
         text = read_text(path)
         if text.lstrip()[:1] in ("{", "["): return _read_json(text, str(path))
-        return parse_table(text, str(path))
+        return _parse_table(text, str(path))
 
 def take_header(
     table: pd.DataFrame,  # of `read_table`
@@ -250,7 +263,8 @@ def take_header(
     if over.any():
         i = int(over.argmax())
         n = int(np.flatnonzero(body.iloc[i] != "")[-1]) + 1
-        raise InputError(f"{where}, {table.attrs.get('unit', 'line')} {body.index[i]}: it has {n} cells where the header has {len(names)}; a text with the delimiter in it needs quotes around it.")
+        raise InputError(f"{where}, {table.attrs.get('unit', 'line')} {body.index[i]}: it has {n} cells where the "
+                         f"header has {len(names)}; a text with the delimiter in it needs quotes around it.")
     out = body[body.columns[:len(names)]].set_axis([str(o).strip() for o in names], axis=1)
     out.attrs = table.attrs
     return out

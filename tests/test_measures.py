@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE, NBS, MODEL = ROOT / "saerec", ROOT / "nbs", ROOT / "tests" / "fixtures" / "model-1"
 
 LIMITS: dict[str, tuple[float, float]] = {  # measure -> (limit today, goal)
-    "lines of the package": (14_470, 10_000),
+    "lines of the package": (16_130, 10_000),
     "functions over 40 lines": (52, 0),
     "classes over 150 lines": (3, 0),
     "functions of a complexity over 10": (8, 0),
@@ -32,7 +32,7 @@ LIMITS: dict[str, tuple[float, float]] = {  # measure -> (limit today, goal)
     "modules in import circles": (7, 0),
     "imports upwards": (0, 0),
     "private names of other modules": (14, 0),
-    "public names": (429, 250),
+    "public names": (448, 250),
     "median lines of exported cells": (22, 12),
     "percent of exported cells with three definitions or more": (18, 5),
     "cell of the first training in 02_train": (51, 15),

@@ -16,7 +16,7 @@ import torch
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-import saerec.data
+import saerec.data.reading
 from saerec.data import Batch, InputError, Ratings, gini, ratings_from_frame, read_ratings, shape_at, synthetic_ratings, to_batch
 from saerec.data.shards import open_csr, read_shards, write_csr, write_shards
 
@@ -167,6 +167,8 @@ def test_killed_in_the_middle(tmp_path: Path) -> None:
 
 def test_ids_of_two_types(tmp_path: Path) -> None:
     r = ratings_from_frame(pd.DataFrame({"user": pd.Series([1, "a"], dtype=object), "movie": [1, 2], "rating": [1, 2]}))
+    assert r.users.user_id.tolist() == ["1", "a"]  # one column is one kind
+    r = r._with(users=pd.DataFrame({"user_id": pd.Series([1, "a"], dtype=object)}))
     with pytest.raises(InputError, match="several types"): write_shards(r, tmp_path / "s")
     assert not os.listdir(tmp_path)
 
@@ -205,7 +207,7 @@ def test_fast_and_careful_agree(data: bytes) -> None:
     with tempfile.TemporaryDirectory() as tmp:
         (path := Path(tmp) / "r.csv").write_bytes(data)
         fast = outcome(path)
-        with patch.object(saerec.data, "_plain_table", lambda path: None), patch.object(saerec.data, "_from_integers", lambda df, movies, name: None): assert outcome(path) == fast
+        with patch.object(saerec.data.reading, "_plain_table", lambda path: None): assert outcome(path) == fast
 
 
 def integers(lo: int, hi: int, n: int) -> st.SearchStrategy:
@@ -218,11 +220,11 @@ def test_integer_frames_agree(data: st.DataObject, n: int, wide: bool, kind: str
     top = min(2**62, np.iinfo(kind).max) if wide else 4
     df = pd.DataFrame({"user": np.array(data.draw(integers(-top, top, n)), kind), "movie": np.array(data.draw(integers(-top, top, n)), kind), "rating": data.draw(st.lists(st.floats(0, 5) | st.sampled_from([float("inf"), 1e300]), min_size=n, max_size=n))})
     def result(df: pd.DataFrame):
-        try: r = ratings_from_frame(df)
+        try: r = ratings_from_frame(df, scale=(-1, 2e39))
         except InputError as e: return str(e)
         return r.fingerprint()
     fast = result(df)
-    with patch.object(saerec.data, "_from_integers", lambda df, movies, name: None): assert result(df.astype({"user": "int64", "movie": "int64"})) == fast  # pandas itself fails on int8
+    assert result(df.astype({"user": object, "movie": object})) == fast
 
 
 # --- synthetic ratings ---

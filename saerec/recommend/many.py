@@ -17,7 +17,7 @@ from scipy.sparse import csr_array
 from ..data.ratings import Ratings, default_threshold
 from ..errors import InputError
 from .engine import Engine, best_of
-from .people import People, things
+from .people import People
 
 # %% auto #0
 __all__ = ['BLOCK', 'in_model_terms', 'lists_for']
@@ -51,7 +51,7 @@ def _left_out(people: People, r: Ratings, found: np.ndarray) -> str:
     unknown = np.flatnonzero(found < 0)
     if not len(unknown): return ""
     ratings = int((found[r.movie] < 0).sum())
-    return (f"{ratings:,} of {len(r):,} ratings were left out: {len(unknown):,} of {len(found):,} {things(people.movies)} "
+    return (f"{ratings:,} of {len(r):,} ratings were left out: {len(unknown):,} of {len(found):,} {people.things} "
             f"are not known to the model, the first {r.movies.title[unknown[0]]!r}.")
 
 def in_model_terms(

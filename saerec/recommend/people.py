@@ -49,6 +49,17 @@ class People:
         if self.known is None: return Titles(self.movies)
         return Titles(self.movies, np.bincount(self.known.movie, minlength=len(self.movies)))
 
+    @cached_property
+    def columns(self) -> dict[str, Any]:
+        "Ids, titles and genres of the movies, as arrays of pandas."
+        names = {"movie": "movie_id", "title": "title", "genres": "genres"}
+        return {k: self.movies[column].array for k, column in names.items()}
+
+    @cached_property
+    def things(self) -> str:
+        "What the catalogue holds: films or items."
+        return things(self.movies)
+
     @property
     def scale(self) -> str:
         "The marks that there are, for a sentence."
@@ -63,16 +74,19 @@ class People:
         cells: dict[int, float] = {}
         for movie, stars in person.items():
             code = self.titles.find(movie)
-            title = self.movies.title[code]
-            if code in cells: raise InputError(f"The movie {title!r} was given twice; keep one rating.")
             try: value = float(stars)
             except (TypeError, ValueError): value = math.nan
-            if not self.limits[0] <= value <= self.limits[1]:
-                raise InputError(f"The rating {stars!r} of {title!r} is not on the scale of this data, {self.scale}.")
+            if code in cells or not self.limits[0] <= value <= self.limits[1]: raise self._fault(code, stars, cells)
             cells[code] = value
 
         codes = np.array(sorted(cells), np.int64)
         return one_row(codes, np.array([cells[int(c)] for c in codes], np.float32), len(self.movies))
+
+    def _fault(self, code: int, stars: Any, cells: Mapping[int, float]) -> InputError:
+        "What is wrong with one rating of a user."
+        title = self.movies.title[code]
+        if code in cells: return InputError(f"The movie {title!r} was given twice; keep one rating.")
+        return InputError(f"The rating {stars!r} of {title!r} is not on the scale of this data, {self.scale}.")
 
     def known_row(self,
         user_id: Any,  # an id as in the data

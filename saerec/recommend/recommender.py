@@ -27,7 +27,7 @@ from .engine import MAX_EXPLAINED_LIKES, Engine, List, NetworkModel, best_of, ma
 from .filters import FEW_LIKES, diversify
 from .manifest import Manifest
 from .many import lists_for
-from .people import People, things
+from .people import People
 from .reasons import explanation, similar_movies
 from .titles import Titles
 
@@ -151,16 +151,15 @@ class Recommender:
 
     def _frame(self, row: csr_array, reasons: np.ndarray, best: List) -> pd.DataFrame:
         "A list as a table."
-        m, top = self.movies, best.movies
-        columns = {"movie": m.movie_id.array.take(top), "title": m.title.array.take(top),
-                   "genres": m.genres.array.take(top), "score": best.scores}
+        known, top = self.people.columns, best.movies
+        columns: dict[str, Any] = {k: v.take(top) for k, v in known.items()} | {"score": best.scores}
         if self.predicts_likes: columns["p_like"] = self.engine.p_like(row, top)[0]
 
         because = [""] * len(top)
         if best.owed.size:
-            named = m.title.array.take(reasons[best.owed.argmax(0)])
+            named = known["title"].take(reasons[best.owed.argmax(0)])
             because = [t if fall > 0 else "" for t, fall in zip(named, best.owed.max(0), strict=True)]
-        columns["because"] = pd.array(because, dtype=m.title.dtype)
+        columns["because"] = pd.array(because, dtype=known["title"].dtype)
         return pd.DataFrame(columns, index=pd.RangeIndex(1, len(top) + 1, name="rank"), copy=False)
 
     def _about(self, row: csr_array, likes: int, top: np.ndarray, allowed: np.ndarray | None) -> str:
@@ -171,7 +170,7 @@ class Recommender:
 
         kind = "is a like" if likes == 1 else "are likes"
         told = (f"{row.nnz} rating{'s' * (row.nnz != 1)}, of which {likes} {kind} that the model can use; {same} of the "
-                f"{len(top)} {things(self.movies)} would also be listed for somebody of whom nothing is known.")
+                f"{len(top)} {self.people.things} would also be listed for somebody of whom nothing is known.")
         if len(top) and 2 * same >= len(top): told += " It is hardly this person's own yet."
         return told + (" The model was never measured on people with so few likes." if likes < FEW_LIKES else "")
 
