@@ -19,7 +19,7 @@ def front_door(
     package: str,  # its name, `__name__` of the file that calls
     names: Mapping[str, str],  # module -> the names that it offers, with spaces between
 ) -> tuple[Callable[[str], Any], list[str]]:  # the package's `__getattr__` and `__all__`
-    "Offer names of modules that are loaded when one of them is asked for. The function raises `AttributeError` for others."
+    "Offer names of modules that are loaded when one is asked for. The function raises `AttributeError` for others."
     module_of = {name: module for module, offered in names.items() for name in offered.split()}
 
     def __getattr__(name: str) -> Any:

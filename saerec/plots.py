@@ -16,13 +16,16 @@ __all__ = ['INK', 'COLOURS', 'STYLE', 'figure']
 
 # %% ../nbs/base/plots.ipynb #b54bf67a
 INK = "#808080"  # text, axes, and lines to compare with
-COLOURS = ("#3584c8", "#d0701a", "#2b9a66", "#d9534f", "#9a6fd0", "#b07d2b", "#1f9aa8", "#c8599b")  # C0, C1, ...: C2 is better, C3 is worse
+# C0, C1, ...: C2 is better, C3 is worse
+COLOURS = ("#3584c8", "#d0701a", "#2b9a66", "#d9534f", "#9a6fd0", "#b07d2b", "#1f9aa8", "#c8599b")
 
 # %% ../nbs/base/plots.ipynb #cac8246a
 STYLE: Any = {  # settings of matplotlib
     "figure.facecolor": "none", "axes.facecolor": "none", "savefig.facecolor": "none", "legend.frameon": False,
-    **dict.fromkeys(("text.color", "axes.labelcolor", "axes.titlecolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK),
-    "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": "medium", "axes.titlelocation": "left", "figure.titlesize": "medium",
+    "text.color": INK, "axes.labelcolor": INK, "axes.titlecolor": INK, "axes.edgecolor": INK,
+    "xtick.color": INK, "ytick.color": INK,
+    "axes.spines.top": False, "axes.spines.right": False,
+    "axes.titlesize": "medium", "axes.titlelocation": "left", "figure.titlesize": "medium",
     "axes.linewidth": 0.8, "legend.fontsize": "small"}
 
 @contextmanager

@@ -22,19 +22,19 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE, NBS, MODEL = ROOT / "saerec", ROOT / "nbs", ROOT / "tests" / "fixtures" / "model-1"
 
 LIMITS: dict[str, tuple[float, float]] = {  # measure -> (limit today, goal)
-    "lines of the package": (16_130, 10_000),
-    "functions over 40 lines": (52, 0),
+    "lines of the package": (16_128, 10_000),
+    "functions over 40 lines": (36, 0),
     "classes over 150 lines": (3, 0),
-    "functions of a complexity over 10": (8, 0),
+    "functions of a complexity over 10": (4, 0),
     "modules over 400 lines": (6, 0),
     "lines of the longest module": (1_041, 400),
-    "lines over 120 columns in package and notebooks": (2_585, 0),
-    "modules in import circles": (7, 0),
+    "lines over 120 columns in notebooks, tests and tools": (1_058, 0),
+    "modules in import circles": (2, 0),
     "imports upwards": (0, 0),
-    "private names of other modules": (14, 0),
-    "public names": (448, 250),
-    "median lines of exported cells": (22, 12),
-    "percent of exported cells with three definitions or more": (18, 5),
+    "private names of other modules": (9, 0),
+    "public names": (442, 250),
+    "median lines of exported cells": (19, 12),
+    "percent of exported cells with three definitions or more": (14, 5),
     "cell of the first training in 02_train": (51, 15),
     "torch and scikit-learn loaded at serving": (1, 0),
     "processor time of saerec recommend, in imports of pandas": (5, 2),
@@ -68,6 +68,12 @@ def ruff(*arguments: str) -> str:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode in (0, 1), done.stderr
     return done.stdout
+
+
+# 120 columns, but for what is to be seen in a figure: nbdev reads that from one line. Of generated modules the
+# notebooks are measured.
+WIDTH = ("--line-length", "120", "--config", 'lint.task-tags = ["| fig-alt"]',
+         "--config", "lint.pycodestyle.ignore-overlong-task-comments = true")
 
 
 def faults(rule: str, *arguments: str) -> int:
@@ -246,7 +252,7 @@ MEASURES: dict[str, Callable[[], float]] = {
     "functions of a complexity over 10": lambda: faults("C901", "--config", "lint.mccabe.max-complexity=10", "saerec"),
     "modules over 400 lines": lambda: sum(len(t.splitlines()) > 400 for t in modules().values()),
     "lines of the longest module": lambda: max(len(t.splitlines()) for t in modules().values()),
-    "lines over 120 columns in package and notebooks": lambda: faults("E501", "--line-length", "120", "saerec", "nbs"),
+    "lines over 120 columns in notebooks, tests and tools": lambda: faults("E501", *WIDTH, "nbs", "tests", "tools"),
     "modules in import circles": lambda: len(in_circles()),
     "imports upwards": lambda: len(upward()),
     "private names of other modules": lambda: len(reach_through()),

@@ -1,4 +1,4 @@
-"""The package as others get it: metadata that agree, a wheel and an sdist with the right files, light imports, no lint."""
+"""The package as others get it: metadata that agree, wheel and sdist of the right files, light imports, no lint."""
 import ast
 import configparser
 import email
@@ -24,7 +24,8 @@ PARSER = configparser.ConfigParser(delimiters=["="], inline_comment_prefixes=["#
 PARSER.read(ROOT / "settings.ini", encoding="utf-8")
 CFG = PARSER["DEFAULT"]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-EXTRAS = [k.removesuffix("_requirements") for k in CFG if k.endswith("_requirements")]  # dev first: it holds what the others hold, for the tests
+# dev first: it holds what the others hold, for the tests
+EXTRAS = [k.removesuffix("_requirements") for k in CFG if k.endswith("_requirements")]
 KINDS = ("requirements", *(f"{k}_requirements" for k in EXTRAS))
 
 
@@ -36,7 +37,8 @@ NEEDED = {k: [Requirement(o) for o in entries(k)] for k in KINDS}
 
 
 def run(*args: str, cwd: Path = ROOT, timeout: int = 300) -> str:
-    done = subprocess.run(args, cwd=cwd, timeout=timeout, stdin=subprocess.DEVNULL, capture_output=True, text=True, encoding="utf-8", errors="replace")
+    done = subprocess.run(args, cwd=cwd, timeout=timeout, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                          encoding="utf-8", errors="replace")
     assert done.returncode == 0, f"{' '.join(args)[:200]}\n{done.stdout[-6000:]}{done.stderr[-6000:]}"
     return done.stdout
 
@@ -52,9 +54,11 @@ def tracked() -> list[Path]:
 
 def test_settings_and_pyproject_agree() -> None:
     p = PROJECT["project"]
-    assert p["name"] == CFG["lib_name"] and p["description"] == CFG["description"] and p["requires-python"] == f">={CFG['min_python']}"
+    assert p["name"] == CFG["lib_name"] and p["description"] == CFG["description"]
+    assert p["requires-python"] == f">={CFG['min_python']}"
     assert p["urls"] == {"Repository": CFG["git_url"], "Documentation": CFG["doc_url"]}
-    assert set(p) == {"name", "description", "requires-python", "urls", "dynamic"}, "a static field silently beats setup.py"
+    static = {"name", "description", "requires-python", "urls", "dynamic"}
+    assert set(p) == static, "a static field silently beats setup.py"
     assert PROJECT["tool"]["nbdev"]["lib_path"] == CFG["lib_path"]
     assert PROJECT["tool"]["mypy"]["python_version"] == CFG["min_python"]
 
@@ -67,14 +71,18 @@ def test_version_and_docstring() -> None:
 def check_metadata(m) -> None:
     "What an installer reads, against settings.ini."
     assert (m["Name"], m["Version"], m["Summary"]) == (CFG["lib_name"], CFG["version"], CFG["description"])
-    assert (m["License-Expression"], m["Author"], m["Requires-Python"]) == (CFG["license"], CFG["author"], f">={CFG['min_python']}")
+    assert (m["License-Expression"], m["Author"]) == (CFG["license"], CFG["author"])
+    assert m["Requires-Python"] == f">={CFG['min_python']}"
     assert set(m.get_all("Project-URL")) == {f"Repository, {CFG['git_url']}", f"Documentation, {CFG['doc_url']}"}
-    assert set(re.split(r"[ ,]+", m["Keywords"])) == set(CFG["keywords"].split()) and CFG["status"] in m.get_all("Classifier")
+    assert set(re.split(r"[ ,]+", m["Keywords"])) == set(CFG["keywords"].split())
+    assert CFG["status"] in m.get_all("Classifier")
+
     given = [Requirement(o) for o in m.get_all("Requires-Dist")]
-    plain = {(canonicalize_name(r.name), str(r.specifier)) for r in given if r.marker is None}
-    extra = {f"{k}_requirements": {(canonicalize_name(r.name), str(r.specifier)) for r in given if r.marker is not None and f'extra == "{k}"' in str(r.marker)} for k in EXTRAS}
-    for key, found in {KINDS[0]: plain, **extra}.items():
-        assert found == {(canonicalize_name(r.name), str(r.specifier)) for r in NEEDED[key]}, f"{key} of settings.ini are not those installed: install the package again"
+    def of(extra: str) -> list[Requirement]: return [r for r in given if f'extra == "{extra}"' in str(r.marker)]
+    def ranges(needs: list[Requirement]) -> set: return {(canonicalize_name(r.name), str(r.specifier)) for r in needs}
+    plain = [r for r in given if r.marker is None]
+    for key, found in zip(KINDS, [plain, *map(of, EXTRAS)], strict=True):
+        assert ranges(found) == ranges(NEEDED[key]), f"{key} of settings.ini are not those installed: install again"
 
 
 def test_installed_metadata() -> None:
@@ -106,11 +114,14 @@ def test_each_requirement_has_a_range_and_a_reason(key: str) -> None:
     assert block
     lines = block[1].splitlines()
     assert len(lines) == len(NEEDED[key])
-    for o in lines: assert re.fullmatch(r"\s+[\w.-]+(?:\[\w+\])?\s*[<>=!~][^#]*#\s*\S.{2,}", o), f"{o.strip()!r}: a requirement is 'name>=version  # its one reason'"
+    form = re.compile(r"\s+[\w.-]+(?:\[\w+\])?\s*[<>=!~][^#]*#\s*\S.{2,}")
+    for o in lines: assert form.fullmatch(o), f"{o.strip()!r}: a requirement is 'name>=version  # its one reason'"
+
     names = [canonicalize_name(r.name) for r in NEEDED[KINDS[0]] + NEEDED[KINDS[1]]]
     assert len(names) == len(set(names)), "a requirement is there twice"
     dev = {str(r) for r in NEEDED["dev_requirements"]}
-    assert key == KINDS[0] or {str(r) for r in NEEDED[key]} <= dev, f"the tests need what {key} has: put it among dev_requirements too"
+    missing = {str(r) for r in NEEDED[key]} - dev
+    assert key == KINDS[0] or not missing, f"the tests need what {key} has: put it among dev_requirements too"
 
 
 @pytest.mark.parametrize("key", KINDS[:1])
@@ -118,12 +129,14 @@ def test_each_requirement_is_imported(key: str) -> None:
     "A dependency that no module imports is one too many; a module that imports another thing lacks one."
     imports = {"scikit-learn": "sklearn", "python-fasthtml": "fasthtml", "charset-normalizer": "charset_normalizer"}
     ours = {imports.get(r.name, r.name) for r in NEEDED[key]}
-    optional = {imports.get(r.name, r.name) for k in KINDS[2:] for r in NEEDED[k]}  # of extras, imported where they are used
+    # Extras are imported where they are used
+    optional = {imports.get(r.name, r.name) for k in KINDS[2:] for r in NEEDED[k]}
     used = set()
     for f in (ROOT / "saerec").rglob("*.py"):
         for node in ast.walk(ast.parse(f.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Import): used |= {a.name.split(".")[0] for a in node.names}
             elif isinstance(node, ast.ImportFrom) and not node.level: used.add((node.module or "").split(".")[0])
+
     other = used - set(sys.stdlib_module_names) - ours - optional - {"saerec"}
     assert not other, f"imported, but not in settings.ini: {sorted(other)}"
     assert not ours - used, f"in settings.ini, but never imported: {sorted(ours - used)}"
@@ -153,9 +166,11 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
         to.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(p, to)
     sdist = out / run(sys.executable, "-c", BUILD, "sdist", str(out), cwd=copy).splitlines()[-1]
-    with tarfile.open(sdist) as t: t.extractall(copy / "unpacked", **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))  # not in Python 3.11.2
-    wheel = out / run(sys.executable, "-c", BUILD, "wheel", str(out), cwd=next((copy / "unpacked").iterdir())).splitlines()[-1]
-    return sdist, wheel
+    safe = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}  # not in Python 3.11.2
+    with tarfile.open(sdist) as t: t.extractall(copy / "unpacked", **safe)
+
+    source = next((copy / "unpacked").iterdir())
+    return sdist, out / run(sys.executable, "-c", BUILD, "wheel", str(out), cwd=source).splitlines()[-1]
 
 
 def package_files() -> set[str]:
@@ -166,8 +181,11 @@ def test_wheel(built: tuple[Path, Path]) -> None:
     with zipfile.ZipFile(built[1]) as z:
         info = f"{CFG['lib_name']}-{CFG['version']}.dist-info"
         names = set(z.namelist())
-        assert {n for n in names if not n.startswith(info)} == package_files(), "the wheel holds the package and nothing else"
-        assert {"saerec/py.typed", "saerec/bundled/LICENSE.txt", "saerec/bundled/ratings.parquet", "saerec/bundled/movies.parquet", f"{info}/licenses/LICENSE"} <= names
+        ours = {n for n in names if not n.startswith(info)}
+        assert ours == package_files(), "the wheel holds the package and nothing else"
+        bundled = {f"saerec/bundled/{n}" for n in ("LICENSE.txt", "ratings.parquet", "movies.parquet")}
+        assert {"saerec/py.typed", f"{info}/licenses/LICENSE"} | bundled <= names
+
         check_metadata(email.message_from_bytes(z.read(f"{info}/METADATA")))
         made = configparser.ConfigParser(delimiters=["="])
         made.read_string(z.read(f"{info}/entry_points.txt").decode())
@@ -181,8 +199,11 @@ def test_sdist(built: tuple[Path, Path]) -> None:
         info = t.extractfile(f"{CFG['lib_name']}-{CFG['version']}/PKG-INFO")
         assert info
         check_metadata(email.message_from_bytes(info.read()))
-    assert package_files() | {"settings.ini", "setup.py", "pyproject.toml", "README.md", "LICENSE", "constraints.txt"} <= names
-    others = sorted(n for n in names if n.split("/")[0] in ("nbs", "tests", "tools", ".ci", ".github", "build", "model"))
+
+    beside = {"settings.ini", "setup.py", "pyproject.toml", "README.md", "LICENSE", "constraints.txt"}
+    assert package_files() | beside <= names
+    development = ("nbs", "tests", "tools", ".ci", ".github", "build", "model")
+    others = sorted(n for n in names if n.split("/")[0] in development)
     assert not others, "development files in the sdist"
 
 
@@ -197,7 +218,8 @@ for m in sorted(o.name for o in pkgutil.walk_packages(saerec.__path__, "saerec."
     if not m.endswith("__main__"): importlib.import_module(m)
 print(json.dumps([time.perf_counter() - start, sorted(set(sys.modules) - before)]))
 """
-HEAVY = ("matplotlib", "scipy", "sklearn", "pooch", "tqdm", "pyarrow.parquet", "fastcore.test", "IPython", "requests", "fasthtml", "starlette", "uvicorn", "anyio")
+HEAVY = ("matplotlib", "scipy", "sklearn", "pooch", "tqdm", "pyarrow.parquet", "fastcore.test", "IPython", "requests",
+         "fasthtml", "starlette", "uvicorn", "anyio")
 
 
 def test_imports_are_light(tmp_path: Path, note) -> None:
@@ -229,39 +251,62 @@ HOSTS = re.compile(r"\bpypi\.org|files\.pythonhosted|deb\.debian\.org|registry\.
 
 
 def test_no_machine_paths_or_registry_hosts() -> None:
-    "Nothing in git, the outputs of notebooks included, knows the machine it was made on or where packages come from."
+    "Nothing in git, outputs of notebooks included, knows the machine it was made on or where packages come from."
     found = []
     for p in tracked():
         try: text = p.read_bytes().decode("utf-8")
         except UnicodeDecodeError: continue  # Parquet, pictures
         if p.suffix == ".ipynb": text = re.sub(r'"image/png": "[^"]*"', '""', text)  # base64 holds any letters
-        for rx in (MACHINE, HOSTS): found += [f"{p.relative_to(ROOT).as_posix()}: {text[max(0, m.start() - 30):m.end() + 30]!r}" for m in rx.finditer(text)]
+        for m in (m for rx in (MACHINE, HOSTS) for m in rx.finditer(text)):
+            found.append(f"{p.relative_to(ROOT).as_posix()}: {text[max(0, m.start() - 30):m.end() + 30]!r}")
     assert not found, "\n".join(found[:20])
 
 
-PICKLES = {"pickle", "cPickle", "dill", "cloudpickle", "shelve", "marshal"}  # modules that write and read objects that can run code
-UNSAFE = {"read_pickle", "to_pickle", "joblib.load", "joblib.dump", "torch.load", "torch.save", "yaml.load", "eval", "exec"}
+# Modules that write and read objects that can run code, and calls that do so
+PICKLES = {"pickle", "cPickle", "dill", "cloudpickle", "shelve", "marshal"}
+UNSAFE = {"read_pickle", "to_pickle", "joblib.load", "joblib.dump", "torch.load", "torch.save", "yaml.load",
+          "eval", "exec"}
 
 
 def unsafe(code: str) -> list[str]:
     "What of a Python text reads or writes pickles, or runs text: module or call, with its line."
     found = []
     for o in ast.walk(ast.parse(code)):
-        if isinstance(o, ast.Import): found += [f"line {o.lineno}: import {a.name}" for a in o.names if a.name.split(".")[0] in PICKLES]
-        if isinstance(o, ast.ImportFrom) and (o.module or "").split(".")[0] in PICKLES: found.append(f"line {o.lineno}: from {o.module}")
-        if isinstance(o, ast.Call):
-            name = ast.unparse(o.func)
-            if name in UNSAFE or (isinstance(o.func, ast.Attribute) and o.func.attr in ("read_pickle", "to_pickle")): found.append(f"line {o.lineno}: {name}()")
-            if any(k.arg == "allow_pickle" and not (isinstance(k.value, ast.Constant) and k.value.value is False) for k in o.keywords): found.append(f"line {o.lineno}: {name}(allow_pickle)")
+        if isinstance(o, ast.Import): found += [f"line {o.lineno}: import {a.name}" for a in o.names if pickles(a.name)]
+        if isinstance(o, ast.ImportFrom) and pickles(o.module): found.append(f"line {o.lineno}: from {o.module}")
+        if isinstance(o, ast.Call): found += [f"line {o.lineno}: {call}" for call in unsafe_calls(o)]
     return found
 
 
+def pickles(module: str | None) -> bool: return (module or "").split(".")[0] in PICKLES
+
+
+def unsafe_calls(o: ast.Call) -> list[str]:
+    "The call, if it can run what it reads."
+    name = ast.unparse(o.func)
+    found = [f"{name}()"] if name in UNSAFE or name.split(".")[-1] in ("read_pickle", "to_pickle") else []
+    allowed = [k.value for k in o.keywords if k.arg == "allow_pickle"]
+    if allowed and ast.unparse(allowed[0]) != "False": found.append(f"{name}(allow_pickle)")
+    return found
+
+
+def code_of(p: Path) -> str:
+    "The Python of a module, or of a notebook without its commands for the shell."
+    text = p.read_text(encoding="utf-8")
+    if p.suffix != ".ipynb": return text
+    cells = ("".join(c["source"]) for c in json.loads(text)["cells"] if c["cell_type"] == "code")
+    return "\n".join(o for t in cells for o in t.splitlines() if not o.lstrip().startswith(("!", "%")))
+
+
+@pytest.mark.parametrize(("code", "n"), [
+    ("import pickle", 1), ("from dill import x", 1), ("torch.load('x')", 1), ("pd.read_pickle('x')", 1),
+    ("eval('1')", 1), ("np.load(f, allow_pickle=True)", 1), ("np.load(f, allow_pickle=False)", 0), ("model.eval()", 0)])
+def test_what_is_unsafe(code: str, n: int) -> None:
+    assert len(unsafe(code)) == n
+
+
 def test_no_pickle() -> None:
-    "No module, notebook, test or tool. The exception is the program that runs other libraries to measure them; it is not in the package."
-    assert [len(unsafe(t)) for t in ("import pickle", "from dill import x", "torch.load('x')", "pd.read_pickle('x')", "np.load(f, allow_pickle=True)", "eval('1')", "model.eval()", "np.load(f, allow_pickle=False)")] == [1] * 6 + [0, 0]
-    found = {}
-    for p in [p for p in tracked() if p.suffix in (".py", ".ipynb") and p.name != "peer_runner.py"]:
-        text = p.read_text(encoding="utf-8")
-        if p.suffix == ".ipynb": text = "\n".join("\n".join(line for line in "".join(c["source"]).splitlines() if not line.lstrip().startswith(("!", "%"))) for c in json.loads(text)["cells"] if c["cell_type"] == "code")
-        if bad := unsafe(text): found[p.relative_to(ROOT).as_posix()] = bad
+    "No module, notebook, test or tool, but the program that runs other libraries to measure them; it is not packaged."
+    ours = [p for p in tracked() if p.suffix in (".py", ".ipynb") and p.name != "peer_runner.py"]
+    found = {p.relative_to(ROOT).as_posix(): bad for p in ours if (bad := unsafe(code_of(p)))}
     assert not found, found

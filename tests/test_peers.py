@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from saerec.evaluate.baselines import EASE
 from saerec.evaluate import rank_metrics
+from saerec.evaluate.baselines import EASE
 
 TOOL = Path(__file__).resolve().parents[1] / "tools" / "peers.py"
 if not TOOL.is_file(): pytest.skip("tools/peers.py is not there", allow_module_level=True)
@@ -31,21 +31,31 @@ def without_venv(call):
     return quick
 
 
-def test_rows_and_reasons(peers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    "saerec's EASE through the files and the scorer is EASE as `rank_metrics` measures it; a library that cannot be installed is a row with the reason."
+def test_rows_and_reasons(
+    peers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:
+    """saerec's EASE through the files and the scorer is EASE as `rank_metrics` measures it.
+
+    A library that cannot be installed is a row with the reason."""
     monkeypatch.setitem(peers.REQUIRED, "implicit", [str(tmp_path / "no-such-package.whl")])
     monkeypatch.setattr(peers, "call", without_venv(peers.call))
-    monkeypatch.setattr(sys, "argv", ["peers.py", "--work", str(tmp_path / "work"), "--out", str(tmp_path / "out.json"), "--peers", "saerec-ease", "implicit-als"])
+    work, out = tmp_path / "work", tmp_path / "out.json"
+    options = ["--work", str(work), "--out", str(out), "--peers", "saerec-ease", "implicit-als"]
+    monkeypatch.setattr(sys, "argv", ["peers.py", *options])
     assert peers.main() == 0
-    found = json.loads((tmp_path / "out.json").read_text())["results"]
-    assert found["implicit-als"].keys() == {"skipped"} and found["implicit-als"]["skipped"].startswith("not installed: ")
+
+    found = json.loads(out.read_text())["results"]
+    assert found["implicit-als"].keys() == {"skipped"}
+    assert found["implicit-als"]["skipped"].startswith("not installed: ")
     printed = capsys.readouterr().out
     assert "skipped: implicit, ALS: not installed" in printed and str(tmp_path) not in printed
+
     split = peers.make_split("bundled", 0)
     model = EASE(250.0).fit(split.train)
     for part, held in (("valid", split.valid), ("test", split.final())):
-        assert found["saerec-ease"][part] == pytest.approx(rank_metrics(model, held, ["NDCG@10"])["NDCG@10"].mean(), abs=1e-4)
-    with np.load(tmp_path / "work" / "runs" / "bundled.npz") as cells: assert not [k for k in cells.files if "test" in k]
+        ours = rank_metrics(model, held, ["NDCG@10"])["NDCG@10"].mean()
+        assert found["saerec-ease"][part] == pytest.approx(ours, abs=1e-4)
+    with np.load(work / "runs" / "bundled.npz") as cells: assert not [k for k in cells.files if "test" in k]
 
 
 def test_seen_movies_are_refused(peers) -> None:
@@ -53,4 +63,5 @@ def test_seen_movies_are_refused(peers) -> None:
     split = peers.make_split("bundled", 0)
     top = np.full((split.train.n_users, 100), -1)
     top[split.valid.target.user[0], 0] = split.valid.target.movie[0]
-    with pytest.raises(peers.Skipped, match="known to be seen"): peers.account({"top": {"valid": top, "test": top}}, split, split.final())
+    with pytest.raises(peers.Skipped, match="known to be seen"):
+        peers.account({"top": {"valid": top, "test": top}}, split, split.final())

@@ -1,6 +1,6 @@
-"""Ratings -> shards -> mapped rows -> batches loses nothing; the fast reader of plain files says and gives what the careful one does.
+"""Ratings -> shards -> mapped rows -> batches loses nothing; the fast and the careful reader of plain files agree.
 
-SAEREC_EXAMPLES=2000 pytest tests/test_scale.py   tries more, and other, examples than the fixed ones of the default run."""
+SAEREC_EXAMPLES=2000 pytest tests/test_scale.py   tries more, and other, examples than the fixed ones."""
 import json
 import os
 import subprocess
@@ -16,30 +16,38 @@ import torch
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-import saerec.data.reading
-from saerec.data import Batch, InputError, Ratings, gini, ratings_from_frame, read_ratings, shape_at, synthetic_ratings, to_batch
+from saerec.data import (
+    Batch, InputError, Ratings, gini, ratings_from_frame, read_ratings, reading, shape_at, synthetic_ratings, to_batch,
+)
 from saerec.data.shards import open_csr, read_shards, write_csr, write_shards
 
 MORE = os.environ.get("SAEREC_EXAMPLES")
-tries = settings(max_examples=int(MORE or 50), derandomize=not MORE, deadline=None, database=None, suppress_health_check=list(HealthCheck))
-pytestmark = pytest.mark.filterwarnings("ignore")  # pandas warns about lines that are too long; only the outcome counts here
+tries = settings(max_examples=int(MORE or 50), derandomize=not MORE, deadline=None, database=None,
+                 suppress_health_check=list(HealthCheck))
+pytestmark = pytest.mark.filterwarnings("ignore")  # pandas warns about lines that are too long; the outcome counts
 
 
 def same(a: Batch, b: Batch) -> bool:
-    return a.n_movies == b.n_movies and all(x.dtype == y.dtype and torch.equal(x, y) for x, y in ((getattr(a, k), getattr(b, k)) for k in ("offsets", "movies", "values", "users")))
+    arrays = ((getattr(a, k), getattr(b, k)) for k in ("offsets", "movies", "values", "users"))
+    return a.n_movies == b.n_movies and all(x.dtype == y.dtype and torch.equal(x, y) for x, y in arrays)
 
 
 @st.composite
 def ratings(draw) -> Ratings:
     "Ratings of any order, with users and movies that have none, ids of one type, and perhaps times."
     n_users, n_movies = draw(st.integers(1, 9)), draw(st.integers(1, 9))
-    cells = draw(st.lists(st.tuples(st.integers(0, n_users - 1), st.integers(0, n_movies - 1)), max_size=40, unique=True))
+    a_cell = st.tuples(st.integers(0, n_users - 1), st.integers(0, n_movies - 1))
+    cells = draw(st.lists(a_cell, max_size=40, unique=True))
     user, movie = np.array(cells, dtype=np.int32).reshape(-1, 2).T
     value = draw(st.lists(st.floats(-1e6, 1e6, width=32), min_size=len(cells), max_size=len(cells)))
     time = draw(st.none() | st.lists(st.integers(-2**60, 2**60), min_size=len(cells), max_size=len(cells)))
-    ids = (lambda n: list(range(n))) if draw(st.booleans()) else (lambda n: [f"é{i}" for i in range(n)])
-    movies = pd.DataFrame({"movie_id": ids(n_movies), "title": "x", "year": pd.array([None] * n_movies, "Int16"), "genres": ""})
-    return Ratings(user, movie, value, pd.DataFrame({"user_id": ids(n_users)}), movies, None if time is None else np.array(time, np.int64))
+
+    numbers = draw(st.booleans())
+    def ids(n: int) -> list: return list(range(n)) if numbers else [f"é{i}" for i in range(n)]
+    year = pd.array([None] * n_movies, "Int16")
+    movies = pd.DataFrame({"movie_id": ids(n_movies), "title": "x", "year": year, "genres": ""})
+    users = pd.DataFrame({"user_id": ids(n_users)})
+    return Ratings(user, movie, value, users, movies, None if time is None else np.array(time, np.int64))
 
 
 @given(r=ratings(), per=st.integers(1, 12), data=st.data())
@@ -48,21 +56,26 @@ def test_shards_and_rows_lose_nothing(r: Ratings, per: int, data: st.DataObject)
     with tempfile.TemporaryDirectory() as tmp:
         shards, rows = write_shards(r, Path(tmp) / "s", per), Path(tmp) / "r"
         back, ordered = read_shards(shards), r.select(np.lexsort((r.movie, r.user)))
-        assert back.fingerprint() == ordered.fingerprint() and back.users.equals(r.users) and back.movies.equals(r.movies) and back.name == r.name
+        assert back.fingerprint() == ordered.fingerprint() and back.name == r.name
+        assert back.users.equals(r.users) and back.movies.equals(r.movies)
         assert (back.time is None) == (r.time is None) and (r.time is None or np.array_equal(back.time, ordered.time))
+
         write_csr(shards, rows)
         mapped, whole = open_csr(rows), to_batch(r)
-        assert len(mapped) == len(whole) and torch.equal(mapped.counts, whole.counts) and torch.equal(mapped.users, whole.users)
+        assert len(mapped) == len(whole)
+        assert torch.equal(mapped.counts, whole.counts) and torch.equal(mapped.users, whole.users)
         assert same(mapped.take(mapped.users), whole)
         some = torch.tensor(data.draw(st.lists(st.integers(0, len(whole) - 1), max_size=8)), dtype=torch.int64)
         assert same(mapped.take(some), whole.take(some))
+
         with pytest.raises(IndexError): mapped.take(torch.tensor([len(whole)]))
         with pytest.raises(IndexError): mapped.take(torch.tensor([-1]))
         assert sorted(os.listdir(tmp)) == ["r", "s"]
 
 
 def tiny() -> Ratings:
-    return ratings_from_frame(pd.DataFrame({"user": np.arange(12) // 3, "movie": np.arange(12) % 4, "rating": 3.5, "timestamp": np.arange(12)}))
+    n = np.arange(12)
+    return ratings_from_frame(pd.DataFrame({"user": n // 3, "movie": n % 4, "rating": 3.5, "timestamp": n}))
 
 
 @pytest.fixture(scope="module")
@@ -78,20 +91,26 @@ def opened(written: Path, file: str, data: bytes) -> None:
     with tempfile.TemporaryDirectory() as tmp:
         copy = Path(tmp) / kind
         copy.mkdir()
-        for p in (written / kind).iterdir(): (copy / p.name).write_bytes(data if p.name == file[2:] else p.read_bytes())
+        for p in (written / kind).iterdir():
+            (copy / p.name).write_bytes(data if p.name == file[2:] else p.read_bytes())
+
         try:
             if kind == "s": assert len(read_shards(copy)) == 12
             else: assert len(open_csr(copy)) == 4
-        except InputError as e: assert str(copy) in str(e) and str(e).endswith(".") and str(e).isprintable()
+        except InputError as e:
+            assert str(copy) in str(e) and str(e).endswith(".") and str(e).isprintable()
+
         if kind == "s":
             try: write_csr(copy, Path(tmp) / "new")
             except InputError: assert os.listdir(tmp) == [kind]
 
 
-FILES = ["s/manifest.json", "s/ratings-00000.parquet", "s/users.parquet", "s/movies.parquet", "r/manifest.json", "r/offsets.npy", "r/movies.npy", "r/values.npy"]
+FILES = ["s/manifest.json", "s/ratings-00000.parquet", "s/users.parquet", "s/movies.parquet",
+         "r/manifest.json", "r/offsets.npy", "r/movies.npy", "r/values.npy"]
 
 
-@given(file=st.sampled_from(FILES), cut=st.floats(0, 1), where=st.lists(st.floats(0, 0.999), max_size=3), mask=st.integers(1, 255))
+@given(file=st.sampled_from(FILES), cut=st.floats(0, 1), where=st.lists(st.floats(0, 0.999), max_size=3),
+       mask=st.integers(1, 255))
 @tries
 def test_wild_files(written: Path, file: str, cut: float, where: list[float], mask: int) -> None:
     whole = (written / file).read_bytes()
@@ -100,10 +119,14 @@ def test_wild_files(written: Path, file: str, cut: float, where: list[float], ma
     opened(written, file, bytes(data))
 
 
-anything = st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3), lambda x: st.lists(x, max_size=3) | st.dictionaries(st.text(max_size=3), x, max_size=3), max_leaves=5)
+leaf = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3)
+anything = st.recursive(
+    leaf, lambda x: st.lists(x, max_size=3) | st.dictionaries(st.text(max_size=3), x, max_size=3), max_leaves=5)
+entry = st.sampled_from(["kind", "version", "name", "users", "movies", "ratings", "times", "shards"])
 
 
-@given(kind=st.sampled_from("sr"), changes=st.dictionaries(st.sampled_from(["kind", "version", "name", "users", "movies", "ratings", "times", "shards"]), anything, max_size=2), gone=st.sampled_from(["", "name", "times", "shards", "version"]))
+@given(kind=st.sampled_from("sr"), changes=st.dictionaries(entry, anything, max_size=2),
+       gone=st.sampled_from(["", "name", "times", "shards", "version"]))
 @tries
 def test_wild_manifests(written: Path, kind: str, changes: dict, gone: str) -> None:
     m = json.loads((written / kind / "manifest.json").read_text()) | changes
@@ -143,8 +166,10 @@ write_shards(synthetic_ratings(20_000), sys.argv[1] + "/s", 20)
 
 
 def child(code: str, tmp: Path) -> subprocess.CompletedProcess[str]:
-    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).resolve().parents[1]), os.environ.get("PYTHONPATH", "")])}
-    return subprocess.run([sys.executable, "-c", code, str(tmp)], env=env, capture_output=True, text=True, timeout=120, stdin=subprocess.DEVNULL)
+    root = Path(__file__).resolve().parents[1]
+    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])}
+    return subprocess.run([sys.executable, "-c", code, str(tmp)], env=env, capture_output=True, text=True,
+                          timeout=120, stdin=subprocess.DEVNULL)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="limits of processes are a thing of Unix")
@@ -153,7 +178,8 @@ def test_no_room(tmp_path: Path) -> None:
     done = child(CHILD, tmp_path)
     assert not done.returncode, done.stderr
     lines = done.stdout.splitlines()
-    assert len(lines) == 2 and all("no room is left on the disk, and nothing was written" in o for o in lines), done.stdout
+    assert len(lines) == 2, done.stdout
+    assert all("no room is left on the disk, and nothing was written" in o for o in lines), done.stdout
     assert os.listdir(tmp_path) == ["s"]
 
 
@@ -166,28 +192,37 @@ def test_killed_in_the_middle(tmp_path: Path) -> None:
 
 
 def test_ids_of_two_types(tmp_path: Path) -> None:
-    r = ratings_from_frame(pd.DataFrame({"user": pd.Series([1, "a"], dtype=object), "movie": [1, 2], "rating": [1, 2]}))
+    mixed = pd.Series([1, "a"], dtype=object)
+    r = ratings_from_frame(pd.DataFrame({"user": mixed, "movie": [1, 2], "rating": [1, 2]}))
     assert r.users.user_id.tolist() == ["1", "a"]  # one column is one kind
-    r = r._with(users=pd.DataFrame({"user_id": pd.Series([1, "a"], dtype=object)}))
+    r = Ratings(r.user, r.movie, r.value, pd.DataFrame({"user_id": mixed}), r.movies)
     with pytest.raises(InputError, match="several types"): write_shards(r, tmp_path / "s")
     assert not os.listdir(tmp_path)
 
 
 # --- the fast reader ---
 
-number = st.sampled_from(["1", "2", "3", "31", "007", "-0", "0x1F", "+1", " 2", "2 ", "1.0", "1e1", "", "x", '"1"', '"0x1F"', "1_0", "99999999999999999999", "4611686018427387905", "nan", "inf", "1e39", "1d2", "4,5", "é", "\t3"])
+number = st.sampled_from([
+    "1", "2", "3", "31", "007", "-0", "0x1F", "+1", " 2", "2 ", "1.0", "1e1", "", "x", '"1"', '"0x1F"', "1_0",
+    "99999999999999999999", "4611686018427387905", "nan", "inf", "1e39", "1d2", "4,5", "é", "\t3"])
 digits = st.integers(1, 5).map(str)
+heads = st.sampled_from([
+    "userId,movieId,rating,timestamp", "user,movie,rating", '"user","movie","rating"', "movie , user, Rating",
+    "user,movie,rating,title", "user,movie,rating,rating", "1,2,3"])
 
 
 @st.composite
 def nearly_plain(draw) -> bytes:
     "A file of ratings in which nearly every field is a number."
-    head = draw(st.sampled_from(["userId,movieId,rating,timestamp", "user,movie,rating", '"user","movie","rating"', "movie , user, Rating", "user,movie,rating,title", "user,movie,rating,rating", "1,2,3"]))
+    head = draw(heads)
     width = head.count(",") + 1
     rows = draw(st.lists(st.lists(digits, min_size=width, max_size=width), min_size=1, max_size=8))
     if draw(st.booleans()): rows[draw(st.integers(0, len(rows) - 1))][draw(st.integers(0, width - 1))] = draw(number)
+
     lines = [head, *(",".join(o) for o in rows)]
-    if draw(st.booleans()): lines.insert(draw(st.integers(0, len(lines))), draw(st.sampled_from(["", " ", ",", "1,1", "1,2,3,4,5,6"])))
+    if draw(st.booleans()):
+        odd = st.sampled_from(["", " ", ",", "1,1", "1,2,3,4,5,6"])
+        lines.insert(draw(st.integers(0, len(lines))), draw(odd))
     end = draw(st.sampled_from(["\n", "\r\n", "\r"]))
     return (end.join(lines) + draw(st.sampled_from(["", end]))).encode("utf-8-sig" if draw(st.booleans()) else "utf-8")
 
@@ -195,7 +230,8 @@ def nearly_plain(draw) -> bytes:
 def outcome(path: Path):
     try: r = read_ratings(path)
     except InputError as e: return str(e)
-    return r.fingerprint(), None if r.time is None else r.time.tolist(), r.users.dtypes.tolist(), r.movies.dtypes.tolist(), r.movies.title.tolist()
+    time = None if r.time is None else r.time.tolist()
+    return r.fingerprint(), time, r.users.dtypes.tolist(), r.movies.dtypes.tolist(), r.movies.title.tolist()
 
 
 @given(data=nearly_plain())
@@ -207,7 +243,7 @@ def test_fast_and_careful_agree(data: bytes) -> None:
     with tempfile.TemporaryDirectory() as tmp:
         (path := Path(tmp) / "r.csv").write_bytes(data)
         fast = outcome(path)
-        with patch.object(saerec.data.reading, "_plain_table", lambda path: None): assert outcome(path) == fast
+        with patch.object(reading, "_plain_table", lambda path: None): assert outcome(path) == fast
 
 
 def integers(lo: int, hi: int, n: int) -> st.SearchStrategy:
@@ -218,11 +254,16 @@ def integers(lo: int, hi: int, n: int) -> st.SearchStrategy:
 @tries
 def test_integer_frames_agree(data: st.DataObject, n: int, wide: bool, kind: str) -> None:
     top = min(2**62, np.iinfo(kind).max) if wide else 4
-    df = pd.DataFrame({"user": np.array(data.draw(integers(-top, top, n)), kind), "movie": np.array(data.draw(integers(-top, top, n)), kind), "rating": data.draw(st.lists(st.floats(0, 5) | st.sampled_from([float("inf"), 1e300]), min_size=n, max_size=n))})
+    user, movie = (np.array(data.draw(integers(-top, top, n)), kind) for _ in range(2))
+    values = st.floats(0, 5) | st.sampled_from([float("inf"), 1e300])
+    rating = data.draw(st.lists(values, min_size=n, max_size=n))
+    df = pd.DataFrame({"user": user, "movie": movie, "rating": rating})
+
     def result(df: pd.DataFrame):
         try: r = ratings_from_frame(df, scale=(-1, 2e39))
         except InputError as e: return str(e)
         return r.fingerprint()
+
     fast = result(df)
     assert result(df.astype({"user": object, "movie": object})) == fast
 
@@ -233,7 +274,9 @@ def test_integer_frames_agree(data: st.DataObject, n: int, wide: bool, kind: str
 @settings(tries, max_examples=int(MORE or 8))
 def test_synthetic_ratings_of_any_size(n: int, seed: int) -> None:
     r, o = synthetic_ratings(n, seed), shape_at(n)
-    assert (len(r), r.n_users, r.n_movies) == (n, o.users, o.movies) and (np.diff(r.user.astype(np.int64) * r.n_movies + r.movie) > 0).all()
+    assert (len(r), r.n_users, r.n_movies) == (n, o.users, o.movies)
+    assert (np.diff(r.user.astype(np.int64) * r.n_movies + r.movie) > 0).all()
     per_user, per_movie = np.bincount(r.user), np.bincount(r.movie, minlength=r.n_movies)
     assert per_user.min() >= 20 and per_movie.min() >= 1 and abs(gini(per_movie) - o.gini) < 0.02
-    assert abs(np.median(per_user) / (o.loc + o.scale) - 1) < 0.03 and set(np.unique(r.value)) <= set(np.arange(1, 11) / 2)
+    assert abs(np.median(per_user) / (o.loc + o.scale) - 1) < 0.03
+    assert set(np.unique(r.value)) <= set(np.arange(1, 11) / 2)

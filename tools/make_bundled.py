@@ -5,7 +5,7 @@
     python tools/make_bundled.py [FOLDER]
 
 The data frame `movielens` of dslabs is MovieLens ml-latest-small in its edition of 10/2016 (100,004 ratings, 671 users,
-9,066 rated movies). Titles and years are joined again to "Title (year)", the form in which every MovieLens edition has them.
+9,066 rated movies). Titles and years are joined again to "Title (year)", the form that every MovieLens edition has.
 """
 import struct
 import sys
@@ -28,7 +28,8 @@ def read_dslabs(root: Path) -> pd.DataFrame:
         offset, length = (int(o) for o in index["variables"]["movielens"])
         block = (data / "Rdata.rdb").read_bytes()[offset:offset + length]
         raw = zlib.decompress(block[4:])
-        if len(raw) != struct.unpack(">I", block[:4])[0]: raise ValueError("Rdata.rdb: the block does not unpack to its stated length")
+        if len(raw) != struct.unpack(">I", block[:4])[0]:
+            raise ValueError("Rdata.rdb: the block does not unpack to its stated length")
         return rdata.conversion.convert(rdata.parser.parse_data(raw))
 
 
@@ -36,13 +37,17 @@ def main(root: Path) -> None:
     df = read_dslabs(root)
     ratings = pd.DataFrame({"user": df.userId.astype("int32"), "movie": df.movieId.astype("int32"),
                             "rating": df.rating.astype("float32"), "timestamp": df.timestamp.astype("int32")})
+
     movies = df.drop_duplicates("movieId").sort_values("movieId")
     title = movies.title.astype("str").str.strip() + " (" + movies.year.astype("str") + ")"
     title = title.where(movies.title.notna(), "movie " + movies.movieId.astype("str"))
-    movies = pd.DataFrame({"movie": movies.movieId.astype("int32"), "title": title, "genres": movies.genres.astype("str")})
+    genres = movies.genres.astype("str")
+    movies = pd.DataFrame({"movie": movies.movieId.astype("int32"), "title": title, "genres": genres})
+
     OUT.mkdir(exist_ok=True)
     for name, table in (("ratings", ratings), ("movies", movies)):
-        table.reset_index(drop=True).to_parquet(OUT / f"{name}.parquet", compression="zstd", compression_level=19, index=False)
+        table.reset_index(drop=True).to_parquet(
+            OUT / f"{name}.parquet", compression="zstd", compression_level=19, index=False)
     size = sum(f.stat().st_size for f in OUT.glob("*.parquet"))
     print(f"{len(ratings):,} ratings, {ratings.user.nunique()} users, {len(movies):,} movies: {size:,} bytes")
 

@@ -20,7 +20,8 @@ def directives(source: str) -> tuple[dict[str, str], str]:
     "The `#|` lines on top of a cell as {name: value}, and the rest of the cell as a reader sees it."
     lines = source.strip("\n").split("\n")
     n = next((i for i, line in enumerate(lines) if not line.startswith("#|")), len(lines))
-    found = {k.strip(): v.strip().strip("\"'") for k, _, v in (re.sub(r"^(\w+) ", r"\1:", line[2:].strip()).partition(":") for line in lines[:n])}
+    pairs = (re.sub(r"^(\w+) ", r"\1:", line[2:].strip()).partition(":") for line in lines[:n])
+    found = {k.strip(): v.strip().strip("\"'") for k, _, v in pairs}
     housekeeping = r"\s*%(load_ext|autoreload|reload_ext|matplotlib|config)\b|.*#\|\s*hide_line\s*$"
     return found, "\n".join(line for line in lines[n:] if not re.match(housekeeping, line)).strip("\n")
 
@@ -41,7 +42,8 @@ class Table(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list) -> None:
         a = dict(attrs)
         if tag == "tr": self.rows.append([])
-        if tag in ("td", "th"): self.rows[-1].append([tag == "th", "", int(a.get("rowspan", 1)), int(a.get("colspan", 1))])
+        if tag in ("td", "th"):
+            self.rows[-1].append([tag == "th", "", int(a.get("rowspan", 1)), int(a.get("colspan", 1))])
         self.cell = tag in ("td", "th") or self.cell and tag != "tr"
 
     def handle_endtag(self, tag: str) -> None:
@@ -52,19 +54,27 @@ class Table(HTMLParser):
         if self.cell: self.rows[-1][-1][1] += data
 
 
+def html_cell(head: bool, text: str, rows: int, columns: int) -> str:
+    "A cell of a table as HTML."
+    tag = "th" if head else "td"
+    merged = f" rowspan={rows}" * (rows > 1) + f" colspan={columns}" * (columns > 1)
+    return f"<{tag}{merged}>{escape(text)}</{tag}>"
+
+
 def table(text: str) -> str:
     "A pandas table as Markdown; one with merged cells as plain HTML, which GitHub shows as well."
     t = Table(text)
     if any(rows > 1 or columns > 1 for row in t.rows for _, _, rows, columns in row):
-        rows = ["".join(f"<{'th' if head else 'td'}{f' rowspan={r}' * (r > 1)}{f' colspan={c}' * (c > 1)}>{escape(x)}</{'th' if head else 'td'}>"
-                        for head, x, r, c in row) for row in t.rows]
+        rows = ["".join(html_cell(*cell) for cell in row) for row in t.rows]
         return "<table>\n" + "\n".join(f"<tr>{row}</tr>" for row in rows) + "\n</table>"
+
     # `\|`: a bar in a title must not end its cell; `\<`: nor may it open a tag
     rows = [[re.sub(r"([|<*_`$\\])", r"\\\1", x.strip()) for _, x, _, _ in row] for row in t.rows]
     # pandas gives names of the index a heading row of their own: both rows become one
     head = ["".join(filter(None, dict.fromkeys(column))) for column in zip(*rows[:t.n_head], strict=True)]
     body = rows[t.n_head:]
-    number = [all(re.fullmatch(r"[-+−]?[\d.,]+(e[-+]\d+)?%?|NaN|\\<NA>|", x) for x in column) for column in zip(*body, strict=True)]
+    figure = re.compile(r"[-+−]?[\d.,]+(e[-+]\d+)?%?|NaN|\\<NA>|")
+    number = [all(map(figure.fullmatch, column)) for column in zip(*body, strict=True)]
     lines = [head, ["--:" if n else ":--" for n in number], *body]
     return "\n".join("| " + " | ".join(row) + " |" for row in lines)
 
@@ -88,16 +98,19 @@ def outputs(cell: dict, options: dict[str, str], images: dict[str, bytes]) -> li
 
 
 def links(text: str) -> str:
-    "Relative links of a notebook in nbs/ as links from the root; a page of the site becomes its notebook, which GitHub shows."
+    "Relative links of a notebook in nbs/ as links from the root; a page of the site becomes its notebook."
     notebooks = {re.sub(r"^\d+[a-z]*_", "", p.stem).lower(): p for p in (ROOT / "nbs").rglob("*.ipynb")}
 
     def mend(m: re.Match) -> str:
         url, hash_, anchor = m[2].partition("#")
         if not url or re.match(r"[a-z]+:|/", url): return m[0]
         page = PurePosixPath(url)
-        if page.suffix == ".html" and page.stem in notebooks: return m[1] + notebooks[page.stem].relative_to(ROOT).as_posix()
+        if page.suffix == ".html" and page.stem in notebooks:
+            return m[1] + notebooks[page.stem].relative_to(ROOT).as_posix()
         if url.startswith("../"): return m[1] + url[3:] + hash_ + anchor
-        return f"{m[1]}nbs/{url}{'' if page.suffix == '.ipynb' else hash_ + anchor}"  # anchors do not work in notebooks on GitHub
+        # Anchors do not work in notebooks on GitHub
+        return f"{m[1]}nbs/{url}{'' if page.suffix == '.ipynb' else hash_ + anchor}"
+
     parts = re.split(r"(^```.*?^```|`[^`\n]*`)", text, flags=re.S | re.M)  # code stays as it is
     return "".join(p if i % 2 else re.sub(r"(\]\(|\b(?:src|href)=\")([^)\s\"]+)", mend, p) for i, p in enumerate(parts))
 
@@ -107,11 +120,15 @@ def readme(notebook: Path) -> tuple[str, dict[str, bytes]]:
     blocks, images = [], {}
     for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"]:
         options, source = directives("".join(cell["source"]))
-        if options.keys() & {"hide", "default_exp"} or options.get("include") == "false" or cell["cell_type"] == "raw": continue
-        if cell["cell_type"] == "markdown": blocks.append(links(re.sub(r"\A---\n.*?\n---\n", "", source, flags=re.S)))
-        else:
-            if source and options.get("echo") != "false": blocks.append(fence(source, "python"))
-            if options.get("output") != "false": blocks += outputs(cell, options, images)
+        hidden = options.keys() & {"hide", "default_exp"} or options.get("include") == "false"
+        if hidden or cell["cell_type"] == "raw": continue
+
+        if cell["cell_type"] == "markdown":
+            blocks.append(links(re.sub(r"\A---\n.*?\n---\n", "", source, flags=re.S)))
+            continue
+        if source and options.get("echo") != "false": blocks.append(fence(source, "python"))
+        if options.get("output") != "false": blocks += outputs(cell, options, images)
+
     return HEAD + "\n\n".join(b.strip("\n") for b in blocks if b.strip()) + "\n", images
 
 
@@ -122,11 +139,14 @@ def main() -> None:
     check = parser.parse_args().check
     notebook = ROOT / "nbs" / "index.ipynb"
     if not notebook.exists(): raise SystemExit("There is no nbs/index.ipynb to make README.md from.")
+
     text, images = readme(notebook)
     wanted = {"README.md": text.encode()} | images
     there = {p.relative_to(ROOT).as_posix() for p in ROOT.glob(IMAGES.format("*"))}
-    stale = [k for k, v in wanted.items() if not (ROOT / k).exists() or (ROOT / k).read_bytes() != v] + sorted(there - set(images))
+    changed = [k for k, v in wanted.items() if not (ROOT / k).exists() or (ROOT / k).read_bytes() != v]
+    stale = changed + sorted(there - set(images))
     if check and stale: raise SystemExit(f"Out of date: {', '.join(stale)}; run python tools/make_readme.py")
+
     for k in stale:
         path = ROOT / k
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,8 +1,9 @@
-"""Seconds of an epoch and of a ranking against the number of ratings, beside the same network with its scores written out.
+"""Seconds of an epoch and of a ranking against the number of ratings, beside the same network with scores written out.
 
 python tools/speed.py [--shapes ml-1m ml-32m] [--dense ml-1m]
 
-The story nbs/stories/scale.ipynb tells what it finds. Every measurement has a process of its own, so that its peak of memory is its own."""
+The story nbs/stories/scale.ipynb tells what it finds. Every measurement has a process, and so a peak of memory, of its
+own."""
 import argparse
 import json
 import math
@@ -91,9 +92,11 @@ def ways_map(
 GROUPS = {  # torch's operators, by what they are for
     "matrix products": ("aten::mm", "aten::addmm", "aten::addmv_", "aten::dot"),
     "sparse products at the rated cells": (
-        "aten::sparse_sampled_addmm", "aten::to_sparse_csr", "aten::addmm_", "aten::index", "aten::index_add_", "aten::sort"),
+        "aten::sparse_sampled_addmm", "aten::to_sparse_csr", "aten::addmm_", "aten::index", "aten::index_add_",
+        "aten::sort"),
     "first layer": (
-        "aten::_embedding_bag", "aten::_embedding_bag_dense_backward", "aten::tanh", "aten::tanh_backward", "aten::index_select"),
+        "aten::_embedding_bag", "aten::_embedding_bag_dense_backward", "aten::tanh", "aten::tanh_backward",
+        "aten::index_select"),
     "optimiser": ("aten::_fused_adamw_", "Optimizer.zero_grad#AdamW.zero_grad"),
 }
 
@@ -112,7 +115,7 @@ def epoch_cost(
     batch_size: int | None = None,  # None: `batch_size_for` these rows
     **options: Any,  # of `make_model`
 ) -> dict[str, Any]:
-    "Seconds of an epoch of the default ranking network, from some of its batches: their mean times the number of batches."
+    "Seconds of an epoch of the default ranking network: the mean of some of its batches times their number."
     model, size = make_model("ranking", rows.n_movies, **options), batch_size or batch_size_for(len(rows))
     if way == "dense":  # of more scores than 1 GB it would hold several copies
         model.__class__, size = WrittenOut, min(size, max(32, 2**28 // rows.n_movies))
@@ -130,7 +133,7 @@ def epoch_cost(
 
 
 def step_profile(rows: Rows, **options: Any) -> dict[str, float]:
-    "Shares of the time of one training step, by the profiler's account of torch's operators; one step before is not counted."
+    "Shares of the time of one training step, by the profiler's account of torch's operators; the first is not counted."
     training, parts = steps(make_model("ranking", rows.n_movies, **options), rows, batch_size_for(len(rows)))
     training.run_step(parts[0])
     with profile(activities=[ProfilerActivity.CPU], acc_events=True) as p:
@@ -185,11 +188,12 @@ def measure_here(folder: str | Path, what: str, n_steps: int) -> dict[str, Any]:
     else:
         found = step_profile(rows) if what == "profile" else epoch_cost(rows, what, n_steps)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e9
-    return {"what": what, "users": len(rows), "movies": rows.n_movies, "ratings": int(rows.counts.sum()), "peak GB": peak} | found
+    sizes = {"users": len(rows), "movies": rows.n_movies, "ratings": int(rows.counts.sum())}
+    return {"what": what, **sizes, "peak GB": peak} | found
 
 
 def measure_apart(folder: str | Path, what: str, n_steps: int) -> dict[str, Any]:
-    "The same in a process of its own. Raises `InputError` if that ends without an answer, as it does when memory runs out."
+    "The same in a process of its own. Raises `InputError` if that ends without an answer, as when memory runs out."
     command = [sys.executable, __file__, "--folder", str(folder), "--what", what, "--steps", str(n_steps)]
     done = subprocess.run(command, capture_output=True, text=True)
     if not done.returncode: return json.loads(done.stdout.splitlines()[-1])
@@ -211,8 +215,11 @@ def one_row(csr: Path, shape: str | int, dense: bool, n_steps: int) -> dict[str,
     row = {"shape": shape, **{k: ours[k] for k in told}, "ranking / limit": ranking["share of the limit"]}
     if not dense: return row
     theirs = measure_apart(csr, "dense", 1)
-    return row | {"dense epoch seconds": theirs["epoch seconds"], "dense batches timed": f"{theirs['timed']} of {theirs['batches']}",
-                  "dense / saerec": theirs["epoch seconds"] / ours["epoch seconds"], "dense peak GB": theirs["peak GB"]}
+    return row | {
+        "dense epoch seconds": theirs["epoch seconds"],
+        "dense batches timed": f"{theirs['timed']} of {theirs['batches']}",
+        "dense / saerec": theirs["epoch seconds"] / ours["epoch seconds"],
+        "dense peak GB": theirs["peak GB"]}
 
 
 def scale_table(
@@ -236,20 +243,29 @@ def growth(table: pd.DataFrame) -> float:
     return float(np.polyfit(np.log(table.ratings), np.log(table["epoch seconds"]), 1)[0])
 
 
-def main() -> int:
-    p = argparse.ArgumentParser(description="Seconds of an epoch against ratings, beside the same network with scores written out.")
+def command_line() -> argparse.Namespace:
+    "The options."
+    p = argparse.ArgumentParser(
+        description="Seconds of an epoch against ratings, beside the same network with scores written out.")
     p.add_argument("--shapes", nargs="+", default=["ml-1m", "4000000", "ml-10m", "ml-20m", "ml-32m"],
                    help=f"{', '.join(SHAPES)}, or numbers of ratings (default: %(default)s)")
-    p.add_argument("--dense", nargs="*", default=["ml-1m", "ml-20m", "ml-32m"], help="shapes at which the dense rival is timed too")
+    p.add_argument("--dense", nargs="*", default=["ml-1m", "ml-20m", "ml-32m"],
+                   help="shapes at which the dense rival is timed too")
     p.add_argument("--steps", type=int, default=3, help="batches to time (default: 3)")
-    p.add_argument("--folder", help="where the made-up ratings are written and kept; with --what: the mapped rows to measure")
-    p.add_argument("--what", choices=["saerec", "dense", "ranking", "profile"], help="one measurement on --folder, as JSON")
-    a = p.parse_args()
+    p.add_argument("--folder",
+                   help="where the made-up ratings are written and kept; with --what: the mapped rows to measure")
+    p.add_argument("--what", choices=["saerec", "dense", "ranking", "profile"],
+                   help="one measurement on --folder, as JSON")
+    return p.parse_args()
+
+
+def main() -> int:
+    a = command_line()
     try:
         if a.what:
             print(json.dumps(measure_here(a.folder or "", a.what, a.steps)))
             return 0
-        shapes, dense = ([s if s in SHAPES or not s.isdigit() else int(s) for s in named] for named in (a.shapes, a.dense))
+        shapes, dense = ([int(s) if s.isdigit() else s for s in named] for named in (a.shapes, a.dense))
         table = scale_table(shapes, dense, a.steps, a.folder)
         print(table.round(2).to_string())
         if len(table) > 1: print(f"slope of log epoch seconds against log ratings: {growth(table):.2f}")

@@ -27,7 +27,8 @@ def damped_means(
 ) -> tuple[float, np.ndarray, np.ndarray]:  # mean; offsets of users float32 [n_users] and of movies float32 [n_movies]
     "The mean, and the damped offsets of users and movies from it."
     mean = float(r.value.mean(dtype=np.float64)) if len(r) else 0.0
-    n_movie, n_user = np.bincount(r.movie, minlength=r.n_movies) + damping, np.bincount(r.user, minlength=r.n_users) + damping
+    n_movie = np.bincount(r.movie, minlength=r.n_movies) + damping
+    n_user = np.bincount(r.user, minlength=r.n_users) + damping
     rest, user = r.value.astype(np.float64) - mean, np.zeros(r.n_users)
     for _ in range(sweeps):
         movie = np.bincount(r.movie, rest - user[r.user], r.n_movies) / np.maximum(n_movie, 1e-9)
@@ -57,7 +58,8 @@ class Batch:
         "Some rows, gathered without a loop."
         n = self.counts[rows]
         offsets = torch.cat([n.new_zeros(1), n.cumsum(0)])
-        i = torch.arange(int(offsets[-1]), device=n.device) + torch.repeat_interleave(self.offsets[rows] - offsets[:-1], n)
+        first = torch.repeat_interleave(self.offsets[rows] - offsets[:-1], n)
+        i = torch.arange(int(offsets[-1]), device=n.device) + first
         return Batch(offsets, self.movies[i], self.values[i], self.n_movies, self.users[rows])
 
     def where(self,
@@ -73,13 +75,15 @@ class Batch:
 
     def to(self, device: torch.device | str) -> Batch:
         "The same rows on another device."
-        return Batch(self.offsets.to(device), self.movies.to(device), self.values.to(device), self.n_movies, self.users.to(device))
+        offsets, movies, values, users = (t.to(device) for t in (self.offsets, self.movies, self.values, self.users))
+        return Batch(offsets, movies, values, self.n_movies, users)
 
     def csr(self) -> Tensor:  # torch.sparse_csr [B, n_movies]
         "The rows as torch's own sparse matrix."
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Sparse")  # torch calls its CSR support beta, once a process
-            return torch.sparse_csr_tensor(self.offsets, self.movies, self.values, (len(self), self.n_movies), check_invariants=False)
+            shape = (len(self), self.n_movies)
+            return torch.sparse_csr_tensor(self.offsets, self.movies, self.values, shape, check_invariants=False)
 
     def dense(self) -> Tensor:  # float32 [B, n_movies], 0 where unrated
         "The rows written out. Only for one small batch, and for tests."
@@ -95,8 +99,8 @@ def to_batch(
     "Ratings as one CSR batch; training takes smaller ones out of it with `take`."
     order = np.lexsort((r.movie, r.user))
     offsets = np.concatenate([[0], np.bincount(r.user, minlength=r.n_users).cumsum()])
-    whole = Batch(torch.from_numpy(offsets), torch.from_numpy(r.movie[order].astype(np.int64)), torch.from_numpy(r.value[order]),
-                  r.n_movies, torch.arange(r.n_users))
+    offsets, movies, values = (torch.from_numpy(a) for a in (offsets, r.movie[order].astype(np.int64), r.value[order]))
+    whole = Batch(offsets, movies, values, r.n_movies, torch.arange(r.n_users))
     return whole if users is None else whole.take(torch.tensor(np.array(users), dtype=torch.int64))
 
 # %% ../../nbs/data/rows.ipynb #86a6e59a

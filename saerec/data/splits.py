@@ -40,6 +40,7 @@ def _common_cells(a: Ratings, b: Ratings) -> np.ndarray:  # bool [len(a)]
     mine, theirs = (x.user.astype(np.int64) * x.n_movies + x.movie for x in (a, b))
     return np.isin(mine, theirs)
 
+# %% ../../nbs/data/splits.ipynb #1a8efc51
 def _check_targets(
     target: Ratings,  # cells to predict
     name: str,  # of them

@@ -170,20 +170,14 @@ def _synthetic_movies(
     return movie_frame(pd.Index(movie), known.assign(title="synthetic movie " + known.movie.astype(str)), name)
 
 # %% ../../nbs/data/synthetic.ipynb #fa035d05
-def synthetic_ratings(
-    n: int | str = "ml-1m",  # ratings, exactly; or the edition of `SHAPES` whose shape is wanted
-    seed: int = 0,  # the same seed, the same ratings
-) -> Ratings:  # in the order of users and movies; no times; genres are the planted groups
-    "Made-up ratings of MovieLens's shape with planted taste. For tests of scale only, never for a figure of quality."
-    if isinstance(n, str) and n not in SHAPES:
-        there = ", ".join(SHAPES)
-        raise InputError(f"There is no published shape of {n!r}; there are {there}, or give a number of ratings.")
-
-    o, rng = SHAPES[n] if isinstance(n, str) else shape_at(n), np.random.default_rng(seed)
-    counts = _user_counts(o)
-    c, counts, code = _steepness(o, counts), rng.permutation(counts), rng.permutation(o.movies)
-
-    # Taste, quality and generosity
+def _draw_ratings(
+    rng: np.random.Generator,
+    o: _Shape,
+    counts: np.ndarray,  # int64 [users]: ratings of each user
+    code: np.ndarray,  # int64 [n_movies]: the movie of each rank
+    c: float,  # steepness of the weights
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # user, movie, value, in the order of users and movies
+    "All ratings, a few thousand users at a time."
     start = np.concatenate([[0], counts.cumsum()])
     liked = rng.random((o.users, _GROUPS)).argpartition(_LIKED_GROUPS, axis=1)[:, :_LIKED_GROUPS]
     group = np.argsort(code) % _GROUPS
@@ -204,8 +198,25 @@ def synthetic_ratings(
         in_liked = (liked[u] == group[m][:, None]).any(1)
         movie[part], value[part] = m, _draw_stars(rng, quality[m] + generous[u], in_liked)
         a = b
+    return user, movie, value
+
+# %% ../../nbs/data/synthetic.ipynb #5aa33eff
+def synthetic_ratings(
+    n: int | str = "ml-1m",  # ratings, exactly; or the edition of `SHAPES` whose shape is wanted
+    seed: int = 0,  # the same seed, the same ratings
+) -> Ratings:  # in the order of users and movies; no times; genres are the planted groups
+    "Made-up ratings of MovieLens's shape with planted taste. For tests of scale only, never for a figure of quality."
+    if isinstance(n, str) and n not in SHAPES:
+        there = ", ".join(SHAPES)
+        raise InputError(f"There is no published shape of {n!r}; there are {there}, or give a number of ratings.")
+
+    o, rng = SHAPES[n] if isinstance(n, str) else shape_at(n), np.random.default_rng(seed)
+    counts = _user_counts(o)
+    c, counts, code = _steepness(o, counts), rng.permutation(counts), rng.permutation(o.movies)
+
+    user, movie, value = _draw_ratings(rng, o, counts, code, c)
     for x in (user, movie, value): x.setflags(write=False)
 
     name = f"synthetic ({n if isinstance(n, str) else f'{n:,} ratings'}; no real people)"
     users = pd.DataFrame({"user_id": np.arange(1, o.users + 1)})
-    return Ratings(user, movie, value, users, _synthetic_movies(group, name), name=name)
+    return Ratings(user, movie, value, users, _synthetic_movies(np.argsort(code) % _GROUPS, name), name=name)

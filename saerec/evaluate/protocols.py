@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -65,7 +66,7 @@ class EvaluationProtocol:
     data: str  # "bundled", or an edition of MovieLens
     kind: str  # what is measured: "ranking", "likes" or "stars"
     seeds: tuple[int, ...]  # of the splits whose mean is reported
-    split: Callable[[Ratings, int], Split]  # from stars and a seed
+    split: Callable[..., Split]  # of stars, with `seed`
     about: str  # one sentence
     metrics: tuple[str, ...] = ("NDCG@100", "Recall@20", "Recall@50")  # of a ranking
 
@@ -75,7 +76,7 @@ class EvaluationProtocol:
     ) -> list[Split]:
         "One split a seed."
         r = open_edition(self.data) if ratings is None else ratings
-        return [self.split(r, s) for s in (self.seeds if seeds is None else seeds)]
+        return [self.split(r, seed=s) for s in (self.seeds if seeds is None else seeds)]
 
 # %% ../../nbs/evaluate/protocols.ipynb #a0368fa9
 def open_edition(
@@ -104,23 +105,18 @@ def _held_out(
     def split(r: Ratings, seed: int) -> Split: return split_users(r.likes(), n, n, dislikes=dislikes, seed=seed)
     return EvaluationProtocol(name, data, "ranking", seeds, split, about)
 
+# %% ../../nbs/evaluate/protocols.ipynb #c158e57c
 def _likes_and_stars(
     name: str,
     data: str,  # "bundled", or an edition
     seeds: tuple[int, ...],
-    split: Callable[[Ratings, int], Split],  # of likes or stars
+    split: Callable[..., Split],  # of likes or stars, with `seed`
     about: str,
 ) -> tuple[EvaluationProtocol, EvaluationProtocol]:
     "The same held-out ratings as likes, and as stars."
-    def of_likes(r: Ratings, seed: int) -> Split: return split(r.likes(), seed)
+    def of_likes(r: Ratings, seed: int) -> Split: return split(r.likes(), seed=seed)
     return (EvaluationProtocol(name, data, "likes", seeds, of_likes, f"{about}; {_RATED}"),
             EvaluationProtocol(f"{name}-stars", data, "stars", seeds, split, f"{about}; {_STARS}"))
-
-def _fold(k: int) -> Callable[[Ratings, int], Split]:
-    "The split by the published fold `k`."
-    return lambda r, seed: split_fold(r, k, seed=seed)
-
-def _pairs(r: Ratings, seed: int) -> Split: return split_pairs(r, seed=seed)
 
 # %% ../../nbs/evaluate/protocols.ipynb #410a5e7a
 _RANKINGS = [
@@ -141,12 +137,13 @@ _RANKINGS = [
         f"the split of Liang et al. 2018: 10,000 + 10,000 {_STRONG}", ("Recall@20", "Recall@50", "NDCG@100")),
 ]
 _RATINGS = [
-    *_likes_and_stars("pairs-small", "bundled", (0, 1), _pairs, "random 10% of the ratings"),
-    *_likes_and_stars("pairs-1m", "ml-1m", (0, 1), _pairs, "random 10% of the ratings"),
+    *_likes_and_stars("pairs-small", "bundled", (0, 1), split_pairs, "random 10% of the ratings"),
+    *_likes_and_stars("pairs-1m", "ml-1m", (0, 1), split_pairs, "random 10% of the ratings"),
     EvaluationProtocol(
-        "course", "ml-100k", "stars", (0,), _fold(1),
+        "course", "ml-100k", "stars", (0,), split_fold,
         "u1.base to u1.test in stars; the mean over users of their own RMSE, beside the RMSE"),
-    *(p for k in range(1, 6) for p in _likes_and_stars(f"u{k}", "ml-100k", (0,), _fold(k), f"u{k}.base to u{k}.test")),
+    *(p for k in range(1, 6) for p in _likes_and_stars(
+        f"u{k}", "ml-100k", (0,), partial(split_fold, fold=k), f"u{k}.base to u{k}.test")),
 ]
 PROTOCOLS = {p.name: p for p in _RANKINGS + _RATINGS}
 

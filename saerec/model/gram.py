@@ -83,6 +83,7 @@ class _GramError(torch.autograd.Function):
         g_bias = (a * (table @ h + len(code) * bias)).index_add_(0, ctx.batch.movies, e * grad) if for_bias else None
         return g_code, g_table, g_bias, None, None, None
 
+# %% ../../nbs/model/gram.ipynb #df899f21
 def gram_error(
     code: Tensor,  # $H$, float [B, h]
     table: Tensor,  # $D$, float [n_movies, h]

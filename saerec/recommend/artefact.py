@@ -284,7 +284,8 @@ def write_artefact(
         new = Path(tempfile.mkdtemp(prefix=f".{real.name}.saving-", dir=real.parent))
         try:
             _write(artefact, new, card)
-            with FileLock(real.parent / f".{real.name}.lock"):
+            place = hashlib.sha256(str(real).encode()).hexdigest()[:16]
+            with FileLock(Path(tempfile.gettempdir()) / f"saerec-{place}.lock"):  # beside the model it would stay behind
                 _replace(real, new)
                 _clean(real)
         finally: shutil.rmtree(new, ignore_errors=True)

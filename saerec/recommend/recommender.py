@@ -65,6 +65,7 @@ class Recommender:
     def fit(cls,
         r: Ratings,  # on any scale; all equal: implicit feedback
         seed: int = 0,  # of splits, first weights and training
+        verdict_too: bool = True,  # say where the test figures win and lose
         **kwargs: Any,  # of `saerec.recommend.training.train`
     ) -> Recommender:
         "Train and measure. Prints how the models stand beside the baselines, on validation and on the test."
@@ -72,7 +73,7 @@ class Recommender:
         artefact, recorders = train(r, seed=seed, **kwargs)
         rec = cls(artefact)
         rec.recorders = recorders
-        if (say := kwargs.get("say", print)) is not None:
+        if verdict_too and (say := kwargs.get("say", print)) is not None:
             for line in verdict(rec.report): say(f"test {line}")
         return rec
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import platform
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -27,7 +26,6 @@ from ..data import HonestyWarning, InputError, Ratings, Split, default_threshold
 from ..evaluate import EASE, BiasModel, Popularity, Scorer, best_on_valid, evaluate, predict_cells, rank_metrics
 from ..model import StackedAutoencoder
 from .artefact import Artefact
-from .card import report_of
 from .manifest import Manifest, parse_models
 from ..stack import (RankStack, as_tensors, fit_again, from_tensors, network_settings,
                           rank_stack)
@@ -260,6 +258,7 @@ def train(
     ranker: str = "auto",  # "network", "stack", or "auto": `choose_ranker`
     checkpoints: str | Path | None = None,  # a folder, written every 30 seconds; trainings found there go on
     keep: Callable[[Artefact], Any] | None = None,  # called when it is trained, measured and refitted: to save it
+    about: Mapping[str, Any] | None = None,  # further entries of the manifest
 ) -> tuple[Artefact, dict[str, Recorder]]:  # what was trained; how each training went, by objective
     """Train and measure what `Recommender` serves.
 
@@ -273,7 +272,7 @@ def train(
         liker, recorders["likes"] = fit_network("likes", plan.pairs, seed, progress, say, likes_changes or {}, checkpoints)
     best, found = fit_ranker(kind, plan.users, seed, progress, say, ranking_changes or {}, checkpoints)
     recorders |= found
-    artefact = _assemble(plan, best, liker, recorders)
+    artefact = _assemble(plan, best, liker, recorders, about or {})
     keep(artefact)
 
     artefact = _measured(artefact, plan)
@@ -291,7 +290,7 @@ def _arrays(ranker: StackedAutoencoder | RankStack, liker: StackedAutoencoder | 
     return {k: t.detach().numpy() for k, t in tensors.items()} | {"rank_codes": codes}
 
 def _assemble(plan: TrainingPlan, ranker: StackedAutoencoder | RankStack, liker: StackedAutoencoder | None,
-              recorders: Mapping[str, Recorder]) -> Artefact:
+              recorders: Mapping[str, Recorder], about: Mapping[str, Any]) -> Artefact:
     "A recommender that nothing has measured yet."
     calibration, losses = Calibration(), {}
     if liker is not None and plan.pairs is not None:
@@ -311,7 +310,7 @@ def _assemble(plan: TrainingPlan, ranker: StackedAutoencoder | RankStack, liker:
         "calibration": {"kind": calibration.kind, "x": list(calibration.x), "y": list(calibration.y),
                         "log_loss": losses},
         "ranker": as_tensors(ranker)[0], "liker": None if liker is None else as_tensors(liker)[0],
-        "report": {}, "report_about": {"left_out": ["It was not measured."]}}
+        "report": {}, "report_about": {"left_out": ["It was not measured."]}, **about}
     known = pd.Index(r.movies.movie_id)
     codes = known.get_indexer(pd.Index(plan.users.train.movies.movie_id)).astype(np.int64)
     return Artefact(Manifest(**said), _arrays(ranker, liker, codes), r.movies, r)
