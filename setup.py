@@ -26,7 +26,7 @@ setup(
     classifiers=[cfg["status"], "Programming Language :: Python :: 3", "Programming Language :: Python :: 3 :: Only",
                  "Typing :: Typed"],
     packages=find_packages(include=[cfg["lib_path"], cfg["lib_path"] + ".*"]),
-    package_data={cfg["lib_path"]: ["py.typed", "bundled/*", "static/*"]},
+    package_data={cfg["lib_path"]: ["py.typed", "bundled/*"], f"{cfg['lib_path']}.app": ["static/*", "templates/*"]},
     install_requires=lines("requirements"),
     extras_require={extra: lines(f"{extra}_requirements") for extra in ("dev", "excel", "onnx", "app")},
     entry_points={"console_scripts": lines("console_scripts"),

@@ -1,6 +1,6 @@
 "`python -m saerec` is the command `saerec`."
 import sys
 
-from saerec.cli import main
+from saerec.cli.command import main
 
 if __name__ == "__main__": sys.exit(main())

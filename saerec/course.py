@@ -58,7 +58,7 @@ def fit_course(
     observed: bool = False,  # True: mean over rated cells; False: over all cells, as taught
     lr: float = 0.01,  # step size of RMSprop
     valid: Held | None = None,  # record the RMSE here after each epoch, and keep the best weights
-) -> pd.DataFrame:  # a row an epoch: train_loss (mean over users of their RMSE, as the course prints it), seconds, with `valid` also valid_RMSE
+) -> pd.DataFrame:  # a row an epoch: train_loss (mean of the users' RMSE), seconds, with `valid` also valid_RMSE
     "Train as the course does, or with single things mended."
     rows = to_batch(train)
     users, x, stars = rows.counts.nonzero()[:, 0], rows.dense(), (float(train.value.min()), float(train.value.max()))
@@ -72,14 +72,19 @@ def fit_course(
             rated = target > 0
             error = ((model(target) * rated - target) ** 2).sum(1)
             loss = error.sum() / (rated.sum() if observed else target.numel())
-            if zero_grad: optimizer.zero_grad()
+            if zero_grad:
+                optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             losses.append((error.detach() / rated.sum(1)).sqrt())
         row = {"train_loss": float(torch.cat(losses).mean()), "seconds": time.perf_counter() - start}
         if valid is not None:
-            row["valid_RMSE"] = float(((predict_cells(model, valid).clip(*stars) - valid.target.value) ** 2).mean() ** 0.5)
-            if row["valid_RMSE"] < best: best, weights = row["valid_RMSE"], copy.deepcopy(model.state_dict())
+            row["valid_RMSE"] = float(
+                ((predict_cells(model, valid).clip(*stars) - valid.target.value) ** 2).mean() ** 0.5
+            )
+            if row["valid_RMSE"] < best:
+                best, weights = row["valid_RMSE"], copy.deepcopy(model.state_dict())
         out.append(row)
-    if valid is not None: model.load_state_dict(weights)
+    if valid is not None:
+        model.load_state_dict(weights)
     return pd.DataFrame(out, index=pd.RangeIndex(1, len(out) + 1, name="epoch"))

@@ -12,8 +12,9 @@ import gc
 import json
 import os
 import secrets
+import signal
 import sys
-import time
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import psutil
 import torch
 import torch.distributed as dist
 from safetensors import SafetensorError, safe_open
@@ -32,35 +34,16 @@ from torch.distributed.rendezvous import rendezvous
 
 from .data import MOVIELENS, Batch, Held, InputError, Ratings, Split, load_movielens, read_ratings, to_batch
 from .evaluate import rows_at_once, top_k
+from .disk import atomic_write, exclusive_lock
 from .model import StackedAutoencoder
 from .data.shards import open_csr, write_csr
-from .train import Recorder, Rows, alone, batch_size_for, fit, make_model, write_whole
+from .train import Recorder, Rows, batch_size_for, fit, make_model
+from .workers import Terminated, sigterm_as_exception
 
 # %% auto #0
-__all__ = ['fresh_store', 'Group', 'processes', 'Refused', 'gathered', 'agreed', 'Likes', 'Source', 'open_data', 'hold_out',
-           'save_network', 'load_network', 'my_blocks', 'best_unseen', 'write_scores', 'read_scores', 'parser',
-           'prepare_folder', 'to_stderr', 'train_network', 'check_numbers', 'say_once', 'run', 'main', 'leave']
-
-# %% ../nbs/02_distributed.ipynb #69fc4c9b
-def fresh_store(
-    store: Any,  # a `torch.distributed.Store` that all processes see, and that earlier ones may have written to
-    rank: int,  # of this process
-    world: int,  # processes
-    timeout: float = 1800.0,  # seconds to wait for the others
-) -> Any:  # a store
-    "A part of the store that only processes started together have written to. Raises `InputError` if not all of them come."
-    mine, end = secrets.token_hex(8), time.monotonic() + timeout
-    def look(key: str) -> str: return store.get(f"saerec/{key}").decode() if store.check([f"saerec/{key}"]) else ""
-    def everybody_heard() -> bool: return all(look(f"here/{r}").startswith(mine) for r in range(1, world))
-    def named() -> bool:
-        store.set(f"saerec/here/{rank}", look("call") + mine)
-        return mine in look("all")
-    if rank == 0: store.set("saerec/call", mine)
-    while not (named() if rank else everybody_heard()):
-        if time.monotonic() > end: raise InputError(f"Not all of {world} processes were there after {timeout:g} seconds; look at what the others say, or give them longer with --timeout.")
-        time.sleep(0.05)
-    if rank == 0: store.set("saerec/all", " ".join([mine, *(look(f"here/{r}")[len(mine):] for r in range(1, world))]))
-    return dist.PrefixStore(look("all").split()[0], store)
+__all__ = ['Group', 'processes', 'Refused', 'gathered', 'agreed', 'Likes', 'Source', 'open_data', 'hold_out', 'save_network',
+           'load_network', 'my_blocks', 'best_unseen', 'write_scores', 'read_scores', 'parser', 'to_stderr',
+           'train_network', 'run', 'main', 'exit_group']
 
 # %% ../nbs/02_distributed.ipynb #e0518f41
 @dataclass(frozen=True)
@@ -79,21 +62,26 @@ def _started() -> list[int]:
 def processes(
     timeout: float = 1800.0,  # seconds that a process waits for the others before it gives up
 ) -> Iterator[Group]:
-    "The group that `torchrun` has started; without `torchrun`, and with one process, a group of one and nothing is set up."
+    "The group that `torchrun` has started; without `torchrun`, and with one process, a group of one and nothing is "
+    "set up."
     rank, world, local, here = _started()
     gpu = torch.cuda.is_available() and here <= torch.cuda.device_count()
-    if gpu: torch.cuda.set_device(local)
+    if gpu:
+        torch.cuda.set_device(local)
     group = Group(rank, world, f"cuda:{local}" if gpu else "cpu")
     if world > 1:
         store, *_ = next(rendezvous("env://", timeout=timedelta(seconds=timeout)))
-        dist.init_process_group("cpu:gloo,cuda:nccl" if gpu else "gloo", store=fresh_store(store, rank, world, timeout), rank=rank, world_size=world, timeout=timedelta(seconds=timeout))
+        store = dist.PrefixStore(f"start-{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
+        backend = "cpu:gloo,cuda:nccl" if gpu else "gloo"
+        dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=timedelta(seconds=timeout))
     well = False
     try:
         yield group
         well = True
     finally:
         gc.collect()  # a training that is left in a cycle would keep the group's threads
-        if world > 1 and (well or not gpu): dist.destroy_process_group()  # after a fault, nccl would wait here for those who wait for us
+        if world > 1 and (well or not gpu):
+            dist.destroy_process_group()  # after a fault, nccl would wait here for those who wait for us
 
 # %% ../nbs/02_distributed.ipynb #19d96f2a
 class Refused(InputError):
@@ -146,17 +134,25 @@ class Source:
     rows: Rows  # stars
     user_ids: np.ndarray  # of each row, as in the source
     movie_ids: np.ndarray  # of each movie code
+
     def about(self) -> dict[str, Any]:
         "Its name and its sizes."
-        return {"name": self.name, "users": len(self.rows), "movies": self.rows.n_movies, "ratings": int(self.rows.counts.sum())}
+        return {
+            "name": self.name,
+            "users": len(self.rows),
+            "movies": self.rows.n_movies,
+            "ratings": int(self.rows.counts.sum()),
+        }
 
 def _kind(folder: Path) -> dict[str, Any]:
     "The manifest of a folder; empty where there is none that can be read."
-    try: return dict(json.loads((folder / "manifest.json").read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError): return {}
+    try:
+        return dict(json.loads((folder / "manifest.json").read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return {}
 
 def open_data(
-    source: str,  # "bundled", an edition of MovieLens, a file of ratings, or a folder of `write_shards` or of `write_csr`
+    source: str,  # "bundled", an edition of MovieLens, a file of ratings, or a folder of shards or rows
     out: Path,  # folder of the run: rows are built there from shards
     group: Group,
 ) -> Source:
@@ -166,8 +162,12 @@ def open_data(
         shards, path = path, out / "rows"
         agreed(group, lambda: write_csr(shards, path) if group.rank == 0 and not path.exists() else None)
         sizes = [{k: _kind(f).get(k) for k in ("name", "users", "movies", "ratings")} for f in (shards, path)]
-        if sizes[0] != sizes[1]: raise Refused(f"{path}: it was built from other shards than {shards}; remove it, or choose another folder with --out.")
-    elif about.get("kind") != "rows of users": return agreed(group, lambda: _in_memory(source))
+        if sizes[0] != sizes[1]:
+            raise Refused(
+                f"{path}: it was built from other shards than {shards}; remove it, or choose another folder with --out."
+            )
+    elif about.get("kind") != "rows of users":
+        return agreed(group, lambda: _in_memory(source))
     rows = agreed(group, lambda: open_csr(path))
     users, movies = agreed(group, lambda: [_ids(path / f"{k}s.parquet", f"{k}_id") for k in ("user", "movie")])
     return Source(rows.name, rows, users, movies)
@@ -175,15 +175,24 @@ def open_data(
 # %% ../nbs/02_distributed.ipynb #ac0d3ec1
 def _in_memory(source: str) -> Source:
     "Ratings that are read whole by every process."
-    if source == "bundled" or (source in MOVIELENS and not Path(source).exists()): r = load_movielens(source)
-    elif Path(source).exists(): r = read_ratings(source)
-    else: raise InputError(f"{source}: neither a file or folder nor a MovieLens edition; there are bundled, {', '.join(MOVIELENS)}.")
+    if source == "bundled" or (source in MOVIELENS and not Path(source).exists()):
+        r = load_movielens(source)
+    elif Path(source).exists():
+        r = read_ratings(source)
+    else:
+        raise InputError(
+            f"{source}: neither a file or folder nor a MovieLens edition; there are bundled, {', '.join(MOVIELENS)}."
+        )
     return Source(r.name, to_batch(r), r.users.user_id.to_numpy(), r.movies.movie_id.to_numpy())
 
 def _ids(path: Path, column: str) -> np.ndarray:
     "One column of a Parquet file."
-    try: return pd.read_parquet(path, columns=[column])[column].to_numpy()
-    except Exception as e: raise InputError(f"{path}: its column {column} cannot be read ({type(e).__name__}); copy the file again.") from None
+    try:
+        return pd.read_parquet(path, columns=[column])[column].to_numpy()
+    except Exception as e:
+        raise InputError(
+            f"{path}: its column {column} cannot be read ({type(e).__name__}); copy the file again."
+        ) from None
 
 # %% ../nbs/02_distributed.ipynb #b9b64d9a
 def hold_out(
@@ -191,25 +200,41 @@ def hold_out(
     n: int = 100,  # people held out
     threshold: float = 4.0,  # stars from which a rating is a like
     seed: int = 0,
-) -> tuple[Likes, Split]:  # rows of everybody else; a split whose validation part is these people, and which has no test
+) -> tuple[
+    Likes, Split
+]:  # rows of everybody else; a split whose validation part is these people, and which has no test
     "People for validation, who are not in training."
     rng, everybody = np.random.default_rng(seed), Likes(rows, torch.arange(len(rows)), threshold)
-    order, taken = torch.from_numpy(rng.permutation(np.flatnonzero(rows.counts.numpy() >= 5))), torch.empty(0, dtype=torch.int64)
+    order, taken = (
+        torch.from_numpy(rng.permutation(np.flatnonzero(rows.counts.numpy() >= 5))),
+        torch.empty(0, dtype=torch.int64),
+    )
     for some in order.split(4 * n) if n > 0 else ():
         batch = everybody.take(some)
         taken = torch.cat([taken, some[batch.where(batch.values > 0).counts >= 5]])[:n]
-        if len(taken) == n: break
-    if not 0 < n <= len(taken) or len(order) < n + 2: raise InputError(f"{n} people cannot be held out: {len(taken)} have 5 likes or more; choose --held-out from 1 to {max(1, min(len(taken), len(order) - 2))}, or another --threshold.")
+        if len(taken) == n:
+            break
+    if not 0 < n <= len(taken) or len(order) < n + 2:
+        raise InputError(
+            f"{n} people cannot be held out: {len(taken)} have 5 likes or more; choose --held-out from 1 to "
+            f"{max(1, min(len(taken), len(order) - 2))}, or another --threshold."
+        )
     batch = everybody.take(taken)
     liked = batch.where(batch.values > 0)
     place = np.lexsort((rng.random(len(liked.movies)), liked.rows))  # each person's likes in random order
     shown = np.empty(len(place), bool)
-    shown[place] = (np.arange(len(place)) - liked.offsets[liked.rows].numpy()) < (0.8 * liked.counts + 1e-9).long()[liked.rows].numpy()
+    shown[place] = (np.arange(len(place)) - liked.offsets[liked.rows].numpy()) < (0.8 * liked.counts + 1e-9).long()[
+        liked.rows
+    ].numpy()
     users, movies = pd.DataFrame({"user_id": taken.numpy()}), pd.DataFrame({"movie_id": np.arange(rows.n_movies)})
     asked = Ratings(liked.rows.numpy(), liked.movies.numpy(), liked.values.numpy(), users, movies)
-    valid = Held(asked.select(np.flatnonzero(shown)), asked.select(np.flatnonzero(shown)), asked.select(np.flatnonzero(~shown)))
+    valid = Held(
+        asked.select(np.flatnonzero(shown)), asked.select(np.flatnonzero(shown)), asked.select(np.flatnonzero(~shown))
+    )
     others = torch.ones(len(rows), dtype=torch.bool).index_fill_(0, taken, False)
-    return Likes(rows, others.nonzero()[:, 0], threshold), Split(valid.input, valid, valid, f"hold_out({n})", seed, new_users=True, check=False)
+    return Likes(rows, others.nonzero()[:, 0], threshold), Split(
+        valid.input, valid, valid, f"hold_out({n})", seed, new_users=True, check=False
+    )
 
 # %% ../nbs/02_distributed.ipynb #63fe4c0e
 def save_network(
@@ -219,19 +244,24 @@ def save_network(
 ) -> None:
     "Write a network. Raises `InputError` if it cannot be written."
     tensors = {k: v.detach().contiguous().cpu() for k, v in model.state_dict().items()}
-    write_whole(path, lambda new: save_file(tensors, new, {"saerec": json.dumps({"network": model.config} | about)}))
+    atomic_write(path, lambda new: save_file(tensors, new, {"saerec": json.dumps({"network": model.config} | about)}))
 
 def load_network(
     path: str | Path,  # from `save_network`
 ) -> StackedAutoencoder:  # on the CPU, ready to score
     "Read a network. Raises `InputError` if the file is missing or damaged."
     try:
-        with safe_open(path, "pt") as f: about, tensors = json.loads((f.metadata() or {})["saerec"]), {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118
+        with safe_open(path, "pt") as f:
+            about = json.loads((f.metadata() or {})["saerec"])
+            tensors = {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118
         model = StackedAutoencoder(**about["network"])
         model.load_state_dict(tensors)
-    except FileNotFoundError: raise InputError(f"{path}: there is no such file; train first, with the same --out.") from None
+    except FileNotFoundError:
+        raise InputError(f"{path}: there is no such file; train first, with the same --out.") from None
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as e:
-        raise InputError(f"{path}: it is no readable network of saerec ({type(e).__name__}); train again, or copy the file again.") from None
+        raise InputError(
+            f"{path}: it is no readable network of saerec ({type(e).__name__}); train again, or copy the file again."
+        ) from None
     return model.eval()
 
 # %% ../nbs/02_distributed.ipynb #afe3f25a
@@ -257,18 +287,30 @@ def best_unseen(
     return row, codes[row, column], z[row, codes[row, column]]
 
 # %% ../nbs/02_distributed.ipynb #e09c744f
-def _part(rank: int, world: int) -> str: return f"part-{rank:05}-of-{world:05}.parquet"
+def _write_json(path: Path, value: Any) -> None:
+    atomic_write(path, lambda new: new.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8"))
 
-def _write_part(path: Path, model: StackedAutoencoder, source: Source, threshold: float, n: int, group: Group, run: str) -> int:
+def _part(rank: int, world: int) -> str:
+    return f"part-{rank:05}-of-{world:05}.parquet"
+
+def _write_part(
+    path: Path, model: StackedAutoencoder, source: Source, threshold: float, n: int, group: Group, run: str
+) -> int:
     "The scores of this process's users; how many lines there are."
     import pyarrow as pa
     import pyarrow.parquet as pq
+
     types = [pa.array(ids[:1]).type for ids in (source.user_ids, source.movie_ids)]
-    schema = pa.schema([("user_id", types[0]), ("movie_id", types[1]), ("rank", pa.int32()), ("score", pa.float32())], {"saerec": run})
+    schema = pa.schema(
+        [("user_id", types[0]), ("movie_id", types[1]), ("rank", pa.int32()), ("score", pa.float32())], {"saerec": run}
+    )
     lines, blocks = 0, my_blocks(len(source.rows), source.rows.n_movies, group)
     with pq.ParquetWriter(path, schema) as file:
         for users in blocks:
-            row, movie, score = (t.numpy() for t in best_unseen(model, Likes(source.rows, users, threshold).take(torch.arange(len(users))), n))
+            row, movie, score = (
+                t.numpy()
+                for t in best_unseen(model, Likes(source.rows, users, threshold).take(torch.arange(len(users))), n)
+            )
             rank = np.arange(len(row)) - np.searchsorted(row, row) + 1
             columns = (source.user_ids[users.numpy()[row]], source.movie_ids[movie], rank, score)
             file.write_table(pa.table([pa.array(c, f.type) for c, f in zip(columns, schema, strict=True)], schema))
@@ -284,18 +326,35 @@ def write_scores(
     n: int = 10,  # recommendations for each person
     group: Group = Group(),  # noqa: B008
 ) -> dict[str, Any]:  # the manifest
-    "The n best unseen movies of all users, one Parquet file a process. Raises `InputError` if a file cannot be written."
+    "The n best unseen movies of all users, one Parquet file a process. Raises `InputError` if a file cannot be "
+    "written."
     folder = Path(folder)
+
     def clear() -> None:
-        for old in [folder / "manifest.json", *folder.glob("part-*.parquet"), *folder.glob(".part-*.new")] if group.rank == 0 else (): old.unlink(missing_ok=True)
+        for old in (
+            [folder / "manifest.json", *folder.glob("part-*.parquet"), *folder.glob(".part-*.new")]
+            if group.rank == 0
+            else ()
+        ):
+            old.unlink(missing_ok=True)
+
     agreed(group, clear)
     run, file, lines = gathered(group, secrets.token_hex(8))[0], _part(group.rank, group.world), 0
+
     def write(new: Path) -> None:
         nonlocal lines
         lines = _write_part(new, model.to(group.device), source, threshold, n, group, run)
-    agreed(group, lambda: write_whole(folder / file, write))
-    about = {"kind": "scores", "run": run, "n": n, "data": source.about(), "parts": [{"file": f, "lines": k} for f, k in gathered(group, (file, lines))]}
-    if group.rank == 0: write_whole(folder / "manifest.json", lambda new: new.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8"))
+
+    agreed(group, lambda: atomic_write(folder / file, write))
+    about = {
+        "kind": "scores",
+        "run": run,
+        "n": n,
+        "data": source.about(),
+        "parts": [{"file": f, "lines": k} for f, k in gathered(group, (file, lines))],
+    }
+    if group.rank == 0:
+        _write_json(folder / "manifest.json", about)
     return about
 
 # %% ../nbs/02_distributed.ipynb #db526e91
@@ -305,58 +364,111 @@ def read_scores(
     "All scores. Raises `InputError` that names the file if one is missing, damaged, or of another run."
     import pyarrow as pa
     import pyarrow.parquet as pq
+
     folder, m, again = Path(folder), _kind(Path(folder)), "score again with --only-score"
-    if m.get("kind") != "scores": raise InputError(f"{folder / 'manifest.json'}: it is missing or no manifest of scores, so these scores are not complete; {again}.")
+    if m.get("kind") != "scores":
+        raise InputError(
+            f"{folder / 'manifest.json'}: it is missing or no manifest of scores, so these scores are not complete; "
+            f"{again}."
+        )
     known = {p["file"]: p["lines"] for p in m["parts"]}
-    if other := sorted({f.name for f in folder.glob("part-*.parquet")} - set(known)): raise InputError(f"{folder / other[0]}: it does not belong to these scores; move it elsewhere, or {again}.")
+    if other := sorted({f.name for f in folder.glob("part-*.parquet")} - set(known)):
+        raise InputError(f"{folder / other[0]}: it does not belong to these scores; move it elsewhere, or {again}.")
     tables = []
     for name, lines in known.items():
-        try: table = pq.read_table(folder / name, partitioning=None)
-        except FileNotFoundError: raise InputError(f"{folder / name}: the file is missing; copy it back, or {again}.") from None
-        except (pa.ArrowException, OSError) as e: raise InputError(f"{folder / name}: it is no readable Parquet file ({type(e).__name__}); copy it again, or {again}.") from None
-        if (table.schema.metadata or {}).get(b"saerec", b"").decode() != m["run"] or len(table) != lines: raise InputError(f"{folder / name}: it is of another run; copy back the one of this run, or {again}.")
+        try:
+            table = pq.read_table(folder / name, partitioning=None)
+        except FileNotFoundError:
+            raise InputError(f"{folder / name}: the file is missing; copy it back, or {again}.") from None
+        except (pa.ArrowException, OSError) as e:
+            raise InputError(
+                f"{folder / name}: it is no readable Parquet file ({type(e).__name__}); copy it again, or {again}."
+            ) from None
+        if (table.schema.metadata or {}).get(b"saerec", b"").decode() != m["run"] or len(table) != lines:
+            raise InputError(f"{folder / name}: it is of another run; copy back the one of this run, or {again}.")
         tables.append(table)
     return pa.concat_tables(tables).to_pandas()
 
 # %% ../nbs/02_distributed.ipynb #068c6647
 def parser() -> argparse.ArgumentParser:
     "The options."
-    p = argparse.ArgumentParser(prog="saerec.train", description="Train a ranking network with one process or, under torchrun, with many; go on from the last finished epoch; score everybody.")
-    p.add_argument("--data", default="bundled", help=f"bundled (default), {', '.join(MOVIELENS)}, a file of ratings, or a folder of saerec.data.shards: shards or rows")
-    p.add_argument("--out", default="trained", metavar="FOLDER", help="folder to write; a training that was stopped goes on from its checkpoint there (default: trained)")
-    p.add_argument("--objective", choices=["ranking", "multinomial"], default="ranking", help="squared error or softmax, over the whole catalogue (default: ranking)")
+    p = argparse.ArgumentParser(
+        prog="saerec.train",
+        description="Train a ranking network with one process or, under torchrun, with many; go on from the last finished epoch; score everybody.",
+    )
+    p.add_argument(
+        "--data",
+        default="bundled",
+        help=f"bundled (default), {', '.join(MOVIELENS)}, a file of ratings, or a folder of saerec.data.shards: shards or rows",
+    )
+    p.add_argument(
+        "--out",
+        default="trained",
+        metavar="FOLDER",
+        help="folder to write; a training that was stopped goes on from its checkpoint there (default: trained)",
+    )
+    p.add_argument(
+        "--objective",
+        choices=["ranking", "multinomial"],
+        default="ranking",
+        help="squared error or softmax, over the whole catalogue (default: ranking)",
+    )
     p.add_argument("--epochs", type=int, help="passes over the users (default: of the objective)")
     p.add_argument("--batch-size", type=int, help="users a step, over all processes (default: by the number of users)")
-    p.add_argument("--hidden", type=int, nargs="+", metavar="WIDTH", help="widths of the hidden layers (default: of the objective)")
+    p.add_argument(
+        "--hidden", type=int, nargs="+", metavar="WIDTH", help="widths of the hidden layers (default: of the objective)"
+    )
     p.add_argument("--lr", type=float, help="first step size (default: of the objective)")
     p.add_argument("--seed", type=int, default=0, help="of held-out people, first weights and training (default: 0)")
     p.add_argument("--threshold", type=float, default=4.0, help="stars from which a rating is a like (default: 4)")
-    p.add_argument("--held-out", type=int, default=100, metavar="N", help="people held out, on whom the epoch is chosen (default: 100)")
-    p.add_argument("--score", action="store_true", help="after training, write the best movies of everybody to FOLDER/scores")
+    p.add_argument(
+        "--held-out",
+        type=int,
+        default=100,
+        metavar="N",
+        help="people held out, on whom the epoch is chosen (default: 100)",
+    )
+    p.add_argument(
+        "--score", action="store_true", help="after training, write the best movies of everybody to FOLDER/scores"
+    )
     p.add_argument("--only-score", action="store_true", help="do not train: score with the network of FOLDER")
     p.add_argument("-n", type=int, default=10, help="recommendations for each person (default: 10)")
-    p.add_argument("--timeout", type=float, default=1800.0, metavar="SECONDS", help="how long a process waits for the others (default: 1800)")
+    p.add_argument(
+        "--timeout",
+        type=float,
+        default=1800.0,
+        metavar="SECONDS",
+        help="how long a process waits for the others (default: 1800)",
+    )
     return p
 
 # %% ../nbs/02_distributed.ipynb #c6e0329a
-def prepare_folder(
+def _prepare_folder(
     out: Path,  # folder of the run
     about: dict[str, Any],  # the data, and how rows and held-out people are taken from it
     group: Group,
 ) -> None:
     "A folder that can be written, holds no halves of files, and no training of other data. Raises `InputError`."
-    if group.rank: return
-    if out.exists() and not out.is_dir(): raise InputError(f"{out}: it is a file; choose a folder with --out.")
+    if group.rank:
+        return
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out}: it is a file; choose a folder with --out.")
     file, checkpoint = out / "training.json", out / "checkpoint.safetensors"
-    with alone(checkpoint):  # what another training, still running, has there is not touched
-        for half in out.glob(".*.new"): half.unlink(missing_ok=True)  # of a process that was killed while it wrote
+    with exclusive_lock(checkpoint):  # what another training, still running, has there is not touched
+        for half in out.glob(".*.new"):
+            half.unlink(missing_ok=True)  # of a process that was killed while it wrote
         if checkpoint.exists():
-            try: old = json.loads(file.read_text(encoding="utf-8"))
-            except (OSError, ValueError): old = {}
+            try:
+                old = json.loads(file.read_text(encoding="utf-8"))
+            except (OSError, ValueError):
+                old = {}
             if other := [f"{k} {old.get(k)} in place of {v}" for k, v in about.items() if old.get(k) != v]:
-                raise InputError(f"{checkpoint}: it is of another training ({'; '.join(other)}); use the same settings and data, or delete it to begin anew.")
+                raise InputError(
+                    f"{checkpoint}: it is of another training ({'; '.join(other)}); use the same settings and data, "
+                    "or delete it to begin anew."
+                )
             return to_stderr(f"{checkpoint}: training goes on from there")
-        write_whole(file, lambda new: new.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8"))
+        _write_json(file, about)
 
 def to_stderr(
     line: str,  # without its line end
@@ -374,31 +486,69 @@ def train_network(
     out = Path(args.out)
     about = {"data": source.about(), "threshold": args.threshold, "held_out": args.held_out, "seed": args.seed}
     rows, split = agreed(group, lambda: hold_out(source.rows, args.held_out, args.threshold, args.seed))
-    model = agreed(group, lambda: make_model(args.objective, rows.n_movies, seed=args.seed, **({"hidden": args.hidden} if args.hidden else {})))
-    agreed(group, lambda: prepare_folder(out, about, group))
-    changes = {"batch_size": batch_size_for(len(rows))} | {k: v for k in ("epochs", "batch_size", "lr") if (v := getattr(args, k)) is not None}
-    recorder = fit(model, split, args.objective, seed=args.seed, device=group.device, progress=True, say=None, checkpoint=out / "checkpoint.safetensors", rows=rows, **changes)
+    model = agreed(
+        group,
+        lambda: make_model(
+            args.objective, rows.n_movies, seed=args.seed, **({"hidden": args.hidden} if args.hidden else {})
+        ),
+    )
+    agreed(group, lambda: _prepare_folder(out, about, group))
+    changes = {"batch_size": batch_size_for(len(rows))} | {
+        k: v for k in ("epochs", "batch_size", "lr") if (v := getattr(args, k)) is not None
+    }
+    recorder = fit(
+        model,
+        split,
+        args.objective,
+        seed=args.seed,
+        device=group.device,
+        progress=True,
+        say=None,
+        checkpoint=out / "checkpoint.safetensors",
+        rows=rows,
+        **changes,
+    )
     if group.rank == 0:
-        save_network(out / "weights.safetensors", model, about | {"settings": vars(recorder.settings), "epoch": recorder.best_epoch})
-        losses = {"best_epoch": recorder.best_epoch, "metric": recorder.metric, "epochs": recorder.frame.reset_index().to_dict("records")}
-        write_whole(out / "losses.json", lambda new: new.write_text(json.dumps(losses, indent=1) + "\n", encoding="utf-8"))
-        print(f"{args.objective}: validation {recorder.metric} {recorder.best:.4f} in epoch {recorder.best_epoch} of {len(recorder.rows)}; {out / 'weights.safetensors'}", flush=True)
+        save_network(
+            out / "weights.safetensors",
+            model,
+            about | {"settings": vars(recorder.settings), "epoch": recorder.best_epoch},
+        )
+        losses = {
+            "best_epoch": recorder.best_epoch,
+            "metric": recorder.metric,
+            "epochs": recorder.frame.reset_index().to_dict("records"),
+        }
+        _write_json(out / "losses.json", losses)
+        print(
+            f"{args.objective}: validation {recorder.metric} {recorder.best:.4f} in epoch {recorder.best_epoch} of "
+            f"{len(recorder.rows)}; {out / 'weights.safetensors'}",
+            flush=True,
+        )
     return model, recorder
 
 # %% ../nbs/02_distributed.ipynb #accd143a
-def check_numbers(args: argparse.Namespace) -> None:
+def _check_numbers(args: argparse.Namespace) -> None:
     "Refuse what cannot be, before data are read."
-    for k, v in (("epochs", args.epochs), ("batch-size", args.batch_size), ("n", args.n), ("hidden", min(args.hidden or [1]))):
-        if v is not None and v < 1: raise Refused(f"{'-' if k == 'n' else '--'}{k} {v}: it has to be 1 or more.")
+    for k, v in (
+        ("epochs", args.epochs),
+        ("batch-size", args.batch_size),
+        ("n", args.n),
+        ("hidden", min(args.hidden or [1])),
+    ):
+        if v is not None and v < 1:
+            raise Refused(f"{'-' if k == 'n' else '--'}{k} {v}: it has to be 1 or more.")
     for k, x in (("lr", args.lr), ("timeout", args.timeout)):
-        if x is not None and not 0 < x < 1e9: raise Refused(f"--{k} {x:g}: it has to be above 0 and below a thousand million.")
+        if x is not None and not 0 < x < 1e9:
+            raise Refused(f"--{k} {x:g}: it has to be above 0 and below a thousand million.")
 
-def say_once(
+def _say_once(
     group: Group,
     sentence: str,  # that every process has
 ) -> None:
     "The first process says it, and the others wait until it is said."
-    if group.rank == 0: to_stderr(sentence)
+    if group.rank == 0:
+        to_stderr(sentence)
     gathered(group, None)
 
 # %% ../nbs/02_distributed.ipynb #db25d0dd
@@ -407,39 +557,96 @@ def run(
     group: Group,
 ) -> None:
     "Train, score, or both."
-    check_numbers(args)
+    _check_numbers(args)
     out = Path(args.out)
     source = open_data(args.data, out, group)
-    model = agreed(group, lambda: load_network(out / "weights.safetensors")) if args.only_score else train_network(args, source, group)[0]
-    if model.n_movies != source.rows.n_movies: raise Refused(f"{out / 'weights.safetensors'}: it is for {model.n_movies:,} movies, and {source.name} has {source.rows.n_movies:,}; use the data it was trained on.")
-    if not (args.score or args.only_score): return
+    model = (
+        agreed(group, lambda: load_network(out / "weights.safetensors"))
+        if args.only_score
+        else train_network(args, source, group)[0]
+    )
+    if model.n_movies != source.rows.n_movies:
+        raise Refused(
+            f"{out / 'weights.safetensors'}: it is for {model.n_movies:,} movies, and {source.name} has "
+            f"{source.rows.n_movies:,}; use the data it was trained on."
+        )
+    if not (args.score or args.only_score):
+        return
     m = write_scores(out / "scores", model, source, args.threshold, args.n, group)
-    if group.rank == 0: print(f"scores: {sum(p['lines'] for p in m['parts']):,} lines for {m['data']['users']:,} users in {len(m['parts'])} files; {out / 'scores'}", flush=True)
+    if group.rank == 0:
+        print(
+            f"scores: {sum(p['lines'] for p in m['parts']):,} lines for {m['data']['users']:,} users in "
+            f"{len(m['parts'])} files; {out / 'scores'}",
+            flush=True,
+        )
 
+# %% ../nbs/02_distributed.ipynb #e8614bae
+def _end_when_told(
+    sentence: str,  # said at SIGTERM; empty: nothing is said
+) -> None:
+    "End this process at SIGTERM and with its parent, whatever it is doing."
+    heard, told = os.pipe()
+    os.set_blocking(told, False)
+    signal.signal(signal.SIGTERM, lambda number, frame: None)  # the pipe is told, even in an engine
+    signal.set_wakeup_fd(told)
+    parent = psutil.Process(os.getppid())
+
+    def at_sigterm() -> None:
+        while os.read(heard, 1) != bytes([signal.SIGTERM]): pass
+        if sentence: to_stderr(sentence)
+        os._exit(143)
+
+    def with_parent() -> None:
+        parent.wait()
+        os._exit(1)
+
+    for what in (at_sigterm, with_parent): threading.Thread(target=what, daemon=True).start()
+
+# %% ../nbs/02_distributed.ipynb #9078744a
 def main(
     argv: Sequence[str] | None = None,  # arguments; None: those of the process
-) -> int:  # exit code: 0, or 1 for a fault of the input and for a lost process (2, a wrong call, is argparse's)
+) -> int:  # exit code: 0; 1: a fault of the input, or a lost process; 130; 143 (2, a wrong call, is argparse's)
     "The program that `python -m saerec.train` is."
     args, (rank, world, *_) = parser().parse_args(argv), _started()
-    group = Group(rank, world)
-    me = f"process {group.rank} of {group.world}: " if group.world > 1 else ""
+    me = f"process {rank} of {world}: " if world > 1 else ""
+    kept = f"the epochs that were finished are in {Path(args.out) / 'checkpoint.safetensors'}."
+    if world > 1:
+        _end_when_told(f"ended by SIGTERM; {kept}" if rank == 0 else "")
+
     try:
-        with processes(args.timeout if 0 < args.timeout < 1e9 else 60.0) as group:  # what is wrong with another number, `run` says
-            try: run(args, group)
-            except Refused as e: say_once(group, str(e))
-            else: return 0
-    except InputError as e: to_stderr(f"{me}{e}")
-    except MemoryError: to_stderr(f"{me}there is not enough memory for data of this size.")
-    except KeyboardInterrupt: to_stderr(f"{me}stopped; the epochs that were finished are in {Path(args.out) / 'checkpoint.safetensors'}.")
+        timeout = args.timeout if 0 < args.timeout < 1e9 else 60.0  # `run` refuses others
+        with sigterm_as_exception(), processes(timeout) as group:
+            try:
+                run(args, group)
+            except Refused as e:
+                _say_once(group, str(e))
+            else:
+                return 0
+    except InputError as e:
+        to_stderr(f"{me}{e}")
+    except MemoryError:
+        to_stderr(f"{me}there is not enough memory for data of this size.")
+    except KeyboardInterrupt as e:
+        terminated = isinstance(e, Terminated)
+        to_stderr(f"{me}{'ended by SIGTERM' if terminated else 'stopped'}; {kept}")
+        return 143 if terminated else 130
     except RuntimeError as e:
-        if group.world == 1 or not (isinstance(e, dist.DistError) or "gloo" in str(e).lower() or "connection" in str(e).lower()): raise
-        to_stderr(f"{me}another process was lost or did not answer; training goes on from the last finished epoch when it is started again.")
+        of_the_group = isinstance(e, dist.DistError) or any(word in str(e).lower() for word in ("gloo", "connection"))
+        if world == 1 or not of_the_group:
+            raise
+        to_stderr(
+            f"{me}another process was lost or did not answer; training goes on from the last finished epoch when it "
+            "is started again."
+        )
     return 1
 
-def leave(
+def exit_group(
     code: int,  # exit code
 ) -> None:
-    "End the program. One of several processes ends without the interpreter's own farewell: a thread of gloo that still holds a tensor then asks for an interpreter that is half gone, and aborts after all is written."
-    if _started()[1] == 1: sys.exit(code)
-    for stream in (sys.stdout, sys.stderr): stream.flush()
+    "End the program."
+    # where there are several, without the interpreter's farewell: there a thread of gloo that holds a tensor aborts
+    if _started()[1] == 1:
+        sys.exit(code)
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
     os._exit(code)

@@ -60,7 +60,7 @@ def check_growth(
     "Raises `InputError` if a file unpacks to more than any ratings do."
     if unpacked > max(_SMALL, _MAX_GROWTH * packed):
         raise InputError(f"{where}: its {packed:,} bytes say that they unpack to {unpacked:,}, which no ratings do; "
-                         f"it was not unpacked.")
+                         "it was not unpacked.")
 
 def file_bytes(
     path: Any,  # a Path, or a zipfile.Path to a member
@@ -92,7 +92,8 @@ def decode(
     head, encoding = data[:1000], "utf-8-sig"
     if head.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)): encoding = "utf-32"
     elif head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)): encoding = "utf-16"
-    elif head.count(0) > len(head) // 3: encoding = "utf-16-le" if head[1::2].count(0) > head[::2].count(0) else "utf-16-be"
+    elif head.count(0) > len(head) // 3:
+        encoding = "utf-16-le" if head[1::2].count(0) > head[::2].count(0) else "utf-16-be"
 
     try: text = data.decode(encoding)
     except UnicodeDecodeError:
@@ -114,7 +115,7 @@ def read_text(
     if "\0" in text: raise InputError(f"{path}: it is no text (it holds NUL characters); save it as CSV.")
     return text
 
-# %% ../nbs/base/files.ipynb #70e9b6e2
+# %% ../nbs/base/files.ipynb #044c698e
 _DELIMITERS = ("::", "\t", ",", ";", "|", " ")
 
 def _widths(lines: list[str], delimiter: str) -> list[int]:
@@ -128,6 +129,7 @@ def _find_delimiter(
 ) -> tuple[str, int]:  # the delimiter; the cells of the widest of the first lines
     "What stands between the cells, judged by the first twenty lines."
     lines = [line for line in text[:100_000].split("\n", 30)[:30] if line.strip()][:20]
+    lines = [line for line in lines if not line.startswith(("#", "%"))] or lines  # remarks are no table
     widths = {d: _widths(lines, d) for d in _DELIMITERS}
     if len(set(widths[" "])) > 1 or widths[" "][0] < 3: del widths[" "]  # words of a text, no table
 
@@ -135,12 +137,13 @@ def _find_delimiter(
     best = max(widths, key=even)
     return best, max(widths[best])
 
-# %% ../nbs/base/files.ipynb #7a349262
+# %% ../nbs/base/files.ipynb #4c79038f
 def _parse(text: str, delimiter: str, width: int, quotes: bool, rows: int | None = None) -> pd.DataFrame:
     "Cells as texts; blank lines are rows of empty cells."
-    if delimiter == "::": text, delimiter = text.replace("::", "\x1f"), "\x1f"  # pandas' fast parser takes one character
+    # pandas' fast parser takes one character
+    if delimiter == "::": text, delimiter = text.replace("::", "\x1f"), "\x1f"
     return pd.read_csv(io.StringIO(text), sep=delimiter, header=None, names=range(width), index_col=False, nrows=rows,
-                       dtype="str", keep_default_na=False, skip_blank_lines=False,
+                       dtype="str", keep_default_na=False, skip_blank_lines=False, skipinitialspace=delimiter != " ",
                        quoting=csv.QUOTE_MINIMAL if quotes else csv.QUOTE_NONE)
 
 def _lines(table: pd.DataFrame, quotes: bool) -> np.ndarray:
@@ -169,7 +172,8 @@ def _parse_table(
         before = int(long[1]) - 1 if long else int(open_quote[1]) if open_quote else 0
         line = _lines(_parse(text, delimiter, width + 1, quotes, before), quotes)[-1]
         what = "a quote is opened and never closed; close it or delete it."
-        if long: what = f"it has {long[2]} cells where {width} were expected; a text with {delimiter!r} in it needs quotes."
+        if long:
+            what = f"it has {long[2]} cells where {width} were expected; a text with {delimiter!r} in it needs quotes."
         raise InputError(f"{where}, line {line}: {what}") from None
 
     table.index = pd.Index(_lines(table, quotes)[:-1])
@@ -228,7 +232,8 @@ def _read_json(text: str, where: str) -> pd.DataFrame:
         found = dict(enumerate(longest, 1))
     if not found or not all(isinstance(o, dict) for o in found.values()):
         raise InputError(f"{where}: the JSON is no list of objects with a title and a rating; save it as CSV.")
-    table = pd.DataFrame.from_dict({i: dict(_flat(o)) for i, o in found.items()}, orient="index").fillna("").astype("str")
+    table = pd.DataFrame.from_dict({i: dict(_flat(o)) for i, o in found.items()}, orient="index")
+    table = table.fillna("").astype("str")
     last = [str(c).rpartition(".")[2] for c in table]
     names = [short if last.count(short) == 1 else str(c) for c, short in zip(table, last, strict=True)]
     header = pd.DataFrame([names], index=[0], columns=table.columns)
@@ -239,7 +244,7 @@ def _read_json(text: str, where: str) -> pd.DataFrame:
 # %% ../nbs/base/files.ipynb #aaaef3bb
 def read_table(
     path: Any,  # a path (str or Path), or a zipfile.Path to a member: delimited text, JSON or an Excel workbook
-) -> pd.DataFrame:  # texts, "" where nothing is; columns 0, 1, ...; index: line of the file; attrs: delimiter (None: not text), unit
+) -> pd.DataFrame:  # texts, "" where nothing is; index: line of the file; attrs: delimiter (None: not text), unit
     "The cells of a file; the first row may be a header or not. Raises `InputError` with file and line."
     path = Path(path) if isinstance(path, str) else path
     with plain_errors(str(path)):

@@ -8,6 +8,8 @@ Docs: https://saerec.github.io/saerec/stack.html.md"""
 from __future__ import annotations
 
 import copy
+import multiprocessing
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,15 +20,16 @@ import torch
 from torch import Tensor
 
 from .evaluate.baselines import EDLAE, BiasModel, KernelRidge, announce_memory, balance_people, like_matrix
-from .data import Batch, Held, InputError, Ratings, Split, to_batch
+from .data import Batch, Held, InputError, Ratings, Split
 from .evaluate import Scorer, chosen_on_valid, predict_cells
 from .model import StackedAutoencoder
 from .train import Recorder, batch_size_for, fit, make_model
+from .workers import side_by_side
 
 # %% auto #0
 __all__ = ['GRADE', 'BALANCE', 'MOMENTS', 'standardize', 'RankStack', 'has_dislikes', 'network_settings', 'train_network',
-           'train_networks', 'closed_forms', 'learn_again', 'rank_stack', 'fit_again', 'as_tensors', 'from_tensors',
-           'known_times', 'with_sittings', 'SittingRidge', 'near_gram', 'SittingEDLAE', 'TimedStack', 'agreement',
+           'train_arrays', 'train_networks', 'closed_forms', 'learn_again', 'rank_stack', 'fit_again', 'as_tensors',
+           'from_tensors', 'known_times', 'with_sittings', 'SittingRidge', 'near_gram', 'SittingEDLAE', 'TimedStack',
            'moment_deviations', 'RatingStack', 'rating_stack', 'stack']
 
 # %% ../nbs/03_stack.ipynb #728a03bc
@@ -36,29 +39,40 @@ def standardize(
     "Rows on one scale, each in its own order."
     z = scores - scores.mean(1, keepdim=True)
     spread = z.std(1, keepdim=True, correction=0)
-    return torch.where(spread > 1e-6 * scores.abs().amax(1, keepdim=True), z / spread.clamp(min=torch.finfo(z.dtype).tiny), 0.0)
+    return torch.where(
+        spread > 1e-6 * scores.abs().amax(1, keepdim=True), z / spread.clamp(min=torch.finfo(z.dtype).tiny), 0.0
+    )
 
 # %% ../nbs/03_stack.ipynb #71144dc4
 class RankStack:
     "Standardized scores of members, added. Has `scores`, like every model that ranks."
     predicts_likes = False
-    fresh_scores = True  # a sum is a new tensor
+
     def __init__(self,
         members: Mapping[str, Scorer],  # name -> a fitted model
         weights: Mapping[str, float] | None = None,  # name -> $w_k$, 0 or more; None: all 1
     ):
         self.members = dict(members)
-        self.weights = dict.fromkeys(self.members, 1.0) if weights is None else {k: float(weights.get(k, 0.0)) for k in self.members}
+        self.weights = (
+            dict.fromkeys(self.members, 1.0)
+            if weights is None
+            else {k: float(weights.get(k, 0.0)) for k in self.members}
+        )
         self.recorders: dict[str, Recorder] = {}  # of the members that were trained step by step
-        if not any(self.weights.values()) or min(self.weights.values()) < 0: raise InputError(f"weights={self.weights}: a stack needs weights of 0 or more, one of them above 0.")
-    def __repr__(self) -> str: return "RankStack(" + ", ".join(f"{k} {w:.2g}" for k, w in self.weights.items()) + ")"
+        if not any(self.weights.values()) or min(self.weights.values()) < 0:
+            raise InputError(f"weights={self.weights}: a stack needs weights of 0 or more, one of them above 0.")
+
+    def __repr__(self) -> str:
+        return "RankStack(" + ", ".join(f"{k} {w:.2g}" for k, w in self.weights.items()) + ")"
+
     def scores(self,
         batch: Batch,  # rows of users, known or new
     ) -> Tensor:  # float32 [B, n_movies]
         "The weighted sum."
         total = torch.zeros(len(batch), batch.n_movies)
         for name, w in self.weights.items():
-            if w: total += w * standardize(self.members[name].scores(batch).float())
+            if w:
+                total += w * standardize(self.members[name].scores(batch).float())
         return total
 
 # %% ../nbs/03_stack.ipynb #10c623b8
@@ -75,13 +89,24 @@ def network_settings(
     objective: str,  # a key of `OBJECTIVES`
     train: Ratings,  # to learn from
 ) -> dict[str, Any]:  # changes to `OBJECTIVES`
-    "What the number of rows and ratings asks for: many small steps for few rows; large steps and another decay for many."
+    "What the number of rows and ratings asks for: many small steps for few rows; large steps and another decay for "
+    "many."
     n_rows = len(np.unique(train.user))
-    many = dict(batch_size=batch_size_for(n_rows), lr=5e-3) if n_rows >= 20_000 else {}  # large steps for large batches; measured on ML-1M only
-    if objective == "likes": return dict(epochs=30, weight_decay=5.0) if len(train) < 300_000 else dict(epochs=12, weight_decay=2.0) | many
+    many = (
+        dict(batch_size=batch_size_for(n_rows), lr=5e-3) if n_rows >= 20_000 else {}
+    )  # large steps for large batches; measured on ML-1M only
+    if objective == "likes":
+        return dict(epochs=30, weight_decay=5.0) if len(train) < 300_000 else dict(epochs=12, weight_decay=2.0) | many
     graded = dict(dislikes=GRADE) if objective == "ranking" and has_dislikes(train) else {}
-    if n_rows < 1000: return graded | dict(epochs=20, weight_decay=0.1) if objective == "ranking" else {}
-    return graded | dict(epochs=20, weight_decay=1.0, batch_size=batch_size_for(n_rows)) | (many | dict(epochs=30) if many else {}) if objective == "ranking" else dict(epochs=30, batch_size=256, lr=2e-3, balance=BALANCE)
+    if n_rows < 1000:
+        return graded | dict(epochs=20, weight_decay=0.1) if objective == "ranking" else {}
+    return (
+        graded
+        | dict(epochs=20, weight_decay=1.0, batch_size=batch_size_for(n_rows))
+        | (many | dict(epochs=30) if many else {})
+        if objective == "ranking"
+        else dict(epochs=30, batch_size=256, lr=2e-3, balance=BALANCE)
+    )
 
 # %% ../nbs/03_stack.ipynb #e6910303
 def train_network(
@@ -94,20 +119,41 @@ def train_network(
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        model = make_model(objective, split.train.n_movies, seed=seed, dislikes=objective != "likes" and has_dislikes(split.train))
+        model = make_model(
+            objective, split.train.n_movies, seed=seed, dislikes=objective != "likes" and has_dislikes(split.train)
+        )
         settings = network_settings(objective, split.train)
         recorder = fit(model, split, objective, **({"seed": seed, "say": None} | settings | dict(changes)))
-    finally: torch.set_num_threads(threads)
+    finally:
+        torch.set_num_threads(threads)
     return model, recorder
+
+# %% ../nbs/03_stack.ipynb #1dbe99ab
+def train_arrays(
+    *job: Any,  # arguments of `train_network`
+) -> tuple[dict[str, Any], dict[str, np.ndarray], Recorder]:  # the network as `as_tensors` takes it apart; its training
+    "`train_network` for a worker, which can send arrays."
+    model, recorder = train_network(*job)
+    about, tensors = as_tensors(model)
+    return about, {k: t.numpy() for k, t in tensors.items()}, recorder
 
 def train_networks(
     jobs: Sequence[tuple[Split, str, int, Mapping[str, Any]]],  # arguments of `train_network`
     workers: int | None = None,  # processes; None: one a core; 1: in this one
 ) -> list[tuple[StackedAutoencoder, Recorder]]:  # as from `train_network`, in order
     "Networks side by side."
-    from joblib import Parallel, cpu_count, delayed
-    n = min(len(jobs), workers or cpu_count())
-    return list(Parallel(n_jobs=n)(delayed(train_network)(*job) for job in jobs))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    n = min(len(jobs), workers or cores)
+    if n <= 1 or multiprocessing.current_process().daemon:  # a daemon may start no process
+        return [train_network(*job) for job in jobs]
+
+    out = []
+    trained = side_by_side("saerec.stack:train_arrays", jobs, n)
+    for (_, objective, *_), (about, arrays, recorder) in zip(jobs, trained, strict=True):
+        model = from_tensors(about, {k: torch.from_numpy(a) for k, a in arrays.items()})
+        model.predicts_likes = objective == "likes"
+        out.append((model, recorder))
+    return out
 
 # %% ../nbs/03_stack.ipynb #4c009756
 def closed_forms(
@@ -116,10 +162,18 @@ def closed_forms(
 ) -> dict[str, Callable[[Split], Scorer]]:  # name -> a function of a split
     "The closed-form members, each chosen on validation among a few settings."
     g = GRADE if dislikes else 0.0
-    kernels: list[KernelRidge] = [KernelRidge(gamma, regularization, g) for gamma, regularization in ((1.5, 0.1), (1.5, 0.3), (2.0, 0.3), (2.0, 0.5), (2.0, 1.0))]
-    linear: list[EDLAE] = [EDLAE(regularization, dislikes=g, balance=b) for regularization in (100.0, 200.0, 400.0) for b in (0.0, BALANCE)]
+    kernels: list[KernelRidge] = [
+        KernelRidge(gamma, regularization, g)
+        for gamma, regularization in ((1.5, 0.1), (1.5, 0.3), (2.0, 0.3), (2.0, 0.5), (2.0, 1.0))
+    ]
+    linear: list[EDLAE] = [
+        EDLAE(regularization, dislikes=g, balance=b) for regularization in (100.0, 200.0, 400.0) for b in (0.0, BALANCE)
+    ]
     if times:
-        kernels = [SittingRidge(gamma, regularization, g) for gamma, regularization in ((1.5, 0.1), (1.5, 0.3), (1.5, 1.0), (2.0, 0.3), (2.0, 1.0))]
+        kernels = [
+            SittingRidge(gamma, regularization, g)
+            for gamma, regularization in ((1.5, 0.1), (1.5, 0.3), (1.5, 1.0), (2.0, 0.3), (2.0, 1.0))
+        ]
         linear = [SittingEDLAE(regularization, dislikes=g) for regularization in (50.0, 100.0)]
     return {"Kernel ridge": chosen_on_valid(*kernels), "EDLAE": chosen_on_valid(*linear)}
 
@@ -127,7 +181,11 @@ def learn_again(
     split: Split,
 ) -> Split | None:  # to train on, for a known number of epochs; None: there is no more than training
     "Training and validation together, where both hold ratings of the same people."
-    return None if split.known is split.train else Split(split.known, split.valid, split._test, split.protocol, split.seed, check=False)
+    return (
+        None
+        if split.known is split.train
+        else Split(split.known, split.valid, split._test, split.protocol, split.seed, check=False)
+    )
 
 def rank_stack(
     split: Split,
@@ -138,15 +196,33 @@ def rank_stack(
     checkpoints: str | Path | None = None,  # folder of one checkpoint a network, to go on from
     **changes: Any,  # of `fit`, for every network: epochs, progress
 ) -> RankStack:
-    "The default stack for ranking, its members fitted on training and chosen on validation, their weights equal. Raises `InputError` if `times` are wanted of ratings without."
-    if times: known_times(split.train)
-    members: dict[str, Scorer] = {k: choose(split) for k, choose in closed_forms(has_dislikes(split.train), times).items()}
+    "The default stack for ranking, its members fitted on training and chosen on validation, their weights equal. "
+    "Raises `InputError` if `times` are wanted of ratings without."
+    if times:
+        known_times(split.train)
+    members: dict[str, Scorer] = {
+        k: choose(split) for k, choose in closed_forms(has_dislikes(split.train), times).items()
+    }
     names = ["Squared-error network", *(f"Multinomial network {i + 1}" for i in range(n_multinomial))]
-    def at(i: int) -> dict[str, Any]: return {} if checkpoints is None else {"checkpoint": Path(checkpoints) / f"ranking-{i}.safetensors", "checkpoint_seconds": 30.0}
-    trained = train_networks([(split, "multinomial" if i else "ranking", split.seed + 1000 * max(0, i - 1), at(i) | changes) for i in range(len(names))], workers)
+
+    def at(i: int) -> dict[str, Any]:
+        return (
+            {}
+            if checkpoints is None
+            else {"checkpoint": Path(checkpoints) / f"ranking-{i}.safetensors", "checkpoint_seconds": 30.0}
+        )
+
+    trained = train_networks(
+        [
+            (split, "multinomial" if i else "ranking", split.seed + 1000 * max(0, i - 1), at(i) | changes)
+            for i in range(len(names))
+        ],
+        workers,
+    )
     stack = RankStack(members | {k: o[0] for k, o in zip(names, trained, strict=True)})
     stack.recorders = {k: o[1] for k, o in zip(names, trained, strict=True)}
-    if refit and (everything := learn_again(split)): stack = fit_again(stack, everything, workers)
+    if refit and (everything := learn_again(split)):
+        stack = fit_again(stack, everything, workers)
     return TimedStack(stack, split) if times else stack
 
 # %% ../nbs/03_stack.ipynb #69a909f4
@@ -159,9 +235,15 @@ def fit_again(
     jobs = []
     for i, o in enumerate(stack.recorders.values()):
         settings = {k: v for k, v in vars(o.settings).items() if k != "objective"}
-        jobs.append((split, o.settings.objective, split.seed + 1000 * max(0, i - 1), settings | {"stop_at": o.best_epoch}))
+        jobs.append(
+            (split, o.settings.objective, split.seed + 1000 * max(0, i - 1), settings | {"stop_at": o.best_epoch})
+        )
     networks = dict(zip(stack.recorders, (o[0] for o in train_networks(jobs, workers)), strict=True))
-    again = RankStack({k: networks[k] if k in networks else copy.deepcopy(m).fit(split.train) for k, m in stack.members.items()}, stack.weights)  # type: ignore[attr-defined]
+
+    def fitted(name: str, member: Any) -> Any:
+        return networks[name] if name in networks else copy.deepcopy(member).fit(split.train)
+
+    again = RankStack({k: fitted(k, m) for k, m in stack.members.items()}, stack.weights)
     again.recorders = stack.recorders
     return again
 
@@ -170,27 +252,44 @@ def as_tensors(
     model: Any,  # a fitted `StackedAutoencoder`, `EDLAE`, `KernelRidge`, or a `RankStack` of these
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:  # what it is, for JSON; its tensors by name
     "Take a model apart. Raises `InputError` for one that cannot be."
-    if isinstance(model, StackedAutoencoder): return {"kind": "StackedAutoencoder"} | model.config, dict(model.state_dict())
-    if isinstance(model, EDLAE): return {"kind": "EDLAE"} | {k: getattr(model, k) for k in ("regularization", "dropout", "dislikes", "balance")}, {"weights": model.weights}
+    if isinstance(model, StackedAutoencoder):
+        return {"kind": "StackedAutoencoder"} | model.config, dict(model.state_dict())
+    if isinstance(model, EDLAE):
+        return {"kind": "EDLAE"} | {
+            k: getattr(model, k) for k in ("regularization", "dropout", "dislikes", "balance")
+        }, {"weights": model.weights}
     if isinstance(model, KernelRidge):
         rows = {k: torch.from_numpy(np.asarray(getattr(model.rows, k))) for k in ("data", "indices", "indptr")}
-        return {"kind": "KernelRidge"} | {k: getattr(model, k) for k in ("gamma", "regularization", "dislikes")}, rows | {"weights": model.weights}
-    if not isinstance(model, RankStack): raise InputError(f"{type(model).__name__} cannot be saved as tensors; there are StackedAutoencoder, EDLAE, KernelRidge, RankStack.")
+        return {"kind": "KernelRidge"} | {
+            k: getattr(model, k) for k in ("gamma", "regularization", "dislikes")
+        }, rows | {"weights": model.weights}
+    if not isinstance(model, RankStack):
+        raise InputError(
+            f"{type(model).__name__} cannot be saved as tensors; there are StackedAutoencoder, EDLAE, KernelRidge, "
+            "RankStack."
+        )
     parts = {name: as_tensors(m) for name, m in model.members.items()}
-    return ({"kind": "RankStack", "weights": model.weights, "members": {k: about for k, (about, _) in parts.items()}},
-            {f"{i}.{k}": t for i, (_, tensors) in enumerate(parts.values()) for k, t in tensors.items()})
+    return (
+        {"kind": "RankStack", "weights": model.weights, "members": {k: about for k, (about, _) in parts.items()}},
+        {f"{i}.{k}": t for i, (_, tensors) in enumerate(parts.values()) for k, t in tensors.items()},
+    )
 
 def from_tensors(
     about: Mapping[str, Any],  # from `as_tensors`; without a kind: a single network
     tensors: Mapping[str, Tensor],  # by name, from `as_tensors`
 ) -> Any:  # the model
-    "Put a model together again. Raises `InputError` for a kind that does not exist, and whatever torch and numpy raise for tensors that do not fit."
+    "Put a model together again. Raises `InputError` for a kind that does not exist, and whatever torch and numpy "
+    "raise for tensors that do not fit."
     options = dict(about)
     kind = options.pop("kind", "StackedAutoencoder")
     if kind == "RankStack":
-        members = {name: from_tensors(m, {k.split(".", 1)[1]: t for k, t in tensors.items() if k.startswith(f"{i}.")}) for i, (name, m) in enumerate(options["members"].items())}
+        members = {
+            name: from_tensors(m, {k.split(".", 1)[1]: t for k, t in tensors.items() if k.startswith(f"{i}.")})
+            for i, (name, m) in enumerate(options["members"].items())
+        }
         return RankStack(members, options["weights"])
-    if kind not in ("StackedAutoencoder", "EDLAE", "KernelRidge"): raise InputError(f"There is no model of the kind {kind!r}.")
+    if kind not in ("StackedAutoencoder", "EDLAE", "KernelRidge"):
+        raise InputError(f"There is no model of the kind {kind!r}.")
     if kind == "StackedAutoencoder":
         network = StackedAutoencoder(**options)
         network.load_state_dict(dict(tensors))
@@ -199,7 +298,11 @@ def from_tensors(
     model.weights = tensors["weights"]
     if isinstance(model, KernelRidge):
         from scipy.sparse import csr_array
-        model.rows = csr_array(tuple(tensors[k].numpy() for k in ("data", "indices", "indptr")), shape=(len(tensors["indptr"]) - 1, model.weights.shape[1]))
+
+        model.rows = csr_array(
+            tuple(tensors[k].numpy() for k in ("data", "indices", "indptr")),
+            shape=(len(tensors["indptr"]) - 1, model.weights.shape[1]),
+        )
         model.rows.check_format()
     return model
 
@@ -208,7 +311,8 @@ def known_times(
     r: Ratings,  # to learn from
 ) -> np.ndarray:  # float64 [n], seconds
     "The times of ratings. Raises `InputError` if there are none."
-    if r.time is None: raise InputError(f"{r.name}: these ratings have no times, so times=True cannot be used.")
+    if r.time is None:
+        raise InputError(f"{r.name}: these ratings have no times, so times=True cannot be used.")
     return r.time.astype(np.float64)
 
 def with_sittings(
@@ -228,12 +332,20 @@ def with_sittings(
     names, piece = np.unique(piece[keep], return_inverse=True)
     cells = order[keep]
     users = pd.DataFrame({"user_id": np.arange(train.n_users + len(names))})
-    return Ratings(np.concatenate([train.user, train.n_users + piece]), np.concatenate([train.movie, train.movie[cells]]), np.concatenate([train.value, train.value[cells]]), users, train.movies, name=train.name)
+    return Ratings(
+        np.concatenate([train.user, train.n_users + piece]),
+        np.concatenate([train.movie, train.movie[cells]]),
+        np.concatenate([train.value, train.value[cells]]),
+        users,
+        train.movies,
+        name=train.name,
+    )
 
 class SittingRidge(KernelRidge):
     "`KernelRidge` among people and sittings. Once fitted it reads a row like any other, without times."
     def fit(self, train: Ratings) -> SittingRidge:
-        "Solve for the weights of people and pieces. Raises `InputError` if there are no times, or if the matrices will not fit."
+        "Solve for the weights of people and pieces. Raises `InputError` if there are no times, or if the matrices "
+        "will not fit."
         super().fit(with_sittings(train))
         return self
 
@@ -248,26 +360,38 @@ def near_gram(
     gram = np.zeros((x.shape[1], x.shape[1]), np.float32)
     for a, b in zip(x.indptr[:-1], x.indptr[1:], strict=True):
         t, entry, movies = seconds.data[a:b], x.data[a:b], x.indices[a:b]
-        gram[np.ix_(movies, movies)] += np.outer(entry, entry) * (share + (1 - share) * np.exp(-np.abs(t[:, None] - t) / tau))
+        gram[np.ix_(movies, movies)] += np.outer(entry, entry) * (
+            share + (1 - share) * np.exp(-np.abs(t[:, None] - t) / tau)
+        )
     return gram
 
 class SittingEDLAE(EDLAE):
     "`EDLAE` from `near_gram`. Once fitted it reads a row like any other, without times."
     tau, share = 300.0, 0.25
+
     def fit(self, train: Ratings) -> SittingEDLAE:
         "Solve for the weights. Raises `InputError` if there are no times, or if the matrix cannot be inverted or held."
         from scipy.linalg import cho_factor, cho_solve
         from scipy.sparse import csr_array
-        if not self.regularization > 0: raise InputError(f"SittingEDLAE: regularization is {self.regularization:g}; it must be above 0.")
+
+        if not self.regularization > 0:
+            raise InputError(f"SittingEDLAE: regularization is {self.regularization:g}; it must be above 0.")
         known = train.select((train.value > 0) | (self.dislikes != 0))
         codes, movie = np.unique(known.movie, return_inverse=True)
-        announce_memory(f"A movies x movies matrix of {len(codes):,} movies", 12 * len(codes)**2 + 4 * train.n_movies**2, "keep fewer movies (Ratings.only_movies)")
+        announce_memory(
+            f"A movies x movies matrix of {len(codes):,} movies",
+            12 * len(codes) ** 2 + 4 * train.n_movies**2,
+            "keep fewer movies (Ratings.only_movies)",
+        )
         x = balance_people(like_matrix(known, self.dislikes)[:, codes], self.balance)
         seconds = csr_array((known_times(known), (known.user, movie)), shape=x.shape)
-        for matrix in (x, seconds): matrix.sort_indices()
+        for matrix in (x, seconds):
+            matrix.sort_indices()
         gram = near_gram(x, seconds, self.tau, self.share)
         gram[np.diag_indices_from(gram)] += self.regularization + self.dropout / (1 - self.dropout) * gram.diagonal()
-        p = cho_solve(cho_factor(gram, lower=True, overwrite_a=True), np.eye(len(gram), dtype=np.float32), overwrite_b=True)
+        p = cho_solve(
+            cho_factor(gram, lower=True, overwrite_a=True), np.eye(len(gram), dtype=np.float32), overwrite_b=True
+        )
         p /= -p.diagonal().copy()
         np.fill_diagonal(p, 0)
         weights = np.zeros((train.n_movies, train.n_movies), np.float32)
@@ -277,7 +401,8 @@ class SittingEDLAE(EDLAE):
 
 # %% ../nbs/03_stack.ipynb #422679a3
 class TimedStack(RankStack):
-    "A stack whose scores fall for movies that nobody had liked yet when the person last rated. Saved, it is a `RankStack`: for people of whom no time is known."
+    "A stack whose scores fall for movies that nobody had liked yet when the person last rated. Saved, it is a "
+    "`RankStack`: for people of whom no time is known."
     def __init__(self,
         stack: RankStack,  # fitted
         split: Split,  # its people, by their codes; with times
@@ -288,31 +413,17 @@ class TimedStack(RankStack):
         liked = split.known.select(split.known.value > 0)
         self.first, self.last = np.full(liked.n_movies, np.inf), np.full(liked.n_users, -np.inf)  # seconds
         np.minimum.at(self.first, liked.movie, known_times(liked))
-        for shown in (split.valid.input, split.test_input): np.maximum.at(self.last, shown.user, known_times(shown))
+        for shown in (split.valid.input, split.test_input):
+            np.maximum.at(self.last, shown.user, known_times(shown))
         self.first[np.isinf(self.first)] = -np.inf  # never liked: nothing is known of it
         self.last[np.isinf(self.last)] = np.inf  # not seen: nothing is too late
+
     def scores(self,
         batch: Batch,  # rows of users
     ) -> Tensor:  # float32 [B, n_movies]
         "The sum, less the penalties."
         late = np.maximum(self.first - self.last[batch.users.numpy()][:, None], 0.0)
         return super().scores(batch) - torch.from_numpy(self.penalty * np.log1p(late / 86400)).float()
-
-# %% ../nbs/03_stack.ipynb #5c90fc02
-def agreement(
-    members: Mapping[str, Scorer],  # fitted
-    held: Held,  # whose people are asked about
-    n_users: int = 100,  # at most so many
-) -> pd.DataFrame:  # Spearman's rank correlation, member by member
-    "How alike members rank: the mean over people, over all movies that are not known to be seen."
-    shown, seen = (to_batch(x, held.users[:n_users]) for x in (held.input, held.seen))
-    tables = []
-    scores = {k: m.scores(shown) for k, m in members.items()}
-    for row in range(len(shown)):
-        keep = torch.ones(shown.n_movies, dtype=torch.bool)
-        keep[seen.take(torch.tensor([row])).movies] = False
-        tables.append(pd.DataFrame({k: s[row, keep].numpy() for k, s in scores.items()}).corr("spearman"))
-    return pd.concat(tables).groupby(level=0, sort=False).mean()
 
 # %% ../nbs/03_stack.ipynb #efcaf020
 MOMENTS = (60.0, 600.0, 3600.0, 86400.0)  # $\tau$ in seconds: a page, a sitting, an hour, a day
@@ -323,12 +434,14 @@ def moment_deviations(
     tau: float,  # $\tau$, seconds
     damping: float = 5.0,  # $d$: ratings' worth of doubt
 ) -> np.ndarray:  # float64 [n_target]
-    "The mean deviation of each person's ratings near the time of each target. Raises `InputError` if there are no times."
-    if held.input.time is None or held.target.time is None: raise InputError(f"{held.input.name}: these ratings have no times, so moments=True cannot be used.")
+    "The mean deviation of each person's ratings near the time of each target. Raises `InputError` if there are no "
+    "times."
+    if held.input.time is None or held.target.time is None:
+        raise InputError(f"{held.input.name}: these ratings have no times, so moments=True cannot be used.")
     out, order = np.zeros(len(held.target)), np.argsort(held.input.user, kind="stable")
     start = np.searchsorted(held.input.user[order], np.arange(held.input.n_users + 1))
     for user in held.users:
-        mine, cells = order[start[user]:start[user + 1]], np.flatnonzero(held.target.user == user)
+        mine, cells = order[start[user] : start[user + 1]], np.flatnonzero(held.target.user == user)
         w = np.exp(-np.abs(held.target.time[cells, None] - held.input.time[mine][None]) / tau)
         out[cells] = (w @ deviation[mine]) / (w.sum(1) + damping)
     return out
@@ -337,9 +450,12 @@ def moment_deviations(
 class RatingStack:
     "Damped means and weighted deviations of networks on both sides. `cells` serves known people, `scores` anybody."
     predicts_likes = True
+
     def __init__(self,
         means: BiasModel,  # fitted
-        sides: Mapping[str, tuple[StackedAutoencoder, bool]],  # name -> a trained network, and whether its rows are movies
+        sides: Mapping[
+            str, tuple[StackedAutoencoder, bool]
+        ],  # name -> a trained network, and whether its rows are movies
         moments: bool = False,  # also use `moment_deviations`
     ):
         self.means, self.sides, self.moments = means, dict(sides), moments
@@ -351,10 +467,14 @@ class RatingStack:
     ) -> tuple[np.ndarray, dict[str, np.ndarray]]:  # float64 [n]: the damped means; name -> deviations from them
         "What each member says about each cell."
         base = predict_cells(self.means, held)
-        out = {k: predict_cells(net, held.transposed() if of_movies else held) - base for k, (net, of_movies) in self.sides.items()}
+        out = {
+            k: predict_cells(net, held.transposed() if of_movies else held) - base
+            for k, (net, of_movies) in self.sides.items()
+        }
         if self.moments:
             expected = predict_cells(self.means, Held(held.input, held.input, held.input))
-            for tau in MOMENTS: out[f"moment, {tau:g} s"] = moment_deviations(held, held.input.value - expected, tau)
+            for tau in MOMENTS:
+                out[f"moment, {tau:g} s"] = moment_deviations(held, held.input.value - expected, tau)
         return base, out
 
     def weigh(self,
@@ -363,11 +483,15 @@ class RatingStack:
     ) -> RatingStack:
         "Find both sets of weights by ridge regression of what the means leave."
         from sklearn.linear_model import Ridge
+
         base, found = self.features(held)
+
         def solve(names: Sequence[str]) -> dict[str, float]:
-            if not names: return {}
+            if not names:
+                return {}
             ridge = Ridge(alpha=alpha).fit(np.column_stack([found[k] for k in names]), held.target.value - base)
             return dict(zip(names, map(float, ridge.coef_), strict=True)) | {"constant": float(ridge.intercept_)}
+
         self.weights = solve(list(found))
         self.weights_anybody = solve([k for k, (_, of_movies) in self.sides.items() if not of_movies])
         return self
@@ -385,7 +509,8 @@ class RatingStack:
         "Predictions for anybody, from the members that read a person's row."
         base = self.means.scores(batch)
         out = base + self.weights_anybody.get("constant", 0.0)
-        for k in self.weights_anybody.keys() & self.sides.keys(): out = out + self.weights_anybody[k] * (self.sides[k][0].scores(batch) - base)
+        for k in self.weights_anybody.keys() & self.sides.keys():
+            out = out + self.weights_anybody[k] * (self.sides[k][0].scores(batch) - base)
         return out
 
 # %% ../nbs/03_stack.ipynb #6e5afcac
@@ -397,12 +522,27 @@ def rating_stack(
     **changes: Any,  # of `fit`, for every network: epochs, progress
 ) -> RatingStack:
     "The default stack for likes and stars. Raises `InputError` if `moments` are wanted of ratings without times."
-    if moments and split.train.time is None: raise InputError(f"{split.train.name}: these ratings have no times, so moments=True cannot be used.")
-    def sides(s: Split, stops: Sequence[int] | None = None) -> tuple[dict[str, tuple[StackedAutoencoder, bool]], list[int]]:
+    if moments and split.train.time is None:
+        raise InputError(f"{split.train.name}: these ratings have no times, so moments=True cannot be used.")
+
+    def sides(
+        s: Split, stops: Sequence[int] | None = None
+    ) -> tuple[dict[str, tuple[StackedAutoencoder, bool]], list[int]]:
         turned, names = s.transposed(), [("Item side 1", True), ("Item side 2", True), ("User side", False)]
-        jobs = [(turned if of_movies else s, "likes", s.seed + 1000 * i, dict(changes) | ({} if stops is None else {"stop_at": stops[i]})) for i, (_, of_movies) in enumerate(names)]
+        jobs = [
+            (
+                turned if of_movies else s,
+                "likes",
+                s.seed + 1000 * i,
+                dict(changes) | ({} if stops is None else {"stop_at": stops[i]}),
+            )
+            for i, (_, of_movies) in enumerate(names)
+        ]
         trained = train_networks(jobs, workers)
-        return {k: (o[0], of_movies) for (k, of_movies), o in zip(names, trained, strict=True)}, [o[1].best_epoch for o in trained]
+        return {k: (o[0], of_movies) for (k, of_movies), o in zip(names, trained, strict=True)}, [
+            o[1].best_epoch for o in trained
+        ]
+
     found, stops = sides(split)
     stack = RatingStack(BiasModel().fit(split.train), found, moments).weigh(split.valid)
     if refit and (everything := learn_again(split)):

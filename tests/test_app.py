@@ -1,8 +1,8 @@
 "The local page of `saerec serve`: a whole visit in a browser, by mouse and by keyboard, and many visitors at once."
+import asyncio
 import io
 import json
 import os
-import random
 import re
 import shutil
 import socket
@@ -14,15 +14,21 @@ import time
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from http.client import HTTPConnection, HTTPResponse
+from dataclasses import replace
+from http.client import HTTPResponse
+from pathlib import Path
 from urllib.parse import quote
 
 import numpy as np
+import psutil
 import pytest
 
-from saerec.app import STATIC, serve
+from saerec.app import make_app, serve
 from saerec.data import load_movielens
 from saerec.recommend import Recommender
+
+sys.path.append(str(Path(__file__).parents[1] / "tools"))
+from load import load, told  # noqa: E402
 
 EVIL = "<script>window.seen = 1</script> & \"quoted\" <img src=x onerror='window.seen = 1'> (1999)"  # takes the place of The Matrix
 AXE = "axe-core@4.10.3"  # from npm, in tests only
@@ -36,8 +42,16 @@ def model(tmp_path_factory, request):
     if not request.config.getoption("--slow"): r = r.only_movies(np.flatnonzero(np.bincount(r.movie) >= 40))
     rec = Recommender.fit(r, seed=0, n_held=50, ranker="network", say=None, likes_changes={"epochs": 1}, ranking_changes={"epochs": 2})
     odd = rec.movies.assign(title=[EVIL if t == "Matrix, The (1999)" else t for t in rec.movies.title])
-    rec = Recommender(rec.ranker, rec.liker, odd, rec.rank_codes, rec.info, rec.known)
+    rec = Recommender(replace(rec.artefact, movies=odd))
     return rec.save(tmp_path_factory.mktemp("app") / "model")
+
+
+@pytest.fixture(scope="module")
+def likes():
+    "A model of ratings that are 0 or 1."
+    r = load_movielens()
+    r = r.only_movies(np.flatnonzero(np.bincount(r.movie) >= 40)).likes()
+    return Recommender.fit(r, seed=0, threshold=1, n_held=50, ranker="network", say=None, likes_changes={"epochs": 1}, ranking_changes={"epochs": 2})
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +88,7 @@ def raw(host, port, request):
 def started(model):
     "A server as a person starts it, in a process of its own; the browser can start meanwhile."
     env = os.environ | {"PYTHONUNBUFFERED": "1"}
-    p = subprocess.Popen([sys.executable, "-c", "import sys; from saerec.cli import main; sys.exit(main())", "serve", "--model", str(model), "--port", "0"], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env)
+    p = subprocess.Popen([sys.executable, "-c", "import sys; from saerec.cli.command import main; sys.exit(main())", "serve", "--model", str(model), "--port", "0"], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env)
     yield p
     if p.poll() is None: p.kill()
 
@@ -101,17 +115,17 @@ def address(started):
 def tabs(started, chromium, address):
     "A function that opens a tab; the test fails on any error in the console, failed or foreign request, cookie, or anything kept in the browser."
     faults, contexts = [], []
-    def tab(size, expect="nothing", **kw):
+    def tab(size, expect="nothing", at=address[0], **kw):
         context = chromium.new_context(viewport=size, **kw)
         contexts.append(context)
         page = context.new_page()
         page.set_default_timeout(10_000)
         page.on("console", lambda m: faults.append(f"console: {m.text}") if m.type in ("error", "warning") and expect not in m.text else None)
         page.on("pageerror", lambda e: faults.append(f"script: {e}"))
-        page.on("request", lambda r: faults.append(f"foreign: {r.url}") if not r.url.startswith(address[0]) else None)
+        page.on("request", lambda r: faults.append(f"foreign: {r.url}") if not r.url.startswith(at) else None)
         page.on("requestfailed", lambda r: faults.append(f"failed: {r.url}") if r.failure != "net::ERR_ABORTED" else None)
         page.on("response", lambda r: faults.append(f"{r.status}: {r.url}") if r.status >= 400 and str(r.status) != expect else None)
-        page.goto(address[0])
+        page.goto(at)
         return page
     yield tab
     for context in contexts:
@@ -254,6 +268,27 @@ def test_without_a_script(tabs):
     assert "d=0.3" in page.url
 
 
+@pytest.mark.parametrize("size", [WIDE, PHONE], ids=["1280", "390"])
+def test_like_and_dislike(tabs, likes, size):
+    "Where ratings are 0 or 1 there are two buttons in words, no stars; by mouse, and by keyboard in the same order."
+    with served(likes) as (host, port, said, _):
+        page = tabs(size, at=f"http://{host}:{port}/")
+        assert page.get_by_text("Press a button beside films that you know").count() == 1
+        film = page.locator("#list .film").first
+        title = film.locator("h3").inner_text()
+        film.get_by_role("button", name="Like", exact=True).click()
+        page.get_by_text("Your films (1)").wait_for()
+        row = page.locator("#mine").get_by_role("toolbar", name=f"Rate {title}", exact=True)
+        assert row.get_by_role("button", name="Like", exact=True).get_attribute("aria-pressed") == "true" and "-1" in page.url
+        row.get_by_role("button", name="Like", exact=True).focus()
+        page.keyboard.press("1")
+        page.wait_for_url("**-0")
+        assert row.get_by_role("button", name="Dislike").get_attribute("aria-pressed") == "true"
+        row.get_by_role("button", name="Dislike").click()
+        page.get_by_text("Your films (0)").wait_for()
+        assert " stars" not in page.locator("body").inner_text() and wide_enough(page)
+
+
 @pytest.fixture(scope="session")
 def axe(tmp_path_factory):
     "The script of axe-core, fetched by npm into a temporary folder."
@@ -295,154 +330,36 @@ def test_fault_page(tabs, address):
 
 # --- many at once ---
 
-def visit(host, port, requests, pause, seed):
-    "One person on one connection: types, rates, looks at the list, asks why. Returns [(kind, seconds)]; anything but 200 raises."
-    rng, out, c = random.Random(seed), [], HTTPConnection(host, port, timeout=30)
-    ratings: dict[int, int] = {}
-    words = ["star wars", "toy story", "the godfather", "matrix", "fargo", "pulp fiction", "alien", "casablanca", "heat"]
-    def get(kind, path):
-        time.sleep(pause * rng.uniform(0.5, 1.5))
-        start = time.perf_counter()
-        c.request("GET", path)
-        answer = c.getresponse()
-        body = answer.read()
-        out.append((kind, time.perf_counter() - start))
-        assert answer.status == 200, (path, answer.status, body[:200])
-    while len(out) < requests:
-        r = "_".join(f"{k}-{v}" for k, v in ratings.items())
-        if not out: get("page", f"/?r={r}")
-        word = rng.choice(words)
-        for k in range(3, len(word) + 1, 2): get("search", f"/parts?only=found&q={quote(word[:k])}&r={r}")
-        ids = [o["movie"] for o in json.loads(_body(c, f"/api/search?q={quote(word)}&n=6"))["movies"]]
-        if len(ratings) >= 25: ratings.clear()
-        get("rate", f"/parts?r={r}&rate={rng.choice(ids)}-{(v := rng.randint(1, 5))}&q={quote(word)}")
-        ratings[int(rng.choice(ids))] = v
-        r = "_".join(f"{k}-{v}" for k, v in ratings.items())
-        get("api", f"/api/{rng.choice(['taste?r=' + r, 'similar?movie=' + str(next(iter(ratings))), 'recommend?n=10&r=' + r])}")
-    c.close()
-    return out[:requests]
-
-
-def _body(c, path):
-    c.request("GET", path)
-    return c.getresponse().read()
-
-
-def load(address, clients, each, pause):
-    "Many visits at once -> (requests, seconds for all, sorted seconds of each, by kind)."
-    host, port = re.search(r"//([\d.]+):(\d+)/", address).groups()
-    start = time.perf_counter()
-    with ThreadPoolExecutor(clients) as pool: found = [o for got in pool.map(lambda k: visit(host, int(port), each, pause, k), range(clients)) for o in got]
-    return len(found), time.perf_counter() - start, sorted(s for _, s in found), {k: sorted(s for kind, s in found if kind == k) for k in dict(found)}
-
-
 def memory(pid):
     "Resident bytes of a process, in MB."
-    import psutil
     return psutil.Process(pid).memory_info().rss / 2**20
 
 
-def told(n, seconds, times, kinds, clients, pause):
-    at = lambda v, p: f"{1e3 * v[min(len(v) - 1, int(p * len(v)))]:.0f}"
-    return f"saerec serve: {clients} clients, {n:,} requests in {seconds:.0f} s, pause {pause} s, no error: p50 {at(times, .5)} ms, p95 {at(times, .95)} ms, p99 {at(times, .99)} ms; p95 by kind: {', '.join(f'{k} {at(v, .95)}' for k, v in kinds.items())}; load of the machine {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores"
+def measured(address, **kw):
+    "Seconds of each answer by kind; in a thread of its own, for the browser's event loop runs in this one."
+    with ThreadPoolExecutor(1) as pool: return pool.submit(lambda: asyncio.run(load(address, **kw))).result()
 
 
 def test_many_at_once(address, note):
     "50 people at once, each with pauses as short as a hasty person's; every answer is right. The times are shown, not judged."
-    n, *rest = load(address[0], 50, 8, 0.05)
-    assert n == 400
-    note(told(n, *rest, 50, 0.05))
-
-
-def test_lists_made_together_are_each_persons_own(address, loaded):
-    "64 different lists asked for at the same moment, among them wrong ones: each gets the list that it gets alone."
-    host, port = re.search(r"//([\d.]+):(\d+)/", address[0]).groups()
-    rng, ids = random.Random(5), [str(i) for i in loaded.movies.movie_id]
-    wishes = [({i: rng.randint(1, 5) for i in rng.sample(ids, rng.randint(0, 30))}, rng.choice(["", "Comedy", "Drama"]) if k % 9 else "Opera", rng.randint(1, 50)) for k in range(64)]
-    start = threading.Barrier(64)
-    def ask(wish):
-        stars, genre, n = wish
-        path = f"/api/recommend?r={'_'.join(f'{i}-{v}' for i, v in stars.items())}&n={n}" + f"&genre={genre}" * bool(genre)
-        c = HTTPConnection(host, int(port), timeout=30)
-        c.connect()
-        start.wait()
-        c.request("GET", path)
-        answer = c.getresponse()
-        return answer.status, json.loads(answer.read())
-    with ThreadPoolExecutor(64) as pool: answers = list(pool.map(ask, wishes))
-    for (stars, genre, n), (status, got) in zip(wishes, answers, strict=True):
-        if genre == "Opera":
-            assert status == 400 and "Opera" in got["error"]
-            continue
-        alone = loaded.recommend({loaded.titles.titles[loaded.titles.ids[i]]: v for i, v in stars.items()}, n=n, genres=genre or ())
-        reasons = dict(zip(alone.movie.astype(str), alone.because, strict=True))
-        assert status == 200 and {o["movie"]: o["because"] for o in got["movies"]} == reasons and got["about"] == alone.attrs["about"]
-        np.testing.assert_allclose([[o["score"], o["p_like"]] for o in got["movies"]], alone[["score", "p_like"]], atol=2e-4)
+    kinds = measured(address[0], clients=50, requests=400, pause=0.05)
+    assert len(kinds["all"]) == 400
+    note(f"saerec serve, 50 clients, pause 0.05 s: {told(kinds)}; load of the machine {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
 
 
 @pytest.mark.slow
 def test_load(address, note):
-    "10,000 requests of 50 people: no error, 95 of 100 within 50 ms, memory bounded."
-    note(told(*load(address[0], 50, 40, 0.0), 50, 0.0))
-    before = memory(address[1])
-    n, seconds, times, kinds = load(address[0], 50, 200, 0.5)
+    "10,000 requests of 50 people who think for half a second: no error, 95 of 100 within 50 ms, memory bounded."
+    before, idle = memory(address[1]), os.getloadavg()[0] < 0.5 * (os.cpu_count() or 1)
+    kinds = measured(address[0], clients=50, requests=10_000, pause=0.5)
     after = memory(address[1])
-    note(told(n, seconds, times, kinds, 50, 0.5) + f"; memory {before:.0f} MB before, {after:.0f} MB after")
-    assert n == 10_000 and after < before + 100
-    if os.getloadavg()[0] < 1.5 * (os.cpu_count() or 1): assert times[int(0.95 * n)] < 0.05
-    else: pytest.skip(f"not judged, other programs are running; p95 was {1e3 * times[int(0.95 * n)]:.0f} ms")
+    note(f"saerec serve, 50 clients, pause 0.5 s: {told(kinds)}; memory {before:.0f} MB before, {after:.0f} MB after")
+    assert len(kinds["all"]) == 10_000 and after < before + 100
+    if not idle: pytest.skip("not judged, other programs are running")
+    assert kinds["all"][9500] < 0.05
 
 
-@pytest.mark.slow
-def test_memory_under_hostile_requests(address, note):
-    "10,000 requests of 50 people, all different, many of them nonsense: 4xx or 200, and at most 60 MB more than after the first 1,000."
-    host, port = re.search(r"//([\d.]+):(\d+)/", address[0]).groups()
-    ids = [str(i) for i in load_movielens().movies.movie_id]
-    def one(rng, c):
-        some = "_".join(f"{i}-{rng.uniform(0.5, 5):.4f}" for i in rng.sample(ids, rng.randint(1, 300)))
-        word = "".join(chr(rng.choice([rng.randint(97, 122), rng.randint(33, 0x2fff)])) for _ in range(rng.randint(1, 60)))
-        kind = rng.randrange(9)
-        body = json.dumps({"ratings": {word: 3, word[::-1]: rng.random()}}) if kind == 7 else None
-        path = [f"/?r={some}&why={rng.choice(ids)}", f"/parts?q={quote(word)}&r={some}", f"/api/search?q={quote(word)}&n={rng.randint(1, 50)}", f"/api/recommend?r={some}&from={rng.randint(1900, 2020)}&n={rng.randint(1, 50)}", f"/api/similar?movie={rng.choice(ids)}&n={rng.randint(1, 50)}",
-                f"/api/explain?r=1-{rng.uniform(1, 5)}&movie={rng.choice(ids)}", f"/api/recommend?r=1-5&genre={quote(word)}", "/api/recommend", f"/{quote(word)}?{quote(word)}={rng.random()}"][kind]
-        c.request("POST" if body else "GET", path, body)
-        answer = c.getresponse()
-        answer.read()
-        return answer.status
-    def person(seed, n):
-        rng, c = random.Random(seed), HTTPConnection(host, int(port), timeout=60)
-        return [one(rng, c) for _ in range(n)]
-    with ThreadPoolExecutor(50) as pool:
-        list(pool.map(lambda k: person(k, 20), range(50)))
-        before = memory(address[1])
-        status = [s for o in pool.map(lambda k: person(1000 + k, 200), range(50)) for s in o]
-    grown = memory(address[1]) - before
-    note(f"saerec serve: 10,000 hostile requests, answered {({s: status.count(s) for s in sorted(set(status))})}; memory {before:.0f} MB after the first 1,000, {grown:+.0f} MB after the others")
-    assert len(status) == 10_000 and set(status) <= {200, 400, 404, 414} and grown < 60
-
-
-def test_long_answers_keep_nobody_waiting(address):
-    "While lists for 500 ratings are computed, somebody who types is answered."
-    host, port = re.search(r"//([\d.]+):(\d+)/", address[0]).groups()
-    ids = [o["movie"] for o in json.load(urllib.request.urlopen(address[0] + "api/recommend?r=&n=50"))["movies"]]
-    many = "_".join(f"{i}-5" for i in ids)
-    stop, heavy, light = threading.Event(), [], []
-    def slow(k):
-        c = HTTPConnection(host, int(port), timeout=60)
-        while not stop.is_set():
-            c.request("GET", f"/api/explain?r={many}&movie={ids[k]}")
-            heavy.append(c.getresponse().read())
-    threads = [threading.Thread(target=slow, args=(k,)) for k in range(3)]
-    for t in threads: t.start()
-    c = HTTPConnection(host, int(port), timeout=60)
-    for _ in range(30):
-        start = time.perf_counter()
-        assert _body(c, "/api/search?q=heat")
-        light.append(time.perf_counter() - start)
-    stop.set()
-    for t in threads: t.join()
-    assert heavy and sorted(light)[len(light) // 2] < 0.5
-
+# --- whoever comes to the door ---
 
 def test_an_endless_address_is_cut_off(address):
     "A head that never ends is refused, not collected."
@@ -455,49 +372,6 @@ def test_an_endless_address_is_cut_off(address):
         except OSError: pass
     assert sent < 5_000_000
     assert urllib.request.urlopen(address[0]).status == 200
-
-
-def test_slow_clients_block_nobody(loaded):
-    "50 who do not finish their request: everybody else is answered, and the 50 are hung up on; a body that does not come is refused."
-    with served(loaded, patience=0.3) as (host, port, said, _):
-        slow = [socket.create_connection((host, port), timeout=10) for _ in range(50)]
-        try:
-            head = b"POST /api/recommend HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 40\r\n\r\n{"
-            begun = time.monotonic()
-            for k, s in enumerate(slow): s.sendall((b"", b"GET / HTT", head)[k % 3])
-            assert urllib.request.urlopen(f"{said.split()[1]}api/search?q=heat", timeout=10).status == 200
-            answers = []
-            for s in slow:
-                s.settimeout(20)
-                answers.append(s.recv(65536))
-            assert [a[:12] for a in answers] == [(b"", b"", b"HTTP/1.1 408")[k % 3] for k in range(50)]
-            assert time.monotonic() - begun > 0.2
-            kept = HTTPConnection(host, port, timeout=10)  # a second request on the same connection has its own clock
-            assert _body(kept, "/api/search?q=heat")
-            time.sleep(0.5)
-            assert _body(kept, "/api/search?q=fargo")
-            kept.close()
-        finally:
-            for s in slow: s.close()
-
-
-def test_who_does_not_read_is_cut_off(loaded):
-    "10 who ask again and again and take no answer: others are answered, and the 10 are gone after a while."
-    with served(loaded, patience=0.3) as (host, port, said, server):
-        deaf = []
-        try:
-            for k in range(10):
-                deaf.append(socket.socket())
-                deaf[-1].setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-                deaf[-1].connect((host, port))
-                deaf[-1].sendall(f"GET /?r=1-{1 + k % 5} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode() * 400)  # answers of 10 MB and more
-            assert urllib.request.urlopen(f"{said.split()[1]}api/search?q=heat", timeout=10).status == 200
-            end = time.monotonic() + 20
-            while len(server.server_state.connections) > 1 and time.monotonic() < end: time.sleep(0.05)
-            assert len(server.server_state.connections) <= 1  # that of the reader
-            assert urllib.request.urlopen(f"{said.split()[1]}?r=1-5", timeout=10).status == 200
-        finally:
-            for s in deaf: s.close()
 
 
 def test_open_to_others_only_when_told(loaded):
@@ -513,11 +387,11 @@ def test_open_to_others_only_when_told(loaded):
 
 
 def test_every_answer_is_guarded(address):
-    "Pages, files, API and faults carry the same headers; no path leads out of static/; other sites may not send."
+    "Pages, files, API and faults carry the same headers; no path leads out of static/; other sites cannot send."
     host, port = re.search(r"//([\d.]+):(\d+)/", address[0]).groups()
     def ask(path, method="GET", more=""): return raw(host, int(port), f"{method} {path} HTTP/1.1\r\nHost: {host}:{port}\r\nConnection: close\r\n{more}\r\n".encode())
     cases = {"/": 200, "/?r=1-5": 200, "/parts?q=heat": 200, "/static/app.js": 200, "/api/search?q=heat": 200, "/openapi.json": 200, "/?r=nonsense": 400, "/api/search": 400, "/nowhere": 404, "/?q=" + "x" * 17_000: 414}
-    cases |= dict.fromkeys(("/static/../app.py", "/static/%2e%2e/app.py", "/static/..%2f..%2fsettings.ini", "/static/..%5capp.py", "/static//etc/passwd", "/static/%00", "/static/", "/static/LICENSE.txt", "//etc/passwd"), 404)
+    cases |= dict.fromkeys(("/static/../web.py", "/static/%2e%2e/web.py", "/static/..%2f..%2fsettings.ini", "/static/..%5cweb.py", "/static//etc/passwd", "/static/%00", "/static/", "//etc/passwd"), 404)
     for path, status in cases.items():
         got, headers, body = ask(path)
         assert got == status, (path, got, body[:200])
@@ -525,8 +399,7 @@ def test_every_answer_is_guarded(address):
         assert {"default-src 'self'", "frame-ancestors 'none'", "base-uri 'none'", "object-src 'none'", "form-action 'self'"} == set(policy), path
         assert (headers["x-content-type-options"], headers["referrer-policy"], headers["x-frame-options"]) == ("nosniff", "no-referrer", "DENY") and not {"server", "set-cookie", "access-control-allow-origin"} & set(headers), path
     for method in ("POST", "PUT", "DELETE", "PATCH", "TRACE", "OPTIONS"): assert ask("/", method)[0] == 405, method
-    sent = "Content-Type: text/plain\r\nContent-Length: 2\r\nOrigin: %s\r\n"
-    assert [ask("/api/taste", "POST", sent % o)[0] for o in ("http://films.example", "null", f"http://{host}:{port}.films.example")] == [403] * 3
+    assert ask("/api/taste", "POST", "Content-Type: text/plain\r\nContent-Length: 0\r\nOrigin: http://films.example\r\n")[0] == 400, "forms of others cannot send JSON"
     long = "Content-Length: 64001\r\n"
     assert ask("/api/taste", "POST", long)[0] == 413 and raw(host, int(port), b"nonsense\r\n\r\n")[0] == 400
 
@@ -536,9 +409,7 @@ def test_openapi_holds(loaded, request):
     import schemathesis
     from hypothesis import HealthCheck, Phase, given, settings
     from schemathesis import GenerationMode, checks
-    from starlette.testclient import TestClient
-
-    from saerec.app import make_app
+    from fastapi.testclient import TestClient
     app = make_app(loaded)
     api = schemathesis.openapi.from_asgi("/openapi.json", app)
     api.config.generation.update(modes=[GenerationMode.POSITIVE, GenerationMode.NEGATIVE])
@@ -556,10 +427,3 @@ def test_openapi_holds(loaded, request):
                 case.validate_response(answer, checks=wanted)
             ask()
     assert {200, 400} <= set(seen) and max(seen) < 500 and len(seen) >= 8 * examples
-
-
-def test_static_files():
-    "What is in the folder is what is served, and its licence."
-    from importlib.resources import files
-    assert {p.name for p in files("saerec").joinpath("static").iterdir()} == {*STATIC, "LICENSE.txt"}
-    assert callable(serve)

@@ -131,6 +131,9 @@ def test_movies_that_are_named(base: pd.DataFrame, tmp_path: Path) -> None:
         assert r.movies.title.tolist() == titles == r.movies.movie_id.tolist() and len(r) == len(base)
     r = read_ratings(text_file(tmp_path, "user,title,year,rating\n1,Sabrina,1954,4\n1,Sabrina,1995,3\n2,Sabrina,1995,5\n"))
     assert r.movies.title.tolist() == ["Sabrina (1954)", "Sabrina (1995)"]
+    for movie in ("10", "m1"):  # a year that is of the rating, beside ids
+        r = read_ratings(text_file(tmp_path, f"user,movie,rating,year\n1,{movie},4,1999\n2,{movie},3,2001\n"))
+        assert [str(i) for i in r.movies.movie_id] == [movie]
 
 
 def test_headers_of_other_libraries(tmp_path: Path) -> None:
@@ -209,6 +212,17 @@ def test_implicit_feedback(base: pd.DataFrame) -> None:
     assert (zero_one.feedback, default_threshold(zero_one)) == ("explicit", 1) and "0 and 1" in zero_one.notes[0]
     seen_again = read_ratings(pd.concat([base, base.head(3)]).drop(columns="rating"))
     assert len(seen_again) == len(base) and "3 ratings are repeated" in seen_again.notes[-1]
+
+
+def test_counts_and_empty_cells(tmp_path: Path) -> None:
+    plays = text_file(tmp_path, "userID\tartistID\tweight\n2\t51\t13883\n2\t52\t11690\n3\t51\t3\n")
+    assert "count plays" in read_ratings(plays).notes[0] and read_ratings(plays, columns={"rating": ""}).feedback == "implicit"
+    gaps = text_file(tmp_path, "# my list\nuser, movie, rating\n1, m1, 4\n1, m2, NULL\n2, m1, 5\n", "g.csv")
+    assert "--unrated ''" in said(gaps) and "line 4" in said(gaps)
+    assert ids(read_ratings(gaps, unrated="")) == ([1, 2], ["m1"])
+    assert "two roles" in said(plays, columns={"user": "userID", "movie": "userID"})
+    frame = pd.DataFrame({"user": [1, 2], "movie": [1, 1], "rating": [4, 3]})
+    assert read_ratings(frame.set_index("user")).fingerprint() == read_ratings(frame).fingerprint()
 
 
 # --- times ---
@@ -319,3 +333,26 @@ def test_what_belongs_elsewhere(tmp_path: Path) -> None:
     assert "ratings.csv" in said(CASES / "lb_watched.csv") and "ratings.csv of the same export" in said(CASES / "lb_list_v7.csv")
     assert "no ratings in it" in said(tmp_path)
     assert "no column for the" in said(text_file(tmp_path, "user,1,2,3\n7,4,3,5\n8,1,2,3\n"))  # a column for each movie
+
+
+# --- what is read can be trained, saved, loaded and asked for ---
+
+@pytest.mark.parametrize("kind", ["uuid and 21 digits", "leading zeros and named movies"])
+def test_what_is_read_can_be_trained_saved_and_asked_for(base: pd.DataFrame, kind: str, tmp_path: Path) -> None:
+    from saerec.recommend import Recommender
+    some = base[base.user.isin(base.user.unique()[:60])]
+    if kind.startswith("uuid"): table = some.assign(user=10**20 + some.user.astype(object), movie=[uuid.UUID(int=int(m)) for m in some.movie])
+    else: table = some.assign(user=some.user.astype(str).str.zfill(6), movie=some.title).drop(columns="title")
+    r = read_ratings(table)
+    quick = {"epochs": 1}
+    rec = Recommender.fit(r, say=None, ranker="network", likes_changes=quick, ranking_changes=quick)
+    rec.save(tmp_path / "model")
+    back = Recommender.load(tmp_path / "model")
+    movie, user = r.movies.movie_id.iloc[0], r.users.user_id.iloc[0]
+    assert isinstance(movie, str) and isinstance(user, str)
+    assert back.movies.movie_id.tolist() == rec.movies.movie_id.tolist()
+    top = back.recommend({movie: r.scale[1]}, n=3)
+    assert len(top) == 3 and set(top.movie) <= set(table.movie.astype(str))
+    assert len(back.recommend(user, n=3)) == 3
+    joined = top.merge(table.assign(movie=table.movie.astype(str)), on="movie")
+    assert set(joined.movie) == set(top.movie)

@@ -2,6 +2,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -126,6 +127,24 @@ def test_killed(ranks: list[int], two: Path, tmp_path: Path) -> None:
     pd.testing.assert_frame_equal(losses(tmp_path / "run"), losses(two), check_exact=True)
     assert same_network(tmp_path / "run", two)
     assert not list((tmp_path / "run").glob(".*")), "halves of files are left"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)])
+def test_ended(number: int, two: Path, tmp_path: Path) -> None:
+    "SIGTERM to `torchrun`, or its death, ends all processes at once; with the checkpoint that is kept the end is that of an undisturbed training."
+    p = started(torchrun("--out", "run", *SETTINGS, restarts=3), tmp_path)
+    until = time.monotonic() + 60
+    while not (tmp_path / "run/checkpoint.safetensors").exists():
+        assert p.poll() is None and time.monotonic() < until
+        time.sleep(0.02)
+    everything = psutil.Process(p.pid).children(recursive=True)
+    p.send_signal(number)
+    _, err = p.communicate(timeout=25)  # torchrun kills after 30
+    assert psutil.wait_procs(everything, timeout=20)[1] == []
+    assert p.returncode != 0 and "saerec/" not in err.replace(str(ROOT), "")
+    if number == signal.SIGTERM: assert err.count("saerec: ended by SIGTERM; the epochs that were finished are in run/checkpoint.safetensors.") == 1, err
+    assert main(["--out", str(tmp_path / "run"), *SETTINGS]) == 0
+    pd.testing.assert_frame_equal(losses(tmp_path / "run"), losses(two), rtol=1e-4)
 
 
 SLOW_TO_SAY = """

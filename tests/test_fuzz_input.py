@@ -23,9 +23,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from test_properties import check_sentence, fewer
 
-from saerec.cli import main
+from saerec.cli.command import main
 from saerec.data import InputError, Ratings, load_movielens, read_ratings
-from saerec.recommend import Recommender, fit_recommender
+from saerec.recommend import Recommender
 
 ROOT = Path(__file__).resolve().parents[1]
 pytestmark = pytest.mark.filterwarnings("ignore")  # pandas warns about odd cells; only the outcome counts here
@@ -190,7 +190,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     r = r.select(r.user < 60)
     r = r.only_movies(np.flatnonzero(np.bincount(r.movie, minlength=r.n_movies) >= 5))
     few = {"epochs": 1}
-    return fit_recommender(r, n_held=8, say=None, likes_changes=few, ranking_changes=few, ranker="network").save(tmp_path_factory.mktemp("model") / "model")
+    return Recommender.fit(r, n_held=8, say=None, likes_changes=few, ranking_changes=few, ranker="network").save(tmp_path_factory.mktemp("model") / "model")
 
 
 Ask = Callable[[Recommender, Any], pd.DataFrame]
@@ -239,7 +239,8 @@ class Away:
     "Nothing is trained, fetched or served, whatever a wild command line asks for."
     def __enter__(self) -> None:
         def refuse(*_: object, **__: object) -> Any: raise InputError("Not here.")
-        self.patches = [patch(f"saerec.{k}", refuse) for k in ("cli.get_data", "cli.evaluate", "cli.download_movielens", "app.serve")]
+        self.patches = [patch(f"saerec.{k}", refuse) for k in ("cli.training.get_data", "cli.measuring.get_data", "cli.measuring.evaluate", "data.editions.download_movielens",
+                                                                "app.serve")]
         for p in self.patches: p.start()
     def __exit__(self, *_: object) -> None:
         for p in self.patches: p.stop()

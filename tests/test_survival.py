@@ -17,19 +17,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from conftest import START
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from saerec import cli as cli_module
-from saerec import train as train_module
-from saerec.cli import main
+from saerec.cli import training as cli_training
+from saerec.cli.command import main
 from saerec.data import InputError, load_movielens, split_users
 from saerec.distributed import main as program
 from saerec.recommend import Recommender
-from saerec.train import fit, make_model
+from saerec.disk import exclusive_lock
+from saerec.train import fit, loop as train_module, make_model
 
 EPOCHS = 8
 
@@ -180,7 +181,7 @@ def test_full_disk(full_disk: Path, data: Path, tmp_path: Path, undisturbed: byt
     code, out, err = Train(fills_the_disk, data, full_disk / "model", tmp_path).end()
     one_sentence(code, err, "No space left on device", "ranking.safetensors", "what was there before is unchanged")
     where = full_disk / ".model-training"
-    assert out == "" and sorted(o.name for o in where.iterdir()) == ["likes.safetensors", "ranking.safetensors"]
+    assert out == "" and sorted(o.name for o in where.iterdir()) == ["likes.safetensors", "ranking.safetensors", "settings.json"]
     with safe_open(where / "ranking.safetensors", "pt") as f: assert json.loads(f.metadata()["saerec"])["epoch"] == 2
     (full_disk / "ballast").unlink()
     goes_on(data, full_disk / "model", undisturbed)
@@ -238,7 +239,7 @@ def test_something_in_the_way(data: Path, tmp_path: Path, monkeypatch: pytest.Mo
     def look() -> dict[str, object]: return {str(f.relative_to(tmp_path)): f.read_bytes() if f.is_file() and not f.is_symlink() else os.readlink(f) if f.is_symlink() else f.stat().st_ino for f in tmp_path.rglob("*")}
     cases = in_the_way(tmp_path)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(cli_module, "fit_recommender", lambda *_, **__: pytest.fail("it was trained"))
+    monkeypatch.setattr(Recommender, "fit", lambda *_, **__: pytest.fail("it was trained"))
     before = look()
     for what, (out, said) in cases.items():
         code = main(["train", "--data", str(data), "--out", out, *SMALL])
@@ -266,10 +267,10 @@ def steps_slowly() -> None:
 
 
 def loads_for_a_minute() -> None:
-    def load(source: str) -> Any:
+    def load(*_: Any) -> Any:
         print("loading", file=sys.stderr, flush=True)
         time.sleep(60)
-    cli_module.get_data = load
+    cli_training.get_data = load
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Ctrl-C cannot be sent to one process on Windows")
@@ -301,7 +302,7 @@ def waits_at_the_second() -> None:
 
 
 def test_two_trainings(data: Path, tmp_path: Path, undisturbed: bytes, capsys: pytest.CaptureFixture[str]) -> None:
-    "The second is refused with the number of the first and deletes nothing; once the first is killed there is room, and its half-written file goes."
+    "The second is refused, and deletes nothing; once the first is killed there is room, and its half-written file goes."
     (tmp_path / "place").mkdir()
     model, where = tmp_path / "place" / "model", tmp_path / "place" / ".model-training"
     p = Train(waits_at_the_second, data, model, tmp_path)
@@ -309,24 +310,113 @@ def test_two_trainings(data: Path, tmp_path: Path, undisturbed: bytes, capsys: p
     before = sorted(where.iterdir())
     for resume in ([], ["--resume"]):
         code = main(["train", "--data", str(data), "--out", str(model), *SMALL, *resume])
-        one_sentence(code, capsys.readouterr().err, f"another training (process {p.pid}) is writing there")
+        one_sentence(code, capsys.readouterr().err, "another training is writing there")
     split = split_users(load_movielens().likes(), seed=0)
-    with pytest.raises(InputError, match=rf"another training \(process {p.pid}\)"):
+    with pytest.raises(InputError, match="another training is writing there"):
         fit(make_model("ranking", split.train.n_movies, hidden=(8,)), split, checkpoint=where / "ranking.safetensors")
-    assert sorted(where.iterdir()) == before and len(before) == 4  # two checkpoints, two locks
+    assert sorted(where.iterdir()) == before and len(before) == 5  # two checkpoints, two locks, the settings
     p.process.kill()
     p.process.join(60)
     (half := where / f".ranking.safetensors.{p.pid}.new").write_bytes(b"half")
-    with train_module.alone(where / "ranking.safetensors"): assert not half.exists()
+    with exclusive_lock(where / "ranking.safetensors"): assert not half.exists()
     goes_on(data, model, undisturbed)
 
 
 def test_a_rival_of_the_program(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     "`python -m saerec.train` into a folder where another is at work: refused, and nothing there is touched."
     (tmp_path / "training.json").write_text("of the other")
-    with train_module.alone(tmp_path / "checkpoint.safetensors"):
+    with exclusive_lock(tmp_path / "checkpoint.safetensors"):
         (tmp_path / ".checkpoint.safetensors.7.new").write_bytes(b"half of the other")
         before = sorted(o.name for o in tmp_path.iterdir())
         assert program(["--out", str(tmp_path), "--epochs", "1", "--hidden", "8"]) == 1
-        assert f"another training (process {os.getpid()}) is writing there" in capsys.readouterr().err
+        assert "another training is writing there" in capsys.readouterr().err
         assert sorted(o.name for o in tmp_path.iterdir()) == before and (tmp_path / "training.json").read_text() == "of the other"
+
+
+# --- an ensemble, whose networks train in processes of their own ---
+
+ENSEMBLE = ["--epochs", "30", "--held-out", "15", "--ranker", "stack", "--json"]
+
+
+def train_ensemble(data: Path, out: Path, *options: str) -> subprocess.Popen[str]:
+    "`saerec train` as a shell starts it, the first of a process group of its own."
+    command = [sys.executable, "-m", "saerec", "train", "--data", str(data), "--out", str(out), *ENSEMBLE, *options]
+    env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(Path(__file__).resolve().parents[1]), os.environ.get("PYTHONPATH", "")])}
+    return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env, start_new_session=True)
+
+
+def processes_of(p: subprocess.Popen[str]) -> list[psutil.Process]:
+    "A program and everything that it started."
+    return [psutil.Process(p.pid), *psutil.Process(p.pid).children(recursive=True)]
+
+
+def wait_for_ensemble(p: subprocess.Popen[str], out: Path) -> list[psutil.Process]:
+    until = time.monotonic() + 120
+    while len(list((out.parent / f".{out.name}-training").glob("ranking-*.safetensors"))) < 2:
+        assert p.poll() is None and time.monotonic() < until, "the networks of the ensemble did not begin"
+        time.sleep(0.02)
+    return processes_of(p)
+
+
+@pytest.fixture(scope="module")
+def undisturbed_ensemble(data: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    "The weights of an ensemble whose training nothing happened to."
+    out = tmp_path_factory.mktemp("undisturbed") / "model"
+    p = train_ensemble(data, out)
+    _, err = p.communicate(timeout=300)
+    assert p.returncode == 0, err
+    return (out / "weights.safetensors").read_bytes()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGTERM that a program hears")
+@pytest.mark.parametrize(("number", "to_all", "code", "said"), [
+    pytest.param(signal.SIGTERM, False, 143, "saerec: ended by SIGTERM; the same command with --resume goes on.", id="SIGTERM, as Docker sends it"),
+    pytest.param(signal.SIGTERM, True, 143, "saerec: ended by SIGTERM; the same command with --resume goes on.", id="SIGTERM to all, as systemd sends it", marks=pytest.mark.slow),
+    pytest.param(signal.SIGINT, True, 130, "saerec: stopped; the same command with --resume goes on.", id="Ctrl-C", marks=pytest.mark.slow),
+    pytest.param(signal.SIGKILL, False, -signal.SIGKILL, "", id="SIGKILL"),
+])
+def test_ensemble_ends_with_its_workers(number: int, to_all: bool, code: int, said: str, data: Path, tmp_path: Path, undisturbed_ensemble: bytes) -> None:
+    "No process is left, one line says so, and with --resume the end is that of an undisturbed training."
+    out = tmp_path / "place" / "model"
+    p = train_ensemble(data, out)
+    everything = wait_for_ensemble(p, out)
+    assert len(everything) >= 3, "it trains in one process"
+
+    if to_all: os.killpg(p.pid, number)
+    else: os.kill(p.pid, number)
+    _, err = p.communicate(timeout=60)
+    assert psutil.wait_procs(everything, timeout=20)[1] == []
+    assert p.returncode == code and "Traceback" not in err, err
+    if said: assert err.splitlines()[-1] == said and err.count("--resume") == 1
+
+    p = train_ensemble(data, out, "--resume")
+    _, err = p.communicate(timeout=300)
+    assert p.returncode == 0 and "going on with the training that was stopped" in err, err
+    assert (out / "weights.safetensors").read_bytes() == undisturbed_ensemble
+    assert [o.name for o in out.parent.iterdir()] == [out.name]
+
+
+def test_lost_worker(data: Path, tmp_path: Path) -> None:
+    "A worker that is killed, as where memory runs out: one sentence, and the others end too."
+    out = tmp_path / "model"
+    p = train_ensemble(data, out)
+    everything = wait_for_ensemble(p, out)
+    max(everything[1:], key=lambda o: o.memory_info().rss).kill()
+    _, err = p.communicate(timeout=60)
+    one_sentence(p.returncode, err, "A process that trained a network was lost (signal 9)")
+    assert psutil.wait_procs(everything, timeout=20)[1] == []
+
+
+def test_killed_before_anything_was_kept(data: Path, tmp_path: Path) -> None:
+    "Who goes on with such a training is told that it begins anew."
+    out = tmp_path / "model"
+    p = train_ensemble(data, out)
+    until = time.monotonic() + 60
+    while not (settings := tmp_path / ".model-training" / "settings.json").exists():
+        assert p.poll() is None and time.monotonic() < until
+        time.sleep(0.005)
+    p.kill()
+    p.communicate()
+    for checkpoint in settings.parent.glob("*.safetensors"): checkpoint.unlink()  # of an epoch that was quicker than we are
+    p = train_ensemble(data, out, "--resume", "--ranker", "network", "--epochs", "1")
+    assert "had kept nothing yet, so it begins anew" in p.communicate(timeout=120)[1] and p.returncode == 0

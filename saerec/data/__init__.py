@@ -7,7 +7,7 @@ __getattr__, __all__ = front_door(__name__, {
     "ids": "as_ids encode_ids",
     "movies": "GENRES_100K title_year",
     "reading": "ReadOptions ratings_from_frame read_ratings",
-    "editions": "MOVIELENS MOVIELENS_URL TRIES download_movielens load_bundled load_movielens",
+    "editions": "BUNDLED MOVIELENS MOVIELENS_URL TRIES download_movielens load_bundled load_movielens",
     "describe": "plot_ratings summary",
     "rows": "Batch damped_means row_offset to_batch",
     "splits": "Held Split split_by_time split_fold split_pairs split_per_user split_users",

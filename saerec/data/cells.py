@@ -17,7 +17,7 @@ from ..errors import InputError
 # %% auto #0
 __all__ = ['DUPLICATES', 'read_values', 'one_rating_each']
 
-# %% ../../nbs/data/cells.ipynb #6b5e1074
+# %% ../../nbs/data/cells.ipynb #508237d1
 def _to_stars(
     column: pd.Series,  # of any type; the index numbers the rows of the source
 ) -> np.ndarray:  # float32, not finite where there is no number
@@ -33,6 +33,14 @@ def _to_stars(
     number = pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
     with np.errstate(over="ignore"): return number.astype(np.float32) + np.float32(0)  # no minus zero
 
+# %% ../../nbs/data/cells.ipynb #ce11a001
+_EMPTY = ("", "na", "n/a", "nan", "null", "none", "\\n", "-", "?")  # what people and programs write into an empty cell
+
+def _is_empty(column: pd.Series) -> np.ndarray:
+    "Which cells say nothing."
+    text = column.astype("str").str.strip().str.lower()
+    return column.isna().to_numpy(dtype=bool) | text.isin(_EMPTY).to_numpy(dtype=bool)
+
 def _check_stars(
     value: np.ndarray,  # of `_to_stars`
     column: pd.Series,  # what it was made from
@@ -44,7 +52,7 @@ def _check_stars(
     if not bad.any(): return
     i, n = int(bad.argmax()), int(bad.sum())
     v = column.iloc[i]
-    empty = pd.api.types.is_scalar(v) and pd.isna(v) or isinstance(v, str) and not v.strip()
+    empty = bool(_is_empty(column.iloc[i:i + 1])[0])
     given = "missing" if empty else f"{repr(v)[:80]}, which is not a finite number"
     more = f" (and {n - 1:,} more)" if n > 1 else ""
     step = f"fix or delete that {unit}" + (", or leave out all without a rating with --unrated ''" if empty else "")
@@ -75,7 +83,8 @@ def _ask_unrated(
                          f"out with --unrated {odd:g}, "
                          f"or keep them with --scale {min(odd, rest.min()):g} {max(odd, rest.max()):g}.")
     zeros = int((v == 0).sum()) if v.min() == 0 and v.max() > 1 and v[v > 0].min() >= 1 else 0
-    return f"{zeros:,} ratings are 0 and count as the lowest; if they mean not rated, leave them out with --unrated 0." if zeros else ""
+    if not zeros: return ""
+    return f"{zeros:,} ratings are 0 and count as the lowest; if they mean not rated, leave them out with --unrated 0."
 
 def _check_scale(
     v: np.ndarray,  # ratings, finite
@@ -96,12 +105,12 @@ def _check_scale(
                      f"and so are {int(off.sum()) - 1:,} more; "
                      f"fix them, state another --scale, or leave out what is not rated with --unrated {v[i]:g}.")
 
-# %% ../../nbs/data/cells.ipynb #f717bdce
+# %% ../../nbs/data/cells.ipynb #3c8480f1
 def _is_unrated(value: np.ndarray, column: pd.Series, unrated: float | str | None) -> np.ndarray:
     "Which cells mean: not rated."
     if unrated is None: return np.zeros(len(value), bool)
     if not isinstance(unrated, str): return value == np.float32(unrated)
-    return column.isna().to_numpy(dtype=bool) | (column.astype("str").str.strip() == "").to_numpy(dtype=bool)
+    return _is_empty(column)
 
 def read_values(
     column: pd.Series,  # ratings of any type; the index numbers the rows of the source
@@ -127,6 +136,9 @@ def read_values(
     low, high = value.min(), value.max()
     if low == high: notes.append(f"all ratings are {low:g}: this is implicit feedback, and each is a like.")
     elif low == 0 and high == 1 and (value % 1 == 0).all(): notes.append("ratings are 0 and 1: 1 is a like, 0 is none.")
+    elif high > 100 and scale is None:
+        said = "if they count plays or clicks, --columns rating= takes each as a like."
+        notes.append(f"ratings run from {low:g} to {high:g}: {said}")
     return value, keep, notes
 
 # %% ../../nbs/data/cells.ipynb #7dc0686a
@@ -166,7 +178,7 @@ def one_rating_each(
     where: str,  # the source
     unit: str = "row",  # what the index counts
 ) -> tuple[dict[str, Any], str]:  # the same without repeats; a note, or ""
-    "One rating of each pair. Raises `InputError` with the number of repeats if there are some and nobody said which counts."
+    "One rating of each pair. Raises `InputError` with the number of repeats if nobody said which counts."
     user, movie = cells["user"], cells["movie"]
     if not _has_repeats(user, movie, len(names[1])): return cells, ""
     frame = pd.DataFrame({k: v for k, v in cells.items() if v is not None})
@@ -178,8 +190,9 @@ def one_rating_each(
         rated = f"user {str(names[0][user[i]])[:60]} rated movie {str(names[1][movie[i]])[:60]} twice"
         same = not frame.drop_duplicates(["user", "movie", "value"]).duplicated(["user", "movie"]).any()
         raise InputError(f"{where}, {unit}s {first} and {second}: {rated}; {n:,} rating{'s are' if n > 1 else ' is'} "
-                         f"repeated in all"
-                         f"{' (with the same value)' if same else ''}: say which counts with --duplicates latest, first or mean.")
+                         "repeated in all"
+                         f"{' (with the same value)' if same else ''}: "
+                         "say which counts with --duplicates latest, first or mean.")
 
     kept = _settle_repeats(frame, how)
     said = "their mean counts" if how == "mean" else f"the {how} counts"

@@ -25,11 +25,13 @@ _ROLES = {  # role -> names of a first rank, of a second, ...
     "user": ("user userid uid", "reviewerid customerid memberid visitorid viewerid raterid profileid personid",
              "username reviewer customer member person rater"),
     "movie": ("movieid itemid filmid iid mid", "movie item film", "parentasin",
-              "asin isbn productid bookid businessid gmapid songid trackid artistid imdbid tmdbid tconst", "product book"),
+              "asin isbn productid bookid businessid gmapid songid trackid artistid imdbid tmdbid tconst",
+              "product book"),
     "rating": ("rating stars score ratings", "overall bookrating movierating userrating starrating reviewrating",
                "value weight rate liked feedback label interaction"),
     "timestamp": ("timestamp time ts", "datetime date unixreviewtime unixtime ratedat createdat dateadded reviewtime"),
-    "title": ("title movietitle itemtitle filmtitle booktitle producttitle", "moviename itemname filmname productname", "name"),
+    "title": ("title movietitle itemtitle filmtitle booktitle producttitle",
+              "moviename itemname filmname productname", "name"),
     "year": ("year releaseyear movieyear yearofrelease",),
     "genres": ("genres genre categories",),
 }
@@ -44,7 +46,8 @@ def known_columns(
     names: Sequence[Any],  # a header
 ) -> dict[str, list[tuple[int, int]]]:  # role -> (rank, place) of each column that may be it, the best first
     "Which columns may be what, by their names."
-    rank = {name: (role, i) for role, ranks in _ROLES.items() for i, known in enumerate(ranks) for name in known.split()}
+    ranks = [(role, i, names) for role, of_role in _ROLES.items() for i, names in enumerate(of_role)]
+    rank = {name: (role, i) for role, i, names in ranks for name in names.split()}
     found: dict[str, list[tuple[int, int]]] = {}
     for place, c in enumerate(names):
         if (hit := rank.get(plain_name(c))): found.setdefault(hit[0], []).append((hit[1], place))
@@ -73,15 +76,16 @@ def guess_columns(
     n = table.shape[1]
     if not 2 <= n <= 4:
         raise InputError(f"{where}: {n} column{'s' * (n != 1)} and no header; three or four are read as user, movie, "
-                         f"rating[, timestamp]. "
+                         "rating[, timestamp]. "
                          "Say which are which by their numbers, as in --columns user=1,movie=2,rating=3.")
     names = ["user", "movie", "rating", "timestamp"][:n]
     if n == 3 and table[table.columns[2]].str.fullmatch(r"\s*[0-9]{9,}\s*").all(): names[2] = "timestamp"
     a, b = (table[table.columns[i]].head(1000) for i in (0, 1))
-    if a.str.fullmatch(r"B[0-9A-Z]{9}|[0-9]{9}[0-9X]").all() and b.str.fullmatch(r"A[0-9A-Z]{9,27}").all(): names[:2] = ["movie", "user"]
+    product_first = a.str.fullmatch(r"B[0-9A-Z]{9}|[0-9]{9}[0-9X]").all() and b.str.fullmatch(r"A[0-9A-Z]{9,27}").all()
+    if product_first: names[:2] = ["movie", "user"]
     return names
 
-# %% ../../nbs/data/columns.ipynb #dff46528
+# %% ../../nbs/data/columns.ipynb #6440ceaa
 def _place_of(names: Sequence[Any], column: str, where: str) -> int:
     "Where a column is that the user named."
     for same in (lambda a: str(a) == column, lambda a: plain_name(a) == plain_name(column)):
@@ -95,11 +99,11 @@ def _ask(names: Sequence[Any], role: str, where: str) -> InputError:
     if role == "user" and ({"title"} & set(known) or "const" in map(plain_name, names)):
         if not any("rat" in plain_name(c) for c in names):
             return InputError(f"{where}: no column for the user, and none for the rating (columns found: {have}); a "
-                              f"person's ratings are in another file of the same export, such as ratings.csv.")
+                              "person's ratings are in another file of the same export, such as ratings.csv.")
         return InputError(f"{where}: no column for the user: this is one person's export, which a trained model "
-                          f"takes with saerec recommend --ratings FILE; training needs the ratings of many.")
+                          "takes with saerec recommend --ratings FILE; training needs the ratings of many.")
     return InputError(f"{where}: no column for the {role} (columns found: {have}); say which it is, as in --columns "
-                      f"user=reviewerID,movie=asin.")
+                      "user=reviewerID,movie=asin.")
 
 def assign_roles(
     df: pd.DataFrame,  # any table with named columns
@@ -113,6 +117,8 @@ def assign_roles(
     names = list(df.columns)
     places = {role: [_place_of(names, c, where)] for role, c in given.items()}
     taken = {p[0] for p in places.values()}
+    if len(taken) < len(places):
+        raise InputError(f"{where}: --columns gives one column to two roles; name one for each.")
 
     for role, found in known_columns(names).items():
         found = [(rank, i) for rank, i in found if i not in taken]
@@ -125,9 +131,11 @@ def assign_roles(
         places[role] = [i for _, i in found]
 
     if "movie" in places:  # "movie" beside "movie_id" may be its title
-        others = [i for i in places["movie"][1:] if plain_name(names[i]) in ("movie", "item", "film", "product", "book")]
+        words = ("movie", "item", "film", "product", "book")
+        others = [i for i in places["movie"][1:] if plain_name(names[i]) in words]
         places["title"] = places.get("title", []) + others
-    if "movie" not in places and places.get("title"): places["movie"] = places["title"][:1]  # movies that are named, not numbered
+    if "movie" not in places and places.get("title"):
+        places["movie"] = places["title"][:1]  # movies that are named, not numbered
     for role in need:
         if not places.get(role): raise _ask(names, role, where)
     return {role: [df.iloc[:, i] for i in found] for role, found in places.items() if found}
@@ -167,5 +175,6 @@ def choose_title(
         text = constant_within(movie, c)
         several = len(pd.unique(user.astype(np.int64) * (int(movie.max()) + 1) + movie)) > len(pd.unique(user))
         if text is not None and not (several and _one_each(user, pd.factorize(text)[0])): return text, ""
-        dropped = dropped or f"the column {str(c.name)[:60]!r} differs within a movie or belongs to the user, so it does not name movies."
+        name = str(c.name)[:60]
+        dropped = dropped or f"the column {name!r} differs within a movie or is the user's, so it does not name movies."
     return None, dropped

@@ -77,7 +77,7 @@ def encode_ids(
 
     def refuse(bad: np.ndarray, why: str) -> InputError:
         return InputError(f"{where}, {unit} {values.index[int(bad.argmax())]}: the {what} is {why}; every rating "
-                          f"needs a user and a movie.")
+                          "needs a user and a movie.")
 
     if (missing := values.isna().to_numpy(dtype=bool)).any(): raise refuse(missing, "missing")
     try:
@@ -85,14 +85,13 @@ def encode_ids(
         known = as_ids(pd.Series(different))
     except TypeError as e:
         raise InputError(f"{where}: a {what} is an object ({str(e)[:60]}), which is no id; give numbers or "
-                         f"texts.") from None
+                         "texts.") from None
     if known.dtype != np.int64:
-        blank = known.str.strip() == ""
-        if blank.any(): raise refuse(blank.to_numpy(dtype=bool)[code], "missing")
+        if (blank := known.str.strip() == "").any(): raise refuse(blank.to_numpy(dtype=bool)[code], "missing")
         try: "".join(known).encode()
         except UnicodeEncodeError:
             raise InputError(f"{where}: a {what} is no text that can be written (a lone surrogate); repair the "
-                             f"encoding.") from None
+                             "encoding.") from None
 
     again, ids = pd.factorize(known, sort=True)
     return again[code].astype(np.int32), pd.Index(ids)
@@ -103,7 +102,8 @@ def ids_like(
     ids: pd.Index,  # the vocabulary they have to fit
 ) -> pd.Series:  # of the same kind; missing where they cannot be
     "Ids of another table in the kind of a vocabulary."
-    text = pd.Series([None if pd.api.types.is_scalar(v) and pd.isna(v) else _text(v) for v in values], index=values.index, dtype="str")
+    texts = [None if pd.api.types.is_scalar(v) and pd.isna(v) else _text(v) for v in values]
+    text = pd.Series(texts, index=values.index, dtype="str")
     if ids.dtype != np.int64: return text
     clean = text.str.strip()
     number = clean.str.fullmatch(_WHOLE).fillna(False)

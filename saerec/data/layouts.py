@@ -23,8 +23,9 @@ from ..files import check_growth, file_bytes, read_table, read_text, take_header
 __all__ = ['find_ratings', 'check_footer', 'read_parquet', 'read_rating_table']
 
 # %% ../../nbs/data/layouts.ipynb #d47b259f
-_RATING_FILES = (r"u\.data", r"ratings?\.dat", r"ratings?\.csv", r"ratings?\.(parquet|pq|tsv|txt|xlsx|jsonl?)", r".+\.inter",
-                 r"u1\.(base|test)", r"combined_data_[0-9]+\.txt", r"mv_[0-9]+\.txt", r"(bx-)?book-ratings\.csv",
+_RATING_FILES = (r"u\.data", r"ratings?\.dat", r"ratings?\.csv", r"ratings?\.(parquet|pq|tsv|txt|xlsx|jsonl?)",
+                 r".+\.inter", r"u1\.(base|test)", r"combined_data_[0-9]+\.txt", r"mv_[0-9]+\.txt",
+                 r"(bx-)?book-ratings\.csv",
                  r"(interactions|ratings_small|reviews)\.(csv|tsv|parquet|jsonl?)")
 _MOVIE_FILES = (r"u\.item", r"movies?\.dat", r"movies?\.csv", r"movies?\.(parquet|pq|tsv)", r".+\.item",
                 r"movie_titles\.(csv|txt)", r"(items|movies_metadata)\.(csv|parquet)")
@@ -40,21 +41,24 @@ def find_ratings(
     depth: int = 2,  # levels of folders below it that are searched
 ) -> tuple[list[Any], Any]:  # the files of ratings, none if there are none; the file of movies, or None
     "What to read in a folder. Raises `InputError` if ratings are in several places."
-    inside = sorted((o for o in root.iterdir() if o.name == ".." or not o.name.startswith((".", "__MACOSX"))), key=lambda o: o.name)
+    inside = [o for o in root.iterdir() if o.name == ".." or not o.name.startswith((".", "__MACOSX"))]
+    inside.sort(key=lambda o: o.name)
     files = [o for o in inside if o.is_file()]
     for i, pattern in enumerate(_RATING_FILES):
         if not (found := _matching(files, pattern)): continue
         if len(found) > 1 and i not in _SEVERAL:
             raise InputError(f"{where}: there are ratings in {found[0].name} and in {found[1].name}; give one of "
-                             f"these files.")
+                             "these files.")
         order = [f for p in _MOVIE_FILES for f in _matching(files, p)]
         beside = sorted(order, key=lambda f: f.name.rpartition(".")[2] != found[0].name.rpartition(".")[2])
-        return sorted(found, key=lambda f: f.name, reverse=i == 5), next(iter(beside), None)  # u1.test before u1.base: then fold 1 is u1
+        found.sort(key=lambda f: f.name, reverse=i == 5)  # u1.test before u1.base: then fold 1 is u1
+        return found, next(iter(beside), None)
 
-    below = [(o, hit) for o in inside if depth and o.is_dir() and (hit := find_ratings(o, f"{where}/{o.name}", depth - 1))[0]]
+    folders = [o for o in inside if depth and o.is_dir()]
+    below = [(o, hit) for o in folders if (hit := find_ratings(o, f"{where}/{o.name}", depth - 1))[0]]
     if len(below) > 1:
         raise InputError(f"{where}: there are ratings in {below[0][0].name} and in {below[1][0].name}; give one of "
-                         f"these folders.")
+                         "these folders.")
     if below: return below[0][1]
     tables = _matching(files, _TABLES)
     return (tables, None) if len(tables) == 1 else ([], None)
@@ -81,10 +85,12 @@ def read_parquet(
     with path.open("rb") if isinstance(path, Path) else io.BytesIO(file_bytes(path)) as f:
         check_footer(f, where)
         names = pq.read_schema(f).names
-        known = {names[place] for found in known_columns(names).values() for _, place in found} | set(given.values()) | {"id"}
+        places = [place for found in known_columns(names).values() for _, place in found]
+        known = {names[place] for place in places} | set(given.values()) | {"id"}
         wanted = [k for k in names if k in known]
         f.seek(0)
-        return pq.read_table(f, columns=wanted).to_pandas().reset_index(drop=True) if wanted else pd.DataFrame(columns=names)
+        if not wanted: return pd.DataFrame(columns=names)
+        return pq.read_table(f, columns=wanted).to_pandas().reset_index(drop=True)
 
 # %% ../../nbs/data/layouts.ipynb #43e7c690
 def _read_blocks(
@@ -104,24 +110,27 @@ def _read_blocks(
     out = cells.set_axis(["user", "rating", "timestamp"], axis=1).assign(movie=movie.reindex(body.index))
     return out.dropna(axis=1, how="all")
 
-# %% ../../nbs/data/layouts.ipynb #42a0ff58
+# %% ../../nbs/data/layouts.ipynb #55f36068
 def read_rating_table(
     path: Any,  # a Path or zipfile.Path to Parquet, text, JSON or Excel
     where: str,  # its name, for messages
     given: Mapping[str, str],  # role -> column, as said by the user
-) -> tuple[pd.DataFrame, str]:  # columns named by the file or by their place; what its index counts: "line", "row" or "entry"
+) -> tuple[pd.DataFrame, str]:  # columns named by the file or their place; what the index counts: line, row or entry
     "The table in a file, with its header or without. Raises `InputError` with the line of a fault."
     with path.open("rb") as f: begin = f.read(100)
     if begin.startswith(b"PAR1"): return read_parquet(path, where, given), "row"
     if re.match(rb"\s*[0-9]+:\s*\n", begin): return _read_blocks(read_text(path), where), "line"
     if b"Letterboxd list export" in begin:
         raise InputError(f"{where}: it is a list of Letterboxd, which has no ratings; they are in ratings.csv of the "
-                         f"same export.")
+                         "same export.")
 
     table = read_table(path)
     unit = table.attrs["unit"]
+    while len(table) > 1 and str(table.iloc[0, 0]).startswith(("#", "%")) and not any(table.iloc[0, 1:]):
+        table = table.iloc[1:]  # a remark
     first = table.iloc[0].tolist()
     if has_header(first, given): return take_header(table, where), unit
     if given:
-        return table.set_axis([str(i + 1) for i in range(table.shape[1])], axis=1), unit  # columns named by their numbers
+        places = [str(i + 1) for i in range(table.shape[1])]
+        return table.set_axis(places, axis=1), unit  # columns named by their numbers
     return table.set_axis(guess_columns(table, where), axis=1), unit

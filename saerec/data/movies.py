@@ -47,7 +47,8 @@ def movie_frame(
     own = pd.Series([i if isinstance(i, str) else f"movie {i}" for i in ids], dtype="str")
     title, genres = pd.Series([""] * len(ids), dtype="str"), pd.Series([""] * len(ids), dtype="str")
     if movies is not None:
-        cols = assign_roles(movies.rename(columns={c: "movieid" for c in movies if str(c).strip().lower() == "id"}), {}, where, ("movie", "title"))
+        named = {c: "movieid" for c in movies if str(c).strip().lower() == "id"}
+        cols = assign_roles(movies.rename(columns=named), {}, where, ("movie", "title"))
         known = pd.DataFrame({k: as_texts(v[0]) for k, v in cols.items() if k in ("title", "genres")})
         if "year" in cols: known["title"] = complete_titles(known.title, cols["year"][0].reset_index(drop=True))
         known["movie"] = ids_like(cols["movie"][0], ids).array
@@ -55,18 +56,20 @@ def movie_frame(
         title = known.title.fillna("").reset_index(drop=True)
         if "genres" in known: genres = known.genres.fillna("").reset_index(drop=True)
     title = title.where(title != "", own)
-    return pd.DataFrame({"movie_id": ids, "title": title.to_numpy(), "year": title_year(title).array, "genres": genres.to_numpy()})
+    found = {"movie_id": ids, "title": title.to_numpy(), "year": title_year(title).array, "genres": genres.to_numpy()}
+    return pd.DataFrame(found)
 
 # %% ../../nbs/data/movies.ipynb #51aced55
-GENRES_100K = ("unknown Action Adventure Animation Children's Comedy Crime Documentary Drama Fantasy Film-Noir Horror Musical "
-               "Mystery Romance Sci-Fi Thriller War Western").split()
+GENRES_100K = ("unknown Action Adventure Animation Children's Comedy Crime Documentary Drama Fantasy Film-Noir "
+               "Horror Musical Mystery Romance Sci-Fi Thriller War Western").split()
 
 def read_movies(
     path: Any,  # a Path or zipfile.Path: u.item, movies.dat, movie_titles.csv, or a table with a header
     where: str,  # its name, for messages
 ) -> pd.DataFrame:  # columns movie, title, and maybe year and genres
     "What a file says about movies. Raises `InputError` with the line of a fault."
-    special = {"u.item": "|", "movies.dat": "::", "movie_titles.csv": ",", "movie_titles.txt": ","}.get(path.name.lower())
+    delimiters = {"u.item": "|", "movies.dat": "::", "movie_titles.csv": ",", "movie_titles.txt": ","}
+    special = delimiters.get(path.name.lower())
     if special is None or special == "," and not re.match(rb"\s*[0-9]+,([0-9]{4}|NULL),", file_bytes(path)[:100]):
         table = read_table(path)
         if not has_header(table.iloc[0].tolist(), {}):
@@ -80,5 +83,7 @@ def read_movies(
         if len(f) < 3 or not f[0].strip().isdigit():
             raise InputError(f"{where}, line {n}: a movie needs an id, a title and genres between {special!r}.")
         flags = "|".join(g for g, on in zip(GENRES_100K, f[5:], strict=False) if on.strip() == "1")
-        rows.append({"|": (f[0], f[1], "", flags), "::": (f[0], "::".join(f[1:-1]), "", f[-1].strip()), ",": (f[0], ",".join(f[2:]), f[1], "")}[special])
+        if special == "|": rows.append((f[0], f[1], "", flags))
+        elif special == ",": rows.append((f[0], ",".join(f[2:]), f[1], ""))
+        else: rows.append((f[0], "::".join(f[1:-1]), "", f[-1].strip()))
     return pd.DataFrame(rows, columns=["movie", "title", "year", "genres"]).astype("str")

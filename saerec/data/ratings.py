@@ -39,20 +39,23 @@ class Ratings:
         notes: tuple[str, ...] = (),  # what the reader understood or left out, a sentence each; see `read_ratings`
         scale: tuple[float, float] | None = None,  # the lowest and the best rating there can be; None: those that occur
     ):
-        self.user, self.movie, self.value = _frozen(user, np.int32), _frozen(movie, np.int32), _frozen(value, np.float32)
+        self.user, self.movie = _frozen(user, np.int32), _frozen(movie, np.int32)
+        self.value = _frozen(value, np.float32)
         self.time = None if time is None else _frozen(time, np.int64)
         self._users, self._movies, self.name = users.copy(deep=False), movies.copy(deep=False), name
         self.notes, self._scale = tuple(notes), scale
         sizes = {len(a) for a in (self.user, self.movie, self.value, self.time) if a is not None}
         if len(sizes) > 1:
-            raise InputError(f"{name}: the arrays of users, movies, values and times differ in length ({sorted(sizes)}).")
+            raise InputError(f"{name}: the arrays of users, movies, values and times differ in length "
+                             f"({sorted(sizes)}).")
         for codes, n, what in ((self.user, len(users), "user"), (self.movie, len(movies), "movie")):
             if len(codes) and (codes.min() < 0 or codes.max() >= n):
                 raise InputError(f"{name}: a {what} code lies outside 0..{n - 1}.")
         self._done = True
 
     def __setattr__(self, key: str, value: Any) -> None:
-        if hasattr(self, "_done"): raise AttributeError("Ratings are immutable: make new ones with select, likes or transposed")
+        if hasattr(self, "_done"):
+            raise AttributeError("Ratings are immutable: make new ones with select, likes or transposed")
         super().__setattr__(key, value)
 
     @property
@@ -115,7 +118,8 @@ class Ratings:
         users = self._movies.rename(columns={"movie_id": "user_id"})
         movies = self._users.rename(columns={"user_id": "movie_id"})
         movies = movies.assign(title="user " + movies.movie_id.astype(str), year=None, genres="")
-        return self._with(user=self.movie, movie=self.user, users=users, movies=movies, name=self.name + " (transposed)")
+        name = self.name + " (transposed)"
+        return self._with(user=self.movie, movie=self.user, users=users, movies=movies, name=name)
 
     def fingerprint(self,
         times: bool = True,  # cover the times; False: as models of format 3 and before have it
@@ -132,9 +136,9 @@ def default_threshold(
     r: Ratings,  # on any scale
 ) -> float:  # a rating that occurs
     "The rating from which one is a like: the lowest that reaches four fifths of the scale."
-    if not len(r) or r.feedback == "implicit": return r.scale[1]
+    if not len(r) or r.feedback == "implicit": return float(r.value[0]) if len(r) else r.scale[1]
     low, high = min(r.scale[0], 0.0), r.scale[1]
-    enough = r.value >= np.float32(low + 0.8 * (high - low)) - 1e-4
+    enough = r.value >= np.float32(low + 0.8 * (high - low)) - 1e-4 * (high - low)
     return float(r.value[enough].min()) if enough.any() else high
 
 def like_share_note(
@@ -145,5 +149,6 @@ def like_share_note(
     share = float((r.value >= threshold).mean()) if len(r) else 0.5
     if r.feedback == "implicit" and share == 1 or 0.05 <= share <= 0.85: return ""
     better = default_threshold(r)
-    step = f"the default for this scale is {better:g}" if better != threshold else "look which threshold tells them apart"
+    step = "look which threshold tells them apart"
+    if better != threshold: step = f"the default for this scale is {better:g}"
     return f"{share:.0%} of the ratings are likes at threshold {threshold:g}, which leaves little to learn; {step}."

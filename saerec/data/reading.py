@@ -38,7 +38,7 @@ __all__ = ['ReadOptions', 'ratings_from_frame', 'read_ratings']
 @dataclass(frozen=True)
 class ReadOptions:
     "What the user says about a table of ratings. Raises `InputError` for what cannot be said."
-    columns: Mapping[str, str] = field(default_factory=dict)  # role -> column, such as {"user": "reviewerID", "movie": "asin"}; "" for none
+    columns: Mapping[str, str] = field(default_factory=dict)  # role -> column, such as {"user": "who"}; "" for none
     unrated: float | str | None = None  # the number that means: not rated; "" for empty cells
     scale: tuple[float, float] | None = None  # the lowest and the best rating there can be
     duplicates: str = "refuse"  # which rating of a pair counts: "latest", "first" or "mean"
@@ -56,8 +56,7 @@ def _check_left_over(df: pd.DataFrame, cols: Mapping[str, list[pd.Series]], wher
     "Raises `InputError` if a column of unknown name may hold the ratings."
     used = {c.name for found in cols.values() for c in found}
     for name in df.columns:
-        plain = plain_name(name)
-        if name in used or plain in ("", "index", "id", "row") or plain.startswith("unnamed"): continue
+        if name in used or re.match(r"(unnamed.*|index|id|row|)$", plain_name(name)): continue
         if pd.to_numeric(df[name], errors="coerce").notna().all():
             have = ", ".join(map(str, df.columns))
             raise InputError(f"{where}: no column for the rating (columns found: {have}); say which it is with "
@@ -68,10 +67,9 @@ def _check_left_over(df: pd.DataFrame, cols: Mapping[str, list[pd.Series]], wher
 def _movie_column(cols: Mapping[str, list[pd.Series]]) -> pd.Series:
     "The ids of movies; with the year where a text alone would mix two movies."
     movie, year = cols["movie"][0], cols.get("year", [None])[0]
-    if year is None or not isinstance(movie.dtype, pd.StringDtype | pd.CategoricalDtype) and movie.dtype != object:
-        return movie
-    named = movie.name in {c.name for c in cols.get("title", [])}  # a table that has nothing but titles
-    if movie.isna().any() or not named and constant_within(pd.factorize(movie)[0], year) is not None: return movie
+    if year is None or movie.isna().any() or movie.astype("str").str.contains("[0-9]").all(): return movie  # ids
+    named = any(c.name == movie.name for c in cols.get("title", []))  # a table that has nothing but titles
+    if not named and constant_within(pd.factorize(movie)[0], year) is not None: return movie
     return complete_titles(movie.astype("str"), year)
 
 # %% ../../nbs/data/reading.ipynb #d896cb61
@@ -87,10 +85,10 @@ def _known_movies(
         if role in cols and (said := constant_within(movie, cols[role][0])) is not None: out[role] = said
     return out[out.title != ""], note
 
-# %% ../../nbs/data/reading.ipynb #741551a4
+# %% ../../nbs/data/reading.ipynb #a65fc293
 def ratings_from_frame(
-    df: pd.DataFrame,  # columns user and movie, and maybe rating, timestamp, title, year, genres, or well-known spellings
-    movies: pd.DataFrame | None = None,  # columns movie, title[, year][, genres]; None: titles from `df`, else made from ids
+    df: pd.DataFrame,  # columns user and movie, maybe rating, timestamp, title, year, genres, or well-known spellings
+    movies: pd.DataFrame | None = None,  # columns movie, title[, year][, genres]; None: titles from `df`, else from ids
     name: str = "DataFrame",  # the source; part of every message
     unit: str = "row",  # what the index of `df` counts, for messages
     **options: Any,  # of `ReadOptions`
@@ -100,7 +98,8 @@ def ratings_from_frame(
 
 def _from_frame(df: pd.DataFrame, movies: pd.DataFrame | None, where: str, unit: str, o: ReadOptions) -> Ratings:
     "The work of `ratings_from_frame`."
-    if not df.index.is_unique or isinstance(df.index, pd.MultiIndex): df = df.reset_index(drop=True)
+    if known_columns([n for n in df.index.names if n is not None]): df = df.reset_index()  # ids made the index
+    elif not df.index.is_unique or isinstance(df.index, pd.MultiIndex): df = df.reset_index(drop=True)
     cols = assign_roles(df, {k: v for k, v in o.columns.items() if v}, where)
     if o.columns.get("rating") == "": cols.pop("rating", None)
     if not len(df):
@@ -128,7 +127,7 @@ def _from_frame(df: pd.DataFrame, movies: pd.DataFrame | None, where: str, unit:
 
 # %% ../../nbs/data/reading.ipynb #345c3964
 def _is_plain(block: bytes) -> bool:
-    "Whether text is nothing but numbers, of which none is another one to pyarrow than to a person: no 0x1F, no quotes, no leading zeros."
+    "Whether text is nothing but numbers that pyarrow and a person read alike: no 0x1F, no quotes, no leading zeros."
     if block.translate(None, b"0123456789.,;:\t\r\n- ") or b"-" in block and b"-0" in block: return False
     a = np.frombuffer(block, np.uint8)
     leading = a[1:-1] == ord("0")  # a zero ...
@@ -140,7 +139,7 @@ def _is_plain(block: bytes) -> bool:
     return not leading.any()
 
 def _plain_layout(first: str) -> tuple[str, list[str], bool] | None:
-    "Delimiter, roles of the columns (empty: none) and whether there is a header, by the first line; None: not that plain."
+    "Delimiter, roles of the columns (empty: none), whether there is a header, by the first line; None: not plain."
     sep = next((s for s in ("::", "\t", ";", ",") if s in first), None)
     if sep is None: return None
     cells = [c.strip() for c in (first.split(sep) if sep != "," else next(csv.reader([first])))]
@@ -148,13 +147,12 @@ def _plain_layout(first: str) -> tuple[str, list[str], bool] | None:
         roles = ["user", "movie", "rating", "timestamp"][:len(cells)]
         return (":", [o for role in roles for o in (role, "")][:-1], False) if sep == "::" else (sep, roles, False)
     known = {place: role for role, found in known_columns(cells).items() if len(found) == 1 for _, place in found}
-    if sorted(set(known.values()) - {"timestamp"}) != ["movie", "rating", "user"] or len(known) < len(cells) or sep == "::":
-        return None
-    return sep, [known[i] for i in range(len(cells))], True
+    needed = sorted(set(known.values()) - {"timestamp"}) == ["movie", "rating", "user"] and len(known) == len(cells)
+    return (sep, [known[i] for i in range(len(cells))], True) if needed and sep != "::" else None
 
 def _plain_table(
     path: Any,  # a Path or zipfile.Path to a text file
-) -> pd.DataFrame | None:  # columns user, movie, rating[, timestamp]: int64, int64, float32, int64; None: not that plain
+) -> pd.DataFrame | None:  # columns user, movie, rating[, timestamp]: int64, int64, float32, int64; None: not plain
     "A file of plain numbers by pyarrow's reader."
     import pyarrow as pa
     from pyarrow import csv as arrow_csv
@@ -184,7 +182,7 @@ def _plain_table(
 
 # %% ../../nbs/data/reading.ipynb #96960824
 def read_ratings(
-    source: pd.DataFrame | str | os.PathLike[str],  # frame, or path of a table (text, JSON, Excel, Parquet), a folder or a zip
+    source: pd.DataFrame | str | os.PathLike[str],  # frame, or path: table (text, JSON, Excel, Parquet), folder or zip
     movies: pd.DataFrame | None = None,  # titles for a single file or frame: columns movie, title[, year][, genres]
     name: str | None = None,  # the name shown in reports; default: the file's
     *,
@@ -202,7 +200,8 @@ def read_ratings(
 
     if beside is not None and movies is None:
         at = f"{source}/{beside.name}"
-        with plain_errors(at): movies = read_parquet(beside, at, {}) if beside.name.lower().endswith((".parquet", ".pq")) else read_movies(beside, at)
+        packed = beside.name.lower().endswith((".parquet", ".pq"))
+        with plain_errors(at): movies = read_parquet(beside, at, {}) if packed else read_movies(beside, at)
     with plain_errors(where):
         r = _read_files(paths, movies, where, options)
         return r._with(name=name) if name else r
@@ -216,13 +215,14 @@ def _find(path: Path, where: str) -> tuple[list[Any], Any]:
     paths, beside = find_ratings(path if path.is_dir() else zipfile.Path(path), where)
     if not paths:
         raise InputError(f"{where}: no ratings in it; a folder or zip holds ratings.csv, ratings.dat, u.data, "
-                         f"ratings.parquet or the like, or one table alone. Give the file that has them.")
+                         "ratings.parquet or the like, or one table alone. Give the file that has them.")
     return paths, beside
 
 def _read_files(paths: list[Any], movies: pd.DataFrame | None, where: str, options: dict[str, Any]) -> Ratings:
     "Ratings of one file, or of several that belong together; the fast way first."
     if len(paths) == 1 and not options["columns"] and (plain := _plain_table(paths[0])) is not None:
-        with suppress(InputError): return ratings_from_frame(plain, movies, where, "line", **options)  # a fault is found again, with its line
+        with suppress(InputError): return ratings_from_frame(plain, movies, where, "line", **options)
+        # a fault is found again below, with its line
         del plain
     at = [where] if len(paths) == 1 else [f"{where.rpartition('/')[0]}/{p.name}" for p in paths]
     tables = [read_rating_table(p, place, options["columns"]) for p, place in zip(paths, at, strict=True)]

@@ -99,8 +99,8 @@ def to_batch(
     "Ratings as one CSR batch; training takes smaller ones out of it with `take`."
     order = np.lexsort((r.movie, r.user))
     offsets = np.concatenate([[0], np.bincount(r.user, minlength=r.n_users).cumsum()])
-    offsets, movies, values = (torch.from_numpy(a) for a in (offsets, r.movie[order].astype(np.int64), r.value[order]))
-    whole = Batch(offsets, movies, values, r.n_movies, torch.arange(r.n_users))
+    movies, values = torch.from_numpy(r.movie[order].astype(np.int64)), torch.from_numpy(r.value[order])
+    whole = Batch(torch.from_numpy(offsets), movies, values, r.n_movies, torch.arange(r.n_users))
     return whole if users is None else whole.take(torch.tensor(np.array(users), dtype=torch.int64))
 
 # %% ../../nbs/data/rows.ipynb #86a6e59a

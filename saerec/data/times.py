@@ -15,7 +15,7 @@ import pandas as pd
 # %% auto #0
 __all__ = ['to_seconds']
 
-# %% ../../nbs/data/times.ipynb #67c75c6c
+# %% ../../nbs/data/times.ipynb #d76fd7a1
 _UNITS = (("seconds", 1, 1e11), ("milliseconds", 10**3, 1e14), ("microseconds", 10**6, 1e17),
           ("nanoseconds", 10**9, 2.0**63))  # how many make a second; numbers in it are below this
 _CALENDAR = {4: ("%Y", "years"), 8: ("%Y%m%d", "days written as yyyymmdd"),  # by the number of digits
@@ -31,6 +31,8 @@ def _numbers_to_seconds(
     "Times given as numbers; None and the reason where they cannot be read."
     low, high = n.min(), n.max()
     if not np.isfinite([low, high]).all(): return None, "a time is not finite: times are left out."
+    if low <= 0 and high > 1e8 and ((n <= 0) == (n == low)).all():  # 0 or -1 among times of our days
+        return None, f"{int((n == low).sum()):,} of {len(n):,} ratings have no time ({low:g}): times are left out."
     digits = len(str(int(high)))
     if low >= 0 and digits == len(str(int(low))) and digits in _CALENDAR:
         form, said = _CALENDAR[digits]
@@ -52,16 +54,17 @@ def _whole_seconds(d: pd.Series) -> np.ndarray:
     return d.to_numpy().astype("datetime64[s]").astype(np.int64)
 
 # %% ../../nbs/data/times.ipynb #0bbf9e7b
-_TWO_NUMBERS = r"^([0-9]{1,2})[./\- ]([0-9]{1,2})[./\-, ]+([0-9]{4}|[0-9]{2})(?![0-9])(.*)$"  # and the year, and what follows
+# Two numbers, the year, and what follows.
+_TWO_NUMBERS = r"^([0-9]{1,2})[./\- ]([0-9]{1,2})[./\-, ]+([0-9]{4}|[0-9]{2})(?![0-9])(.*)$"
 
 def _order_days(s: pd.Series) -> tuple[pd.Series | None, str]:
-    "Dates that begin with two numbers, written year-month-day; None where nobody can tell the day from the month. And a note."
+    "Dates that begin with two numbers as year-month-day, and a note; None where nobody can tell day from month."
     parts = s.str.extract(_TWO_NUMBERS)
     if parts.isna().any(axis=None): return s, ""
     first, second = (int(parts[c].astype(int).max()) for c in (0, 1))
     if first <= 12 and second <= 12:
-        return None, (f"{s[0]!r} may have the day or the month in front, and so may all of its column: times are left out; "
-                      "write them as year-month-day.")
+        return None, (f"{s[0]!r} may have the day or the month in front, and so may all of its column: "
+                      "times are left out; write them as year-month-day.")
 
     day, month = (0, 1) if first > 12 else (1, 0)
     year = parts[2].where(parts[2].str.len() == 4, parts[2].radd("20").where(parts[2] < "70", parts[2].radd("19")))
@@ -90,7 +93,8 @@ def _texts_to_seconds(
 
     if found.isna().any():
         i = int(found.isna().to_numpy()[code].argmax())
-        return None, f"{unit} {t.index[i]} has {t.iloc[i][:40]!r}, which is no time that is understood: times are left out."
+        odd = f"{unit} {t.index[i]} has {t.iloc[i][:40]!r}, which is no time that is understood"
+        return None, f"{odd}: times are left out."
     return _whole_seconds(found)[code], note
 
 # %% ../../nbs/data/times.ipynb #bb5a813a
@@ -98,7 +102,7 @@ def to_seconds(
     t: pd.Series,  # of any type; the index numbers the rows of the source
     unit: str = "row",  # what the index counts
 ) -> tuple[np.ndarray | None, str]:  # seconds since 1970, int64, or None; a note, or ""
-    "The times of ratings, whatever they are written in. Raises nothing: what cannot be read is None, and the note says why."
+    "The times of ratings, whatever they are written in. Raises nothing: of what cannot be read the note says why."
     try:
         missing = t.isna().to_numpy(dtype=bool)
         if isinstance(t.dtype, pd.StringDtype): missing = missing | (t.str.strip() == "").to_numpy(dtype=bool)

@@ -28,11 +28,10 @@ from ..plots import figure
 from .protocols import find_protocol
 
 # %% auto #0
-__all__ = ['RANK_METRICS', 'LOWER_IS_BETTER', 'Scorer', 'top_k', 'hits', 'ranking_value', 'rows_at_once', 'rank_metrics',
-           'like_metrics', 'auc_by_user', 'grouped_auc', 'Sums', 'PairSums', 'like_sums', 'star_sums', 'value_of',
-           'predict_cells', 'warn_perfect', 'prepare', 'predicts', 'measurable', 'measure_part', 'Evaluation',
-           'paired_difference', 'plot_forest', 'chosen_on_valid', 'standard_baselines', 'evaluate', 'best_on_valid',
-           'plot_table']
+__all__ = ['RANK_METRICS', 'LOWER_IS_BETTER', 'Scorer', 'top_k', 'check_metric', 'hits', 'ranking_value', 'rows_at_once',
+           'rank_metrics', 'like_metrics', 'auc_by_user', 'grouped_auc', 'Sums', 'PairSums', 'like_sums', 'star_sums',
+           'value_of', 'predict_cells', 'warn_perfect', 'prepare', 'measure_part', 'Evaluation', 'paired_difference',
+           'plot_forest', 'chosen_on_valid', 'standard_baselines', 'evaluate', 'best_on_valid', 'plot_table']
 
 # %% ../../nbs/03_evaluate.ipynb #7ee4defa
 class Scorer(Protocol):
@@ -65,6 +64,15 @@ def _first_of_equals(scores: Tensor, least: Tensor, k: int) -> Tensor:
     keep = above | (equal & (equal.cumsum(1) <= k - above.sum(1, keepdim=True)))
     return keep.nonzero()[:, 1].view(len(scores), k)
 
+# %% ../../nbs/03_evaluate.ipynb #62786da2
+def check_metric(
+    name: str,  # "NDCG@k", "Recall@k" or "recall_all@k"
+) -> tuple[str, int]:  # the kind, and k
+    "Raises `InputError` for a name that no metric of a ranking has."
+    kind, _, k = name.partition("@")
+    if kind in ("NDCG", "Recall", "recall_all") and k.isdigit() and int(k): return kind, int(k)
+    raise InputError(f"There is no metric {name!r}; there are NDCG@k, Recall@k and recall_all@k.")
+
 # %% ../../nbs/03_evaluate.ipynb #528b4224
 RANK_METRICS = ("NDCG@10", "NDCG@100", "Recall@20", "Recall@50")
 
@@ -85,9 +93,7 @@ def ranking_value(
     n: Tensor,  # int64 [B]: number of targets of each row
 ) -> Tensor:  # float64 [B]
     "One ranking metric for each row."
-    kind, _, k_text = name.partition("@")
-    if kind not in ("NDCG", "Recall", "recall_all") or not k_text.isdigit(): raise InputError(f"There is no metric {name!r}; there are NDCG@k, Recall@k and recall_all@k.")
-    k = int(k_text)
+    kind, k = check_metric(name)
     h = hit[:, :k].double()
     if kind != "NDCG": return h.sum(1) / (n.clamp(max=k) if kind == "Recall" else n)
     discount = 1 / torch.log2(torch.arange(2, k + 2, dtype=torch.float64, device=h.device))
@@ -115,11 +121,10 @@ def rank_metrics(
     if not len(users): return pd.DataFrame(np.zeros((0, len(metrics))), index=pd.Index(users, name="user"), columns=list(metrics))
 
     shown, seen, target = (to_batch(x, users) for x in (held.input, held.seen, relevant))
-    k = max(int(m.partition("@")[2] or 0) for m in metrics)
+    k = max(check_metric(m)[1] for m in metrics)
     rows = []
     for part in torch.arange(len(users)).split(rows_at_once(shown.n_movies, batch_size)):
-        scores = model.scores(shown.take(part))
-        if not getattr(model, "fresh_scores", False): scores = scores.clone()  # a model may give what it keeps
+        scores = model.scores(shown.take(part)).clone()  # a model may give what it keeps
         known, wanted = seen.take(part), target.take(part)
         scores[known.rows, known.movies] = -torch.inf
         hit = hits(top_k(scores, k), wanted)
@@ -315,7 +320,7 @@ def prepare(
     return model(split)
 
 # %% ../../nbs/03_evaluate.ipynb #33b14103
-def predicts(
+def _predicts(
     model: Any,  # with `scores`
     stars: bool = False,  # stars, else likes
 ) -> bool:
@@ -323,7 +328,7 @@ def predicts(
     likes = bool(getattr(model, "predicts_likes", False))
     return bool(getattr(model, "predicts_stars", likes)) if stars else likes  # what learned stars as it learns likes predicts them
 
-def measurable(
+def _measurable(
     held: Held,  # a held-out part
     kind: str | None = None,  # "ranking", "likes" or "stars"; None: what the answers allow
 ) -> str:  # "ranking", "likes", "stars", or "both" rankings and likes
@@ -342,16 +347,16 @@ def measure_part(
     model: Scorer,  # fitted
     held: Held,  # a held-out part
     metrics: Sequence[str],  # of a ranking; none: nothing is ranked
-    kind: str | None = None,  # as in `measurable`
+    kind: str | None = None,  # as in `_measurable`
     scale: tuple[float, float] = (0.0, 1.0),  # least and most stars
 ) -> dict[str, Sums | PairSums]:  # by metric
     "All metrics of one model on one part, by user."
-    kind, y, ids = measurable(held, kind), held.target.value, held.target.users.user_id.to_numpy()
+    kind, y, ids = _measurable(held, kind), held.target.value, held.target.users.user_id.to_numpy()
     out: dict[str, Sums | PairSums] = {}
 
     if kind in ("likes", "both"):
-        out = like_sums(predict_cells(model, held), y, ids[held.target.user], predicts(model))
-    elif kind == "stars" and predicts(model, stars=True):
+        out = like_sums(predict_cells(model, held), y, ids[held.target.user], _predicts(model))
+    elif kind == "stars" and _predicts(model, stars=True):
         out = star_sums(predict_cells(model, held), y, ids[held.target.user], scale)
 
     if kind in ("ranking", "both") and metrics:
@@ -500,6 +505,8 @@ def evaluate(
         splits = how.splits(None if seeds is None else tuple(seeds), ratings)
         dislikes = any((s.train.value <= 0).any() for s in splits)
         if baselines: named |= {k: v for k, v in standard_baselines(kind, dislikes).items() if k not in named}
+    if kind in (None, "ranking"):
+        for name in metrics or (): check_metric(name)  # before a test is opened
     if not named or not splits: raise InputError("There is nothing to evaluate: give one model or more, and one seed or more.")
 
     runs, answers, seconds = [], [], {name: {"fit": 0.0, "evaluate": 0.0} for name in named}
@@ -523,7 +530,7 @@ def evaluate(
 # %% ../../nbs/03_evaluate.ipynb #0b72d66d
 def _check_models(models: Mapping[str, Any], held: Held, kind: str | None, fitted: bool) -> None:
     "Raise `InputError` where no model can be measured, before any is fitted."
-    if measurable(held, kind) == "stars" and fitted and not any(predicts(m, stars=True) for m in models.values()):
+    if _measurable(held, kind) == "stars" and fitted and not any(_predicts(m, stars=True) for m in models.values()):
         raise InputError(f"{', '.join(models)}: no model predicts stars, so there is no error to measure; "
                          "give one that says predicts_stars = True, or a split of likes.")
 

@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from saerec.data import (
-    Held, InputError, Ratings, Split, load_movielens, read_ratings, split_fold, split_pairs, split_per_user,
-    split_users,
+    Held, InputError, Ratings, Split, default_threshold, load_movielens, read_ratings, split_fold, split_pairs,
+    split_per_user, split_users,
 )
 
 # %% auto #0
@@ -93,6 +93,10 @@ _STRONG = "people held out (80% of their likes shown, 20% to be found), whole ca
 _RATED = "held-out ratings told liked from not liked"
 _STARS = "held-out stars predicted, clipped to the scale"
 
+def _likes(r: Ratings) -> Ratings:
+    "Likes at a threshold that fits the scale: 4 stars and more on MovieLens."
+    return r.likes(default_threshold(r))
+
 def _held_out(
     name: str,
     data: str,  # "bundled", or an edition
@@ -102,7 +106,7 @@ def _held_out(
     dislikes: bool = False,  # ratings below the threshold are known
 ) -> EvaluationProtocol:
     "A ranking for users whom training does not know."
-    def split(r: Ratings, seed: int) -> Split: return split_users(r.likes(), n, n, dislikes=dislikes, seed=seed)
+    def split(r: Ratings, seed: int) -> Split: return split_users(_likes(r), n, n, dislikes=dislikes, seed=seed)
     return EvaluationProtocol(name, data, "ranking", seeds, split, about)
 
 # %% ../../nbs/evaluate/protocols.ipynb #c158e57c
@@ -114,7 +118,7 @@ def _likes_and_stars(
     about: str,
 ) -> tuple[EvaluationProtocol, EvaluationProtocol]:
     "The same held-out ratings as likes, and as stars."
-    def of_likes(r: Ratings, seed: int) -> Split: return split(r.likes(), seed=seed)
+    def of_likes(r: Ratings, seed: int) -> Split: return split(_likes(r), seed=seed)
     return (EvaluationProtocol(name, data, "likes", seeds, of_likes, f"{about}; {_RATED}"),
             EvaluationProtocol(f"{name}-stars", data, "stars", seeds, split, f"{about}; {_STARS}"))
 
@@ -130,10 +134,10 @@ _RANKINGS = [
         "every rating a positive; of each user 10% to be found, 10% for validation, whole catalogue",
         ("NDCG@10", "recall_all@10")),
     EvaluationProtocol(
-        "u1-rank", "ml-100k", "ranking", (0,), lambda r, seed: split_fold(r.likes(), 1, seed=seed),
+        "u1-rank", "ml-100k", "ranking", (0,), lambda r, seed: split_fold(_likes(r), 1, seed=seed),
         "u1.base to u1.test, likes to be found among everything unseen", ("NDCG@10",)),
     EvaluationProtocol(
-        "liang-20m", "ml-20m", "ranking", (98765,), lambda r, seed: split_liang(r.likes(), seed=seed),
+        "liang-20m", "ml-20m", "ranking", (98765,), lambda r, seed: split_liang(_likes(r), seed=seed),
         f"the split of Liang et al. 2018: 10,000 + 10,000 {_STRONG}", ("Recall@20", "Recall@50", "NDCG@100")),
 ]
 _RATINGS = [

@@ -28,7 +28,6 @@ __all__ = ['Network', 'StackedAutoencoder', 'check_layers', 'observed_mse']
 class Network(nn.Module):
     "Rows of ratings in, one score a movie out; a subclass writes `forward`."
     predicts_likes = False  # whether scores are probabilities of liking; training on likes sets it
-    fresh_scores = True  # `scores` gives a new tensor each time, which the caller may change
     def __init__(self,
         n_movies: int,  # width of input and output
         **config: Any,  # the other options, as JSON has them: what a saved model is made of again

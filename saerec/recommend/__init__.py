@@ -2,12 +2,14 @@
 from ..lazy import front_door
 
 __getattr__, __all__ = front_door(__name__, {
-    "recommender": "Recommender fit_recommender measure",
+    "recommender": "Recommender",
     "reasons": "plot_explanation",
     "spelling": "plain_title",
     "titles": "TitleWarning Titles",
     "own": "OwnRatings own_ratings",
     "card": "model_card verdict",
     "artefact": "Artefact read_artefact write_artefact",
-    "training": "SAE compute_report make_splits plan_training train",
+    "plan": "make_splits plan_training",
+    "report": "SAE",
+    "training": "compute_report train",
 })

@@ -86,7 +86,10 @@ def _read_arrays(folder: Path, manifest: Manifest) -> dict[str, np.ndarray]:
     name = "weights.safetensors"
     _open(folder, name, (manifest.files or {}).get(name)).close()
     try:
-        with safe_open(folder / name, "numpy") as f: arrays = {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118
+        with safe_open(folder / name, "numpy") as f: names = list(f.keys())
+        arrays = {}
+        for k in names:  # each by itself, because what is mapped stays in memory until it is closed
+            with safe_open(folder / name, "numpy") as f: arrays[k] = f.get_tensor(k)
     except (SafetensorError, TypeError, AttributeError, OSError) as e:
         raise ValueError(f"it is no whole safetensors file ({str(e)[:100]})") from None
     check_arrays(arrays, manifest)
@@ -99,14 +102,15 @@ def _read_table(folder: Path, name: str, manifest: Manifest, rows: int | None, c
     import pyarrow.parquet as pq
     with _open(folder, name, (manifest.files or {}).get(name)) as file:
         try:
-            footer, schema, size = pq.read_metadata(file), pq.read_schema(file), os.fstat(file.fileno()).st_size
+            parquet, size = pq.ParquetFile(file), os.fstat(file.fileno()).st_size
+            footer, schema = parquet.metadata, parquet.schema_arrow
             if rows is not None and footer.num_rows != rows:
                 raise ValueError(f"it has {footer.num_rows:,} rows, and recommender.json says {rows:,}")
             if missing := [c for c in columns if c not in schema.names]:
                 raise ValueError(f"its column {missing[0]!r} is missing")
             pages = sum(footer.row_group(g).total_byte_size for g in range(footer.num_row_groups))
             check_growth(size, max(pages, 8 * footer.num_rows), name)
-            table = pq.read_table(file, columns=list(columns))
+            table = parquet.read(columns=list(columns))
             table.validate(full=True)  # texts are UTF-8
             frame = table.to_pandas().reset_index(drop=True)
         except (pa.ArrowException, OSError, ValueError, TypeError, KeyError) as e:
@@ -140,7 +144,7 @@ def _read_known(folder: Path, manifest: Manifest, movies: pd.DataFrame) -> Ratin
     if name not in manifest.files if manifest.files is not None else not (folder / name).exists(): return None
     d = _read_table(folder, name, manifest, manifest.data.ratings, ["user", "movie", "rating"])
     whole = pd.api.types.is_integer_dtype(d.movie) and d.movie.between(0, len(movies) - 1).all()
-    on_scale = pd.api.types.is_float_dtype(d.rating) and d.rating.between(*manifest.scale).all()
+    on_scale = pd.api.types.is_float_dtype(d.rating) and d.rating.between(manifest.scale[0], manifest.scale[1]).all()
     if d.user.isna().any() or not whole or not on_scale:
         raise ValueError("it has a rating off the scale, or of no user or movie")
     user, ids = pd.factorize(d.user, sort=True)
@@ -241,13 +245,16 @@ def _write(artefact: Artefact, folder: Path, card: str) -> None:
 # %% ../../nbs/recommend/artefact.ipynb #2b8dd84d
 def _replace(path: Path, new: Path) -> None:
     "Put a new folder where an old one may be; if that fails the old one stays."
-    if not path.exists() and (aside := _set_aside(path)): aside.rename(path)  # of a process that was killed here
+    if not path.exists() and (aside := _set_aside(path)):
+        aside.rename(path)  # of a process that was killed here
     old = new.with_name(f"{new.name}-old")
     try:
-        if path.exists(): path.rename(old)
+        if path.exists():
+            path.rename(old)
         new.rename(path)
     except OSError:
-        if old.exists() and not path.exists(): old.rename(path)
+        if old.exists() and not path.exists():
+            old.rename(path)
         raise
     if old.exists():
         gone = old.rename(old.with_name(f"{new.name}-gone"))  # first, because nobody may read what is half deleted
@@ -271,11 +278,14 @@ def write_artefact(
 ) -> Path:
     "Write one folder, whole or not at all. Raises `InputError` if something else is there or it cannot be written."
     from filelock import FileLock
+
     path = Path(path)
     if not ratings:
         if any(name.endswith(".indptr") for name in artefact.arrays):
-            raise InputError(f"{path}: this model cannot be saved without its users' ratings, because kernel ridge in "
-                             'its ensemble holds their likes; train with ranker="network" (--ranker network).')
+            raise InputError(
+                f"{path}: this model cannot be saved without its users' ratings, because kernel ridge in "
+                'its ensemble holds their likes; train with ranker="network" (--ranker network).'
+            )
         artefact = replace(artefact, known=None)
     try:
         check_target(path)
@@ -285,18 +295,26 @@ def write_artefact(
         try:
             _write(artefact, new, card)
             place = hashlib.sha256(str(real).encode()).hexdigest()[:16]
-            with FileLock(Path(tempfile.gettempdir()) / f"saerec-{place}.lock"):  # beside the model it would stay behind
+            with FileLock(
+                Path(tempfile.gettempdir()) / f"saerec-{place}.lock"
+            ):  # beside the model it would stay behind
                 _replace(real, new)
                 _clean(real)
-        finally: shutil.rmtree(new, ignore_errors=True)
-    except InputError: raise
+        finally:
+            shutil.rmtree(new, ignore_errors=True)
+    except InputError:
+        raise
     except Exception as e:
-        if not isinstance(e, OSError) and type(e).__name__ != "SafetensorError": raise
-        raise InputError(f"{path}: the model cannot be written ({getattr(e, 'strerror', None) or e}); "
-                         "free the disk or give another folder.") from None
+        if not isinstance(e, OSError) and type(e).__name__ != "SafetensorError":
+            raise
+        raise InputError(
+            f"{path}: the model cannot be written ({getattr(e, 'strerror', None) or e}); "
+            "free the disk or give another folder."
+        ) from None
     return path
 
 def _clean(path: Path) -> None:
     "Delete what processes that were killed while they saved left beside it an hour ago or earlier."
     for p in path.parent.glob(f".{glob.escape(path.name)}.saving-*"):
-        if p.lstat().st_ctime < time.time() - 3600: shutil.rmtree(p, ignore_errors=True)
+        if p.lstat().st_ctime < time.time() - 3600:
+            shutil.rmtree(p, ignore_errors=True)

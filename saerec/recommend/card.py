@@ -26,7 +26,7 @@ def report_of(
 ) -> pd.DataFrame:  # a row a model; attrs: how it was measured
     "The test figures of a model; empty if it could not be measured."
     table = pd.DataFrame(manifest.report).T.astype(float)
-    table.attrs = dict(manifest.report_about)
+    for k, v in manifest.report_about.items(): table.attrs[k] = v
     return table
 
 def verdict(

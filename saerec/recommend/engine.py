@@ -69,8 +69,8 @@ class NetworkModel:
         arrays: Mapping[str, np.ndarray],  # its tensors by name
     ):
         self.config, self.arrays, self.f = config, arrays, ACTIVATIONS[config["activation"]]
-        decoder = arrays["table" if config["tied"] else "decoder"]
-        self.decoder = np.ascontiguousarray(decoder.T)  # [width, n_movies]: long rows for the product of a single code
+        self.decoder = arrays["table" if config["tied"] else "decoder"].T  # [width, n_movies]
+        self._singles = 0  # products of a single code so far
         self.bias = arrays["decoder_bias"] + arrays["movie_offset"] if config["centred"] else arrays["decoder_bias"]
         self.plain = not config["dislikes"] and not config["centred"]  # it reads likes and nothing else
 
@@ -116,8 +116,10 @@ class NetworkModel:
         movies: np.ndarray | None = None,  # int64 [k]; None: all
     ) -> np.ndarray:  # float32 [B, n_movies] or [B, k]
         "From latent vectors to scores; without the offsets of users of a network that centres."
-        if movies is None: return codes @ self.decoder + self.bias
-        return codes @ self.decoder[:, movies] + self.bias[movies]
+        if movies is not None: return codes @ self.decoder[:, movies] + self.bias[movies]
+        self._singles += len(codes) == 1
+        if self._singles == 3: self.decoder = np.ascontiguousarray(self.decoder)  # it pays from the third on
+        return codes @ self.decoder + self.bias
 
     def scores(self,
         rows: csr_array,  # [B, n_movies]
@@ -285,7 +287,8 @@ class Engine:
         movies: np.ndarray,  # int64 [k], known to the ranker
     ) -> np.ndarray:  # float32 [B, k]
         "Scores for ranking of a few movies."
-        if isinstance(self.ranker, NetworkModel): return self.ranker.scores(self._of_ranker(rows), self.inner[movies])
+        if isinstance(self.ranker, NetworkModel):
+            return self.ranker.scores(self._of_ranker(rows), self.inner[movies])
         return self.ranker.scores(self._of_ranker(rows))[:, self.inner[movies]]
 
     def p_like(self,
@@ -293,7 +296,8 @@ class Engine:
         movies: np.ndarray | None = None,  # int64 [k]; None: all
     ) -> np.ndarray:  # float32 [B, n_movies] or [B, k], in 0..1
         "How probably each movie would be liked if it were seen. Raises `InputError` if that is not predicted."
-        if self.liker is None: raise InputError("This model learned from implicit feedback: it predicts no likes.")
+        if self.liker is None:
+            raise InputError("This model learned from implicit feedback: it predicts no likes.")
         return self.calibration(self.liker.scores(rows, movies)).astype(np.float32)
 
     def p_like_at(self,
@@ -303,7 +307,8 @@ class Engine:
     ) -> np.ndarray:  # float32 [n], in 0..1
         "The same for single cells, at their cost."
         net = self.liker
-        if net is None: raise InputError("This model learned from implicit feedback: it predicts no likes.")
+        if net is None:
+            raise InputError("This model learned from implicit feedback: it predicts no likes.")
         z = np.einsum("ij,ji->i", net.encode(rows)[user], net.decoder[:, movie])
         z = z + net.bias[movie] + net.base(rows)[user]
         return self.calibration(z).astype(np.float32)
@@ -330,19 +335,23 @@ class Engine:
         n: int,  # length of the list
     ) -> List:
         "The best movies of one user, and what they owe to each like. One pass through the ranker for all."
-        alone = isinstance(self.ranker, NetworkModel) and self.ranker.plain and len(likes) < MAX_EXPLAINED_LIKES
-        if alone:
-            net, codes = self.ranker, self.ranker.leave_one_out_codes(self.inner[likes])  # type: ignore[union-attr,attr-defined]
-            scores = self._over_all(net.decode(codes[:1]))[0]
+        net = self.ranker
+        if isinstance(net, NetworkModel) and net.plain and len(likes) < MAX_EXPLAINED_LIKES:
+            codes = net.leave_one_out_codes(self.inner[likes])
+            best, scores = self._best(net.decode(codes[:1]), masked, n)
+            without = net.decode(codes, self.inner[best])
         else:
             everything = self.ranker.scores(self._of_ranker(leave_one_out_rows(row, likes)))
-            scores = self._over_all(everything[:1])[0]
+            best, scores = self._best(everything[:1], masked, n)
+            without = everything[:, self.inner[best]]
+        return List(best, scores, without[:1] - without[1:])
 
-        scores[masked] = -np.inf
-        best = best_of(scores, n)
-        inner = self.inner[best]
-        without = net.decode(codes, inner) if alone else everything[:, inner]
-        return List(best, scores[best], without[:1] - without[1:])
+    def _best(self, scores: np.ndarray, masked: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
+        "The best movies of one row of the ranker's scores, and their scores."
+        z = self._over_all(scores)[0]
+        z[masked] = -np.inf
+        best = best_of(z, n)
+        return best, z[best]
 
 @dataclass(frozen=True)
 class List:

@@ -18,7 +18,7 @@ import numpy as np
 from ..errors import InputError
 from ..evaluate.calibration import Calibration
 from .artefact import Artefact
-from ..train import write_whole
+from ..disk import atomic_write
 
 # %% auto #0
 __all__ = ['OPERATIONS', 'Arrays', 'Graph', 'network_graph', 'ranker_graph', 'calibration_graph', 'to_onnx']
@@ -200,5 +200,5 @@ def to_onnx(
         "movie_ids": json.dumps(movies.movie_id.astype(str).tolist()),
         "threshold": str(m.threshold), "data": m.data.name})
     onnx.checker.check_model(model)
-    write_whole(Path(path), lambda new: new.write_bytes(model.SerializeToString()))
+    atomic_write(Path(path), lambda new: new.write_bytes(model.SerializeToString()))
     return Path(path)

@@ -261,7 +261,8 @@ def check_arrays(
     wanted = {f"ranker.{k}": v for k, v in manifest.ranker.shapes(inner).items()}
     if manifest.liker is not None: wanted |= {f"liker.{k}": v for k, v in manifest.liker.shapes(n).items()}
     if codes is not None or manifest.format >= 3: wanted["rank_codes"] = ((inner,), "i8")
-    if "movie_ids" in arrays: wanted["movie_ids"] = ((n,), "i8")
+    if (ids := arrays.get("movie_ids")) is not None:  # numbers, or text as the bytes of a list in JSON
+        wanted["movie_ids"] = ((-1,), "u1") if ids.dtype == np.uint8 else ((n,), "i8")
 
     if wrong := sorted(set(wanted) ^ set(arrays)):
         why = "missing" if wrong[0] in wanted else "not one of this model"

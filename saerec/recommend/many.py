@@ -7,7 +7,6 @@ Docs: https://saerec.github.io/saerec/recommend/many.html.md"""
 # %% ../../nbs/recommend/many.ipynb #a176701a
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -23,18 +22,18 @@ from .people import People
 __all__ = ['BLOCK', 'in_model_terms', 'lists_for']
 
 # %% ../../nbs/recommend/many.ipynb #d6b75f22
-def _index_of(people: People, movie_id: Any, title: str) -> int:
-    "A movie of a table in the model, by its id or else by its title; -1 if it is not known."
-    if (code := people.titles.ids.get(str(movie_id), -1)) >= 0: return code
-    for name in dict.fromkeys([title, movie_id]):
-        with suppress(InputError):
-            if isinstance(name, str): return people.titles.find(name)
-    return -1
+def _index_of(people: People, movie_id: Any, title: str, year: int | None) -> int:
+    "A movie of a table in the model, by its id or else by its title; -1: not known, or several may be meant."
+    if (code := people.titles.ids.get(str(movie_id), -1)) >= 0:
+        return code
+    names = [name for name in dict.fromkeys([title, movie_id]) if isinstance(name, str)]
+    codes, _ = people.titles.match(names, year)
+    return codes[0] if len(codes) == 1 else -1
 
 def _on_scale(people: People, r: Ratings) -> np.ndarray:  # float32 [n]; NaN: not liked, if only likes are read
     "The marks of a table on the scale of the model. Raises `InputError` for one off it."
     low, high = people.limits
-    if r.feedback == "implicit" and r.value[0] == 1 and low < high:  # who chose what: likes
+    if low < high and any(note.startswith("there is no rating column") for note in r.notes):  # who chose what: likes
         return np.full(len(r), high, np.float32)
     if low == high:  # judged on the table's own scale
         return np.where(r.value >= default_threshold(r), np.float32(high), np.float32(np.nan))
@@ -42,24 +41,30 @@ def _on_scale(people: People, r: Ratings) -> np.ndarray:  # float32 [n]; NaN: no
     if (wrong := (r.value < low) | (r.value > high)).any():
         i = int(wrong.argmax())
         title, user = r.movies.title[r.movie[i]], r.users.user_id[r.user[i]]
-        raise InputError(f"The rating {r.value[i]:g} of {title!r} by user {user} is not on the scale of this data, "
-                         f"{people.scale}.")
+        raise InputError(
+            f"The rating {r.value[i]:g} of {title!r} by user {user} is not on the scale of this data, {people.scale}."
+        )
     return r.value
 
 def _left_out(people: People, r: Ratings, found: np.ndarray) -> str:
     "How many movies of a table a model does not know, as a sentence."
     unknown = np.flatnonzero(found < 0)
-    if not len(unknown): return ""
+    if not len(unknown):
+        return ""
     ratings = int((found[r.movie] < 0).sum())
-    return (f"{ratings:,} of {len(r):,} ratings were left out: {len(unknown):,} of {len(found):,} {people.things} "
-            f"are not known to the model, the first {r.movies.title[unknown[0]]!r}.")
+    return (
+        f"{ratings:,} of {len(r):,} ratings were left out: {len(unknown):,} of {len(found):,} {people.things} "
+        f"are not known to the model, the first {r.movies.title[unknown[0]]!r}."
+    )
 
 def in_model_terms(
     people: People,
     r: Ratings,
 ) -> tuple[csr_array, np.ndarray, str]:  # stars, a row a user as first mentioned; their ids; what was left out
     "Ratings of many users as rows over the movies of a model. Raises `InputError` for stars off its scale and repeats."
-    found = np.array([_index_of(people, i, t) for i, t in zip(r.movies.movie_id, r.movies.title, strict=True)], np.int64)
+    years = [None if pd.isna(y) else int(y) for y in r.movies.year]
+    table = zip(r.movies.movie_id, r.movies.title, years, strict=True)
+    found = np.array([_index_of(people, *movie) for movie in table], np.int64)
     code, stars = found[r.movie], _on_scale(people, r)
     first = pd.unique(r.user)
     place = np.empty(r.n_users, np.int64)

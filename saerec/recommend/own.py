@@ -274,9 +274,9 @@ def own_ratings(
 ) -> OwnRatings:
     "A file of ratings for a model. Raises `InputError` with file, line and column, or if no film of it is known."
     rows = read_own(path, scale)
-    low, high = rec.info["scale"]
+    low, high = rec.manifest.scale
     own, said = _scale_of(rows, (low, high), str(path))
-    rows["stars"] = to_model_scale(rows.mark, own, (low, high), rec.info["threshold"])
+    rows["stars"] = to_model_scale(rows.mark, own, (low, high), rec.manifest.threshold)
     rows, notes = _match_rows(rows, rec.titles)
 
     missing, found = rows[rows.code < 0], rows[rows.code >= 0]

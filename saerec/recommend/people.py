@@ -119,7 +119,8 @@ class People:
         exclude: Sequence[str | int] = (),  # titles or ids
     ) -> np.ndarray | None:  # bool [n_movies]; None: all
         "Which movies pass the filters. Raises `InputError` for what does not exist."
-        return allowed_movies(self.movies, self.titles, genres, years, exclude, self._genres)
+        masks = self._genres if len(genres) else None
+        return allowed_movies(self.movies, self.titles, genres, years, exclude, masks)
 
     @cached_property
     def _genres(self) -> dict[str, np.ndarray]: return genre_masks(self.movies)

@@ -18,7 +18,6 @@ import pandas as pd
 from scipy.sparse import csr_array
 
 from ..data.ratings import Ratings
-from ..data.reading import ratings_from_frame
 from ..errors import InputError
 from ..evaluate.calibration import Calibration
 from .artefact import Artefact, read_artefact, write_artefact
@@ -32,7 +31,7 @@ from .reasons import explanation, similar_movies
 from .titles import Titles
 
 # %% auto #0
-__all__ = ['engine_of', 'Recommender', 'fit_recommender', 'measure']
+__all__ = ['engine_of', 'Recommender']
 
 # %% ../../nbs/04_recommend.ipynb #4a7fdf5f
 def engine_of(
@@ -58,8 +57,10 @@ class Recommender:
         self.recorders: dict[str, Any] = {}  # how the trainings went, by objective; empty after loading
 
     def __repr__(self) -> str:
-        return (f"Recommender({len(self.movies):,} movies, {len(self.people.user_ids):,} known users; "
-                f"trained on {self.manifest.data.name})")
+        return (
+            f"Recommender({len(self.movies):,} movies, {len(self.people.user_ids):,} known users; "
+            f"trained on {self.manifest.data.name})"
+        )
 
     @classmethod
     def fit(cls,
@@ -70,11 +71,13 @@ class Recommender:
     ) -> Recommender:
         "Train and measure. Prints how the models stand beside the baselines, on validation and on the test."
         from saerec.recommend.training import train
+
         artefact, recorders = train(r, seed=seed, **kwargs)
         rec = cls(artefact)
         rec.recorders = recorders
         if verdict_too and (say := kwargs.get("say", print)) is not None:
-            for line in verdict(rec.report): say(f"test {line}")
+            for line in verdict(rec.report):
+                say(f"test {line}")
         return rec
 
     def save(self,
@@ -95,15 +98,6 @@ class Recommender:
     def manifest(self) -> Manifest:
         "Threshold, scale, data, versions, and the figures measured."
         return self.artefact.manifest
-
-    @property
-    def info(self) -> dict[str, Any]: return self.manifest.model_dump()
-    @property
-    def liker(self) -> Any: return self.engine.liker
-    @property
-    def ranker(self) -> Any: return self.engine.ranker
-    @property
-    def rank_codes(self) -> np.ndarray: return self.artefact.rank_codes
 
     @property
     def titles(self) -> Titles:
@@ -134,12 +128,15 @@ class Recommender:
         *because* names the like without which the movie would fall furthest. Raises `InputError` for what cannot be
         understood: unknown titles or users, stars off the scale, a genre that does not exist.
         """
-        if n < 1: raise InputError(f"n={n}: a list needs one movie or more.")
-        if not 0 <= diversity <= 1: raise InputError(f"diversity={diversity}: it lies between 0 and 1.")
+        if n < 1:
+            raise InputError(f"n={n}: a list needs one movie or more.")
+        if not 0 <= diversity <= 1:
+            raise InputError(f"diversity={diversity}: it lies between 0 and 1.")
         row, allowed = self.people.likes(self.people.stars(person)), self.people.allowed(genres, years, exclude)
         reasons = row.indices[(row.data > 0) & (self.engine.inner[row.indices] >= 0)]
         masked = np.zeros(len(self.movies), bool) if allowed is None else ~allowed
-        if not rated: masked[row.indices] = True
+        if not rated:
+            masked[row.indices] = True
 
         best = self.engine.list_for(row, reasons[:MAX_EXPLAINED_LIKES], masked, n if diversity == 0 else 10 * n)
         if diversity:
@@ -154,7 +151,8 @@ class Recommender:
         "A list as a table."
         known, top = self.people.columns, best.movies
         columns: dict[str, Any] = {k: v.take(top) for k, v in known.items()} | {"score": best.scores}
-        if self.predicts_likes: columns["p_like"] = self.engine.p_like(row, top)[0]
+        if self.predicts_likes:
+            columns["p_like"] = self.engine.p_like(row, top)[0]
 
         because = [""] * len(top)
         if best.owed.size:
@@ -166,13 +164,16 @@ class Recommender:
     def _about(self, row: csr_array, likes: int, top: np.ndarray, allowed: np.ndarray | None) -> str:
         "How much is known about a user, and how much of the list anybody would get."
         common = self._nobody if allowed is None else self._nobody[allowed[self._nobody]]
-        common = common[:len(top) + row.nnz]
-        same = int(np.isin(top, common[~np.isin(common, row.indices)][:len(top)]).sum())
+        common = common[: len(top) + row.nnz]
+        same = int(np.isin(top, common[~np.isin(common, row.indices)][: len(top)]).sum())
 
         kind = "is a like" if likes == 1 else "are likes"
-        told = (f"{row.nnz} rating{'s' * (row.nnz != 1)}, of which {likes} {kind} that the model can use; {same} of the "
-                f"{len(top)} {self.people.things} would also be listed for somebody of whom nothing is known.")
-        if len(top) and 2 * same >= len(top): told += " It is hardly this person's own yet."
+        told = (
+            f"{row.nnz} rating{'s' * (row.nnz != 1)}, of which {likes} {kind} that the model can use; {same} of the "
+            f"{len(top)} {self.people.things} would also be listed for somebody of whom nothing is known."
+        )
+        if len(top) and 2 * same >= len(top):
+            told += " It is hardly this person's own yet."
         return told + (" The model was never measured on people with so few likes." if likes < FEW_LIKES else "")
 
     @cached_property
@@ -186,6 +187,7 @@ class Recommender:
     ) -> pd.DataFrame:  # user, rank, movie, title, score, p_like (if likes are predicted)
         """Lists for many users, in the order in which they first occur; `attrs["left_out"]` says which movies are not
         known. Raises `InputError` for stars off the scale and for movies rated twice."""
+        from saerec.data.reading import ratings_from_frame
         r = ratings if isinstance(ratings, Ratings) else ratings_from_frame(ratings, name="the table")
         return lists_for(self.people, self.engine, r, n)
 
@@ -209,17 +211,5 @@ class Recommender:
     ) -> Path:
         "Write one ONNX file: `saerec.recommend.export.to_onnx`."
         from saerec.recommend.export import to_onnx
+
         return to_onnx(self.artefact, path)
-
-def fit_recommender(r: Ratings, keep: Any = None, **kwargs: Any) -> Recommender:
-    "As `Recommender.fit`, without a verdict."
-    from saerec.recommend.training import train
-    artefact, recorders = train(r, keep=None if keep is None else lambda a: keep(Recommender(a)), **kwargs)
-    rec = Recommender(artefact)
-    rec.recorders = recorders
-    return rec
-
-def measure(rec: Recommender, r: Ratings) -> pd.DataFrame:
-    "The report of a saved recommender, computed again."
-    from saerec.recommend.training import compute_report
-    return compute_report(rec.artefact, r)
