@@ -3,6 +3,7 @@ order, and what comes out stays within the tolerances below. (Batches are cut ou
 number could matter; that a training that was stopped and continued ends with the same weights is in test_survival.py.)"""
 from collections.abc import Callable, Iterator
 
+import numpy as np
 import pytest
 import torch
 
@@ -22,7 +23,8 @@ def threads() -> Iterator[None]:
 def trained(n_threads: int, objective: str = "ranking", seed: int = 0) -> tuple[dict[str, torch.Tensor], torch.Tensor, list[float]]:
     "Weights, scores of the validation people, and the metric of each epoch, of a short training on some threads."
     torch.set_num_threads(n_threads)
-    split = split_users(load_movielens().likes(), seed=0)
+    likes = load_movielens().likes()
+    split = split_users(likes.only_movies(np.flatnonzero(np.bincount(likes.movie) >= 10)), seed=0)
     model = make_model(objective, split.train.n_movies, hidden=(128, 32), dropout=0.2, seed=seed)
     recorder = fit(model, split, objective, epochs=3, batch_size=128, patience=3, seed=seed, say=None)
     shown = to_batch(split.valid.input, split.valid.users)

@@ -10,14 +10,21 @@ import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import redirect_stdout
 from functools import cache
+from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import START
 from fastcore.docments import docments
+from filelock import FileLock
 from nbdev.clean import clean_nb
 from nbdev.config import get_config
+
+from saerec.data import Ratings, load_movielens
+from saerec.recommend import Recommender
 
 ROOT = Path(__file__).resolve().parents[1]
 NBS = ROOT / "nbs"
@@ -70,6 +77,24 @@ def run(code: str, *args: str, cwd: Path, timeout: int = 300, env: dict[str, str
 
 # --- running: once for each notebook, in a process of its own, as many at a time as there are cores, beside the other tests; what it gives is compared afterwards ---
 
+def share_the_model(folder: Path) -> None:
+    """Whatever page asks for `Recommender.fit(load_movielens(), seed=0)`, it is trained once.
+
+    The others read what the first of them has saved, and say what was said."""
+    train = Recommender.fit
+
+    def fit(r: Ratings, **options: Any) -> Recommender:
+        if options != {"seed": 0} or r.fingerprint() != load_movielens().fingerprint(): return train(r, **options)
+        with FileLock(folder / "lock"):
+            if not (folder / "said").exists():
+                with redirect_stdout(StringIO()) as said: train(r, **options).save(folder / "model")
+                (folder / "said").write_text(said.getvalue(), encoding="utf-8")
+        print((folder / "said").read_text(encoding="utf-8"), end="")
+        return Recommender.load(folder / "model")
+
+    Recommender.fit = fit
+
+
 def run_notebook(copy: Path, home: Path, force: str) -> None:
     "Run a copy in place, with what it says and its processor seconds in files. The process has the large libraries already."
     for fd, file in ((0, os.devnull), (1, home / "said"), (2, home / "said")): os.dup2(os.open(file, os.O_RDWR | os.O_CREAT | os.O_APPEND), fd)
@@ -78,6 +103,7 @@ def run_notebook(copy: Path, home: Path, force: str) -> None:
     os.environ |= environment(home)
     os.environ.pop("IN_TEST", None)
     os.chdir(home)
+    share_the_model(home.parents[1] / "shared")
     from nbdev.test import test_nb
     ok, _ = test_nb(copy, skip_flags=SKIP_FLAGS, force_flags=force.split(), basepath=ROOT, save=True, cell_timeout=None if force else 600)
     used = sum(sum(resource.getrusage(who)[:2]) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
@@ -91,6 +117,7 @@ def execute(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     force = "slow" if request.config.getoption("--slow") else ""
     asked = {item.callspec.params["nb"] for item in request.session.items if "execute" in getattr(item, "fixturenames", ()) and hasattr(item, "callspec")}
     workers = max(1, min(len(asked), os.cpu_count() or 1, 4))
+    (tmp_path_factory.getbasetemp() / "shared").mkdir()
 
     def once(nb: Path, project: Path) -> tuple[int | None, str, Path]:
         copy_project(project)

@@ -225,13 +225,10 @@ HEAVY = ("matplotlib", "sklearn", "pooch", "tqdm", "pyarrow.parquet", "fastcore.
 
 def test_imports_are_light(tmp_path: Path, note) -> None:
     "What only some calls need is imported in them. The time is shown, not judged."
-    times = []
-    for _ in range(3):
-        seconds, new = json.loads(run(sys.executable, "-c", LIGHT, cwd=tmp_path).splitlines()[-1])
-        times.append(seconds)
-        heavy = sorted({h for h in HEAVY for m in new if m == h or m.startswith(h + ".")})
-        assert not heavy, f"importing saerec imports {heavy}; import them where they are used"
-    note(f"all modules of saerec import in {sorted(times)[1]:.2f} s beyond torch, numpy and pandas (median of 3)")
+    seconds, new = json.loads(run(sys.executable, "-c", LIGHT, cwd=tmp_path).splitlines()[-1])
+    heavy = sorted({h for h in HEAVY for m in new if m == h or m.startswith(h + ".")})
+    assert not heavy, f"importing saerec imports {heavy}; import them where they are used"
+    note(f"all modules of saerec import in {seconds:.2f} s beyond torch, numpy and pandas")
 
 
 # --- the state of the text ---

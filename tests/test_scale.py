@@ -237,7 +237,7 @@ def outcome(path: Path):
 @given(data=nearly_plain())
 @example(data=b"user,movie,rating\n1,0x1F,3\n2,31,4\n")
 @example(data=b"user,movie,rating\n1,1,3\n\n1,1,4\n")
-@settings(tries, max_examples=int(MORE or 300))
+@settings(tries, max_examples=int(MORE or 150))
 def test_fast_and_careful_agree(data: bytes) -> None:
     "Whatever the fast reader takes, the careful one reads the same from it; else both say the same."
     with tempfile.TemporaryDirectory() as tmp:

@@ -4,13 +4,18 @@ import struct
 import sys
 
 import pytest
+from conftest import START
 
-CODE = """
-import sys; sys.stdin.readline()
 from saerec.train import progress_bar
-with progress_bar(2, "likes", True) as show:
-    show(1, "loss 0.5"); show(2, "loss 0.25")
-"""
+
+
+def two_epochs(terminal: str) -> None:
+    "A process whose terminal this is."
+    for fd in range(3): os.dup2(os.open(terminal, os.O_RDWR), fd)
+    sys.stderr = open(2, "w", buffering=1, closefd=False)
+    with progress_bar(2, "likes", True) as show:
+        show(1, "loss 0.5")
+        show(2, "loss 0.25")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no pseudo-terminals of this kind")
@@ -20,15 +25,14 @@ def test_progress_in_a_terminal(columns: int, bar: bool) -> None:
     import fcntl
     import pty
     import termios
-    pid, fd = pty.fork()
-    if pid == 0: os.execv(sys.executable, [sys.executable, "-c", CODE])
-    fcntl.ioctl(fd, termios.TIOCSWINSZ, struct.pack("HHHH", 24 if columns else 0, columns, 0, 0))
-    os.write(fd, b"go\n")
-    data = b""
-    try:
-        while part := os.read(fd, 4096): data += part
-    except OSError: pass  # Linux ends a closed pseudo-terminal with EIO
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0, data
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(ours, termios.TIOCSWINSZ, struct.pack("HHHH", 24 if columns else 0, columns, 0, 0))
+    p = START.Process(target=two_epochs, args=(os.ttyname(theirs),))
+    p.start()
+    p.join(60)
+    data = os.read(ours, 2**16)
+    for fd in (ours, theirs): os.close(fd)
+    assert p.exitcode == 0, data
     shown = [line for line in data.decode().replace("\r", "\n").split("\n") if line.startswith("likes")]
     assert ("█" in shown[-1]) == bar and "2/2" in shown[-1] and "loss 0.25" in shown[-1]
     late = any("2/2" in line and "0.5" in line for line in shown)
