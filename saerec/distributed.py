@@ -170,7 +170,7 @@ def open_data(
         return agreed(group, lambda: _in_memory(source))
     rows = agreed(group, lambda: open_csr(path))
     users, movies = agreed(group, lambda: [_ids(path / f"{k}s.parquet", f"{k}_id") for k in ("user", "movie")])
-    return Source(rows.name, rows, users, movies)
+    return Source(str(_kind(path).get("name")), rows, users, movies)
 
 # %% ../nbs/02_distributed.ipynb #ac0d3ec1
 def _in_memory(source: str) -> Source:

@@ -11,6 +11,6 @@ __getattr__, __all__ = front_door(__name__, {
     "describe": "plot_ratings summary",
     "rows": "Batch damped_means row_offset to_batch",
     "splits": "HeldOut Split split_by_time split_fold split_pairs split_per_user split_users",
-    "shards": "MappedRows open_csr read_shards write_csr write_shards",
+    "shards": "open_csr read_shards write_csr write_shards",
     "synthetic": "SHAPES gini shape_at synthetic_ratings",
 })
