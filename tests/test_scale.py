@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from saerec.data import (
-    Batch, InputError, Ratings, gini, ratings_from_frame, read_ratings, reading, shape_at, synthetic_ratings, to_batch,
+    Batch, InputError, Ratings, gini, read_ratings, reading, shape_at, synthetic_ratings, to_batch,
 )
 from saerec.data.shards import open_csr, read_shards, write_csr, write_shards
 
@@ -73,7 +73,7 @@ def test_shards_and_rows_lose_nothing(r: Ratings, per: int, data: st.DataObject)
 
 def tiny() -> Ratings:
     n = np.arange(12)
-    return ratings_from_frame(pd.DataFrame({"user": n // 3, "movie": n % 4, "rating": 3.5, "timestamp": n}))
+    return read_ratings(pd.DataFrame({"user": n // 3, "movie": n % 4, "rating": 3.5, "timestamp": n}))
 
 
 @pytest.fixture(scope="module")
@@ -249,7 +249,7 @@ def test_integer_frames_agree(data: st.DataObject, n: int, wide: bool, kind: str
     df = pd.DataFrame({"user": user, "movie": movie, "rating": rating})
 
     def result(df: pd.DataFrame):
-        try: r = ratings_from_frame(df, scale=(-1, 2e39))
+        try: r = read_ratings(df, scale=(-1, 2e39))
         except InputError as e: return str(e)
         return r.fingerprint()
 
