@@ -32,7 +32,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.distributed.rendezvous import rendezvous
 
-from .data import MOVIELENS, Batch, Held, InputError, Ratings, Split, load_movielens, read_ratings, to_batch
+from .data import MOVIELENS, Batch, HeldOut, InputError, Ratings, Split, load_movielens, read_ratings, to_batch
 from .evaluate import rows_at_once, top_k
 from .disk import atomic_write, exclusive_lock
 from .model import StackedAutoencoder
@@ -228,12 +228,12 @@ def hold_out(
     ].numpy()
     users, movies = pd.DataFrame({"user_id": taken.numpy()}), pd.DataFrame({"movie_id": np.arange(rows.n_movies)})
     asked = Ratings(liked.rows.numpy(), liked.movies.numpy(), liked.values.numpy(), users, movies)
-    valid = Held(
+    valid = HeldOut(
         asked.select(np.flatnonzero(shown)), asked.select(np.flatnonzero(shown)), asked.select(np.flatnonzero(~shown))
     )
     others = torch.ones(len(rows), dtype=torch.bool).index_fill_(0, taken, False)
     return Likes(rows, others.nonzero()[:, 0], threshold), Split(
-        valid.input, valid, valid, f"hold_out({n})", seed, new_users=True, check=False
+        valid.fold_in, valid, valid, f"hold_out({n})", seed, new_users=True, check=False
     )
 
 # %% ../nbs/02_distributed.ipynb #63fe4c0e

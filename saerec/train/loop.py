@@ -19,7 +19,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from ..data import Held, InputError, Split, to_batch
+from ..data import HeldOut, InputError, Split, to_batch
 from ..evaluate import rank_metrics
 from ..model import StackedAutoencoder
 from .checkpoints import guarded, save_checkpoint
@@ -31,7 +31,7 @@ from .steps import Rows, Training
 __all__ = ['fit', 'trainer']
 
 # %% ../../nbs/02_train.ipynb #afa2ed8e
-def _validate(model: StackedAutoencoder, held: Held, objective: str) -> dict[str, float]:
+def _validate(model: StackedAutoencoder, held: HeldOut, objective: str) -> dict[str, float]:
     "The validation columns of one epoch; where processes share a training, the first measures and tells the others."
     names, shared = (
         ["valid_loss"] + ["NDCG@100"] * (objective != "likes"),
