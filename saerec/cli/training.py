@@ -158,7 +158,7 @@ def _result(rec: Recommender, out: Path, done: str) -> tuple[dict[str, Any], str
             for k, f in losses.items()
         ),
         *_measured(rec),
-        f"Ten {rec.people.things} for somebody who rated {rated}:\n"
+        f"Ten {things(rec.movies)} for somebody who rated {rated}:\n"
         + show(columns_of(top, "title", "score", "p_like", "because"), "rank"),
         f"{done} Next: {next_command(rec, out, person)}",
     ]
