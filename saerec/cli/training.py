@@ -27,6 +27,7 @@ from ..errors import InputError
 from ..recommend.artefact import check_target
 from ..recommend.card import verdict
 from ..recommend.own import to_model_scale
+from ..recommend.people import things
 from ..recommend.recommender import Recommender
 from ..recommend.resume import finished_model, training_room
 from ..recommend.training import plan_training

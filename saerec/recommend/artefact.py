@@ -59,7 +59,8 @@ def _open(folder: Path, name: str, told: FileEntry | None) -> BinaryIO:
     file = open(path, "rb")
     try:
         size = os.fstat(file.fileno()).st_size
-        if size > LIMITS[name]: raise ValueError(f"it has {size:,} bytes, and more than {LIMITS[name]:,} are never read")
+        if size > LIMITS[name]:
+            raise ValueError(f"it has {size:,} bytes, and more than {LIMITS[name]:,} are never read")
         if told is not None and size != told.size:
             raise ValueError(f"it has {size:,} bytes, and the manifest says {told.size:,}")
         if told is not None and hashlib.file_digest(file, "sha256").hexdigest() != told.sha256:
@@ -88,7 +89,8 @@ def _read_table(file: BinaryIO, rows: int, columns: Sequence[str]) -> pd.DataFra
     try:
         parquet, size = pq.ParquetFile(file), os.fstat(file.fileno()).st_size
         footer = parquet.metadata
-        if footer.num_rows != rows: raise ValueError(f"it has {footer.num_rows:,} rows, and recommender.json says {rows:,}")
+        if footer.num_rows != rows:
+            raise ValueError(f"it has {footer.num_rows:,} rows, and recommender.json says {rows:,}")
         if missing := [c for c in columns if c not in parquet.schema_arrow.names]:
             raise ValueError(f"its column {missing[0]!r} is missing")
         pages = sum(footer.row_group(g).total_byte_size for g in range(footer.num_row_groups))
@@ -175,7 +177,8 @@ def read_artefact(
     while True:
         tries, (folder, before) = tries - 1, _state(path)
         if before is None:
-            if tries < 1: raise InputError(f"{path}: no saved recommender there; make one with: saerec train --out {path}")
+            advice = f"make one with: saerec train --out {path}"
+            if tries < 1: raise InputError(f"{path}: no saved recommender there; {advice}")
             tries = min(tries, 3)  # it may be between two renames
         else:
             try: found, fault = _read(folder), None
@@ -273,5 +276,6 @@ def write_artefact(
         finally: shutil.rmtree(new, ignore_errors=True)
     except (OSError, SafetensorError) as e:
         why = getattr(e, "strerror", None) or e
-        raise InputError(f"{path}: the model cannot be written ({why}); free the disk or give another folder.") from None
+        advice = "free the disk or give another folder"
+        raise InputError(f"{path}: the model cannot be written ({why}); {advice}.") from None
     return path

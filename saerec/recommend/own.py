@@ -104,7 +104,8 @@ def _source(path: Path) -> zipfile.Path | Path:
     if path.is_dir():
         path = path / "ratings.csv"
         if not path.is_file(): raise InputError(f"{path.parent}: it is a folder; give the file with the ratings in it.")
-    source, size = path, path.stat().st_size
+    source: zipfile.Path | Path = path
+    size = path.stat().st_size
     with path.open("rb") as f: packed = f.read(4) == b"PK\3\4"
     if packed and size <= _LARGEST: source, size = _in_zip(path)
     if size <= _LARGEST: return source
@@ -265,7 +266,8 @@ def own_ratings(
     scale: tuple[float, float] | None = None,  # lowest and best rating of the file; None: its layout's, or the model's
 ) -> OwnRatings:
     "A file of ratings for a model. Raises `InputError` with file, line and column, or if no film of it is known."
-    rows, model = read_own(path, scale), tuple(rec.manifest.scale)
+    rows, (low, high) = read_own(path, scale), rec.manifest.scale
+    model = low, high
     own, said = _scale_of(rows, model, str(path))
     rows["stars"] = to_model_scale(rows.mark, own, model, rec.manifest.threshold)
     rows, notes = _match_rows(rows, rec.titles)

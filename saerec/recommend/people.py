@@ -104,12 +104,12 @@ class People:
         return keep
 
     @cached_property
-    def _genres(self) -> pd.DataFrame:  # a column of 0 and 1 a genre
-        genres = self.movies.genres.fillna("").replace("(no genres listed)", "").str.get_dummies("|")
-        return genres[sorted(g for g in genres if g)]
+    def _genres(self) -> dict[str, np.ndarray]:  # bool [n_movies] each
+        found = self.movies.genres.fillna("").replace("(no genres listed)", "").str.get_dummies("|")
+        return {str(g): found[g].to_numpy(bool) for g in found if g}
 
     def _of_genre(self, genre: str) -> np.ndarray:
         known = {g.casefold(): g for g in self._genres}
         if genre.casefold() not in known:
             raise InputError(f"There is no genre {genre!r}; there are {', '.join(self._genres)}.")
-        return self._genres[known[genre.casefold()]].to_numpy(bool)
+        return self._genres[known[genre.casefold()]]

@@ -24,7 +24,7 @@ def _able(likes: Ratings) -> int:
     return int((np.bincount(likes.user[likes.value > 0], minlength=likes.n_users) >= _MIN_LIKES).sum())
 
 def _held_out(likes: Ratings) -> int:
-    "Users for each of validation and test: 100 of a small data set (at most a fifth), a tenth of a large one, <= 10,000."
+    "Users for each of validation and test: 100 (at most a fifth), of 4,000 and more a tenth, never over 10,000."
     able = _able(likes)
     return max(1, min(100, able // 5) if able < 4000 else min(10_000, able // 10))
 

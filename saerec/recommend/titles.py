@@ -88,7 +88,7 @@ class _TitleSearch:
         if not words: return []
         phrase, longest = f" {typed}", max(words, key=len)
         found = [o for o in self.lines if longest in o[1] and all(w in o[1] for w in words)]
-        found.sort(key=lambda o: 0 if o[1] == f"{phrase} " else 1 if o[1].startswith(phrase) else 2 + (phrase not in o[1]))
+        found.sort(key=lambda o: (o[1] != f"{phrase} ", not o[1].startswith(phrase), phrase not in o[1]))
         return list(dict.fromkeys(code for code, _ in found))[:n]
 
     def alike(self, typed: str) -> list[int]:

@@ -107,7 +107,8 @@ def train(
     """
     plan = plan_training(r, seed, threshold, n_held)
     kind, liker, recorders = choose_ranker(plan.users.train, ranker), None, {}
-    for note in plan.notes if say is not None else (): say(note)
+    if say is not None:
+        for note in plan.notes: say(note)
 
     options: dict[str, Any] = dict(checkpoints=checkpoints, seed=seed, progress=progress, say=say)
     if plan.pairs is not None:
@@ -125,15 +126,13 @@ def train(
     return artefact, recorders
 
 # %% ../../nbs/recommend/training.ipynb #236dec84
-_Ranker = StackedAutoencoder | Ensemble
-
-def _arrays(ranker: _Ranker, liker: StackedAutoencoder | None, codes: np.ndarray) -> dict[str, np.ndarray]:
+def _arrays(ranker: Any, liker: StackedAutoencoder | None, codes: np.ndarray) -> dict[str, np.ndarray]:
     "All that was learned, by name."
     parts = {"ranker": ranker} | ({} if liker is None else {"liker": liker})
     tensors = {f"{k}.{name}": t for k, model in parts.items() for name, t in as_tensors(model)[1].items()}
     return {k: t.detach().numpy() for k, t in tensors.items()} | {"rank_codes": codes}
 
-def _assemble(plan: TrainingPlan, ranker: _Ranker, liker: StackedAutoencoder | None,
+def _assemble(plan: TrainingPlan, ranker: Any, liker: StackedAutoencoder | None,
               recorders: Mapping[str, Recorder], about: Mapping[str, Any]) -> Artefact:
     "A recommender that nothing has measured yet."
     r, calibration = plan.ratings, {}
