@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from .data import Batch, Held, Ratings, to_batch
+from .data import Batch, HeldOut, Ratings, to_batch
 from .evaluate import predict_cells
 
 # %% auto #0
@@ -57,7 +57,7 @@ def fit_course(
     batch_size: int = 1,  # users a step
     observed: bool = False,  # True: mean over rated cells; False: over all cells, as taught
     lr: float = 0.01,  # step size of RMSprop
-    valid: Held | None = None,  # record the RMSE here after each epoch, and keep the best weights
+    valid: HeldOut | None = None,  # record the RMSE here after each epoch, and keep the best weights
 ) -> pd.DataFrame:  # a row an epoch: train_loss (mean of the users' RMSE), seconds, with `valid` also valid_RMSE
     "Train as the course does, or with single things mended."
     rows = to_batch(train)

@@ -27,7 +27,7 @@ def trained(n_threads: int, objective: str = "ranking", seed: int = 0) -> tuple[
     split = split_users(likes.only_movies(np.flatnonzero(np.bincount(likes.movie) >= 10)), seed=0)
     model = make_model(objective, split.train.n_movies, hidden=(128, 32), dropout=0.2, seed=seed)
     recorder = fit(model, split, objective, epochs=3, batch_size=128, patience=3, seed=seed, say=None)
-    shown = to_batch(split.valid.input, split.valid.users)
+    shown = to_batch(split.valid.fold_in, split.valid.users)
     return {k: v.clone() for k, v in model.state_dict().items()}, model.scores(shown), recorder.frame[recorder.metric].tolist()
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from saerec.data import Held, InputError, Ratings, Split, load_movielens, split_users
+from saerec.data import HeldOut, InputError, Ratings, Split, load_movielens, split_users
 from saerec.evaluate import EvaluationProtocol, Popularity, evaluate
 
 
@@ -44,7 +44,7 @@ def test_own_split(likes: Ratings) -> None:
     from_end[order] = np.concatenate([np.arange(n)[::-1] for n in counts])
 
     train, valid, test = liked.select(from_end >= 2), liked.select(from_end == 1), liked.select(from_end == 0)
-    split = Split(train, Held(train, train, valid), Held(train, train, test), "the last like", seed=0)
+    split = Split(train, HeldOut(train, train, valid), HeldOut(train, train, test), "the last like", seed=0)
     found = evaluate(Popularity().fit(train), split, metrics=["NDCG@10", "recall_all@20"])
     assert found.about["protocol"] == "the last like" and split.finals == 1
     assert found.about["answers"] == [(len(test), len(test))] and 0.02 < found.table["recall_all@20"].item() < 0.3

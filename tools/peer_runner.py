@@ -86,7 +86,7 @@ def spread(scores: np.ndarray, columns: np.ndarray, n_movies: int) -> np.ndarray
 def split_of(data: Data):
     "The split as saerec knows it, without the test's targets."
     import pandas as pd
-    from saerec.data import Held, Ratings, Split
+    from saerec.data import HeldOut, Ratings, Split
     users = pd.DataFrame({"user_id": np.arange(data.n_users)})
     titles = [f"movie {i}" for i in range(data.n_movies)]
     movies = pd.DataFrame({"movie_id": np.arange(data.n_movies), "title": titles, "genres": ""})
@@ -98,7 +98,7 @@ def split_of(data: Data):
         return Ratings(user.astype(np.int32), movie.astype(np.int32), ones, users, movies, name="likes")
 
     train, valid, known = ratings("train"), ratings("valid"), ratings("train", "valid")
-    return Split(train, Held(train, train, valid), Held(train, known, ratings()), "given", data.seed)
+    return Split(train, HeldOut(train, train, valid), HeldOut(train, known, ratings()), "given", data.seed)
 
 
 def scores_of(model, split) -> Scores:

@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from saerec.data import Held, Ratings, Split, split_per_user, to_batch
+from saerec.data import HeldOut, Ratings, Split, split_per_user, to_batch
 from saerec.evaluate import find_metric, hits
 from saerec.evaluate.protocols import open_edition
 
@@ -126,7 +126,7 @@ def score(top: np.ndarray, target: Ratings) -> float:
     return float(find_metric("NDCG@10")(hits(lists[wanted.users], wanted), wanted.counts).mean())
 
 
-def account(found: dict, split: Split, test: Held) -> dict:
+def account(found: dict, split: Split, test: HeldOut) -> dict:
     "The figures of one peer."
     top, target = found.pop("top"), {"valid": split.valid.target, "test": test.target}
     n_movies = split.train.n_movies
@@ -223,7 +223,7 @@ def command_line() -> argparse.Namespace:
     return p.parse_args()
 
 
-def described(split: Split, test: Held, o: argparse.Namespace) -> dict:
+def described(split: Split, test: HeldOut, o: argparse.Namespace) -> dict:
     "What the figures are of."
     return {
         "data": o.data, "split": split.protocol, "seed": o.seed, "fingerprint": split.fingerprint(),

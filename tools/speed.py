@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
-from saerec.data import SHAPES, Batch, Held, InputError, Ratings, synthetic_ratings
+from saerec.data import SHAPES, Batch, HeldOut, InputError, Ratings, synthetic_ratings
 from saerec.evaluate import rank_metrics
 from saerec.model import Factored, StackedAutoencoder, catalogue_mse, gram_error, gram_is_cheaper
 from saerec.data.shards import open_csr, write_csr, write_shards
@@ -154,13 +154,13 @@ def product_limit(n: int = 4096) -> float:
     return 2 * n**3 / best
 
 
-def last_held_out(b: Batch) -> Held:
+def last_held_out(b: Batch) -> HeldOut:
     "The last rating of each row is to be found, the others are shown."
     users = pd.DataFrame({"user_id": np.arange(len(b))})
     movies = pd.DataFrame({"movie_id": np.arange(b.n_movies), "title": "", "year": None, "genres": ""})
     r = Ratings(b.rows.numpy(), b.movies.numpy(), np.ones(len(b.movies)), users, movies)
     last = np.diff(r.user, append=-1) != 0
-    return Held(r.select(~last), r.select(~last), r.select(last))
+    return HeldOut(r.select(~last), r.select(~last), r.select(last))
 
 
 def ranking_cost(rows: Rows, n_users: int = 2000, **options: Any) -> dict[str, float]:
@@ -168,7 +168,7 @@ def ranking_cost(rows: Rows, n_users: int = 2000, **options: Any) -> dict[str, f
     model = make_model("ranking", rows.n_movies, **options)
     torch.nn.init.normal_(model.decoder, std=0.05)
     held = last_held_out(rows.take(torch.arange(min(n_users, len(rows)))))
-    rank_metrics(model, Held(held.input, held.seen, held.target.select(np.arange(100))))  # once to warm up
+    rank_metrics(model, HeldOut(held.fold_in, held.seen, held.target.select(np.arange(100))))  # once to warm up
 
     start = time.perf_counter()
     ranked = rank_metrics(model, held, ["NDCG@100"])

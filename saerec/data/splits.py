@@ -17,22 +17,22 @@ from .ratings import Ratings
 from ..errors import HonestyWarning, InputError
 
 # %% auto #0
-__all__ = ['Held', 'Split', 'split_pairs', 'split_fold', 'split_per_user', 'split_users', 'split_by_time']
+__all__ = ['HeldOut', 'Split', 'split_pairs', 'split_fold', 'split_per_user', 'split_users', 'split_by_time']
 
 # %% ../../nbs/data/splits.ipynb #bd7eab0b
 @dataclass(frozen=True)
-class Held:
+class HeldOut:
     "A held-out part of a split."
-    input: Ratings  # what a model is shown of these users
-    seen: Ratings  # known cells, never ranked: the input and whatever else was known
+    fold_in: Ratings  # what a model is shown of these users
+    seen: Ratings  # known cells, never ranked: the fold-in and whatever else was known
     target: Ratings  # the cells to predict; ranking counts those with value > 0 as relevant
 
     @property
     def users(self) -> np.ndarray:  # int64: codes of the users who have a target
         return np.unique(self.target.user).astype(np.int64)
-    def transposed(self) -> Held:
+    def transposed(self) -> HeldOut:
         "Movies as rows and users as columns."
-        return Held(self.input.transposed(), self.seen.transposed(), self.target.transposed())
+        return HeldOut(self.fold_in.transposed(), self.seen.transposed(), self.target.transposed())
 
 # %% ../../nbs/data/splits.ipynb #7f2a9899
 def _common_cells(a: Ratings, b: Ratings) -> np.ndarray:  # bool [len(a)]
@@ -71,17 +71,17 @@ def _check_users(
 # %% ../../nbs/data/splits.ipynb #014b6fe5
 def _check_split(
     train: Ratings,  # what a model may learn from
-    valid: Held,
-    test: Held,
+    valid: HeldOut,
+    test: HeldOut,
     new_users: bool = False,  # the held-out users have to be unknown in training
 ) -> None:
     "Raise `InputError` if a cell to predict is also learned from or shown, or if a person meant to be new is known."
     learned = {
         "training": train,
-        "what validation is shown": valid.input,
+        "what validation is shown": valid.fold_in,
         "what validation does not rank": valid.seen}
     later = {
-        "what the test is shown": test.input,
+        "what the test is shown": test.fold_in,
         "what the test does not rank": test.seen,
         "validation's targets": valid.target}
 
@@ -102,8 +102,8 @@ class Split:
     "Training, validation and test part of one data set under one protocol. Raises `InputError` if its parts overlap."
     def __init__(self,
         train: Ratings,  # what a model may learn from
-        valid: Held,  # what it may be chosen on
-        test: Held,  # kept inside; see `final`
+        valid: HeldOut,  # what it may be chosen on
+        test: HeldOut,  # kept inside; see `final`
         protocol: str,  # how it was made, for reports
         seed: int = 0,  # of the random numbers that made it
         new_users: bool = False,  # held-out users are people whom training does not know
@@ -115,20 +115,20 @@ class Split:
         self.finals = 0
 
     @property
-    def test_input(self) -> Ratings: return self._test.input
+    def test_fold_in(self) -> Ratings: return self._test.fold_in
     @property
     def known(self) -> Ratings:
         "What may be learned once settings are chosen: training; validation too where single ratings are held out."
-        return self.train if self.new_users else self._test.input
+        return self.train if self.new_users else self._test.fold_in
     def fingerprint(self) -> str:
         "16 hex digits that tell whether two splits hold the same cells in the same parts."
-        parts = (self.train, self.valid.input, self.valid.target, self._test.input, self._test.target)
+        parts = (self.train, self.valid.fold_in, self.valid.target, self._test.fold_in, self._test.target)
         return hashlib.sha256(" ".join(x.fingerprint() for x in parts).encode()).hexdigest()[:16]
     def transposed(self) -> Split:
         "The same split for the item side. The new split counts its own uses of the test."
         parts = self.train.transposed(), self.valid.transposed(), self._test.transposed()
         return Split(*parts, self.protocol + ", transposed", self.seed, self.new_users, check=False)
-    def final(self) -> Held:
+    def final(self) -> HeldOut:
         "The test part with its targets. Counts its uses in `finals`; from the second on it warns."
         self.finals += 1
         if self.finals > 1:
@@ -160,8 +160,8 @@ def _pairs_split(
 ) -> Split:
     "A split of single ratings: validation is shown train, the test is shown train and validation."
     tr, known = r.select(np.sort(train)), r.select(np.sort(np.concatenate([train, valid])))
-    valid_part = Held(tr, tr, r.select(np.sort(valid)))
-    test_part = Held(known, known, r.select(np.sort(test)))
+    valid_part = HeldOut(tr, tr, r.select(np.sort(valid)))
+    test_part = HeldOut(known, known, r.select(np.sort(test)))
     return Split(tr, valid_part, test_part, protocol, seed)
 
 # %% ../../nbs/data/splits.ipynb #4064ac71
@@ -225,7 +225,7 @@ def split_per_user(
 
     tr, known = r.select(~is_test & ~is_valid), r.select(~is_test)
     how = f"per_user(test={test:g}, valid={valid:g})"
-    return Split(tr, Held(tr, tr, r.select(is_valid)), Held(tr, known, r.select(is_test)), how, seed)
+    return Split(tr, HeldOut(tr, tr, r.select(is_valid)), HeldOut(tr, known, r.select(is_test)), how, seed)
 
 # %% ../../nbs/data/splits.ipynb #81fdb87a
 def _held_out_users(
@@ -272,9 +272,9 @@ def split_users(
     shown = liked & (place < np.clip((n * fold_in + 1e-9).astype(int), 1, np.maximum(1, n - 1)))
     known, g = (~liked if dislikes else np.zeros(len(r), bool)), group[r.user]
 
-    def held(k: int) -> Held:
+    def held(k: int) -> HeldOut:
         seen = r.select((g == k) & (shown | known))
-        return Held(seen, seen, r.select((g == k) & liked & ~shown))
+        return HeldOut(seen, seen, r.select((g == k) & liked & ~shown))
 
     how = f"users(valid={n_valid}, test={n_test}, min_likes={min_likes}, fold_in={fold_in:g}"
     how += ", dislikes)" if dislikes else ")"

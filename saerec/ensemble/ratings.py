@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from ..data import Batch, Held, InputError, Split
+from ..data import Batch, HeldOut, InputError, Split
 from .combining import Ensemble
 from .networks import learn_again, train_networks
 from .ranking import rank_ensemble
@@ -28,20 +28,20 @@ __all__ = ['RatingStack', 'rating_stack', 'ensemble_for']
 _TIME_SCALES = (60.0, 600.0, 3600.0, 86400.0)  # $\tau$ in seconds: a page, a session, an hour, a day
 
 def _temporal_bias(
-    held: Held,  # with times in `input` and `target`
+    held: HeldOut,  # with times in `fold_in` and `target`
     deviation: np.ndarray,  # float [n_input]: the input ratings less what was expected of them
     tau: float,  # $\tau$, seconds
     damping: float = 5.0,  # $d$: ratings' worth of doubt
 ) -> np.ndarray:  # float64 [n_target]
     "The mean deviation of each person's ratings near the time of each target. Raises `InputError` if there are no "
     "times."
-    if held.input.time is None or held.target.time is None:
-        raise InputError(f"{held.input.name}: these ratings have no times, so timestamps=True cannot be used.")
-    out, order = np.zeros(len(held.target)), np.argsort(held.input.user, kind="stable")
-    start = np.searchsorted(held.input.user[order], np.arange(held.input.n_users + 1))
+    if held.fold_in.time is None or held.target.time is None:
+        raise InputError(f"{held.fold_in.name}: these ratings have no times, so timestamps=True cannot be used.")
+    out, order = np.zeros(len(held.target)), np.argsort(held.fold_in.user, kind="stable")
+    start = np.searchsorted(held.fold_in.user[order], np.arange(held.fold_in.n_users + 1))
     for user in held.users:
         mine, cells = order[start[user] : start[user + 1]], np.flatnonzero(held.target.user == user)
-        w = np.exp(-np.abs(held.target.time[cells, None] - held.input.time[mine][None]) / tau)
+        w = np.exp(-np.abs(held.target.time[cells, None] - held.fold_in.time[mine][None]) / tau)
         out[cells] = (w @ deviation[mine]) / (w.sum(1) + damping)
     return out
 
@@ -62,7 +62,7 @@ class RatingStack:
         self.weights_anybody: dict[str, float] = {}  # of `scores`
 
     def features(self,
-        held: Held,  # its targets are the cells
+        held: HeldOut,  # its targets are the cells
     ) -> tuple[np.ndarray, dict[str, np.ndarray]]:  # float64 [n]: the damped means; name -> deviations from them
         "What each member says about each cell."
         base = predict_cells(self.means, held)
@@ -71,13 +71,13 @@ class RatingStack:
             for k, (net, of_movies) in self.sides.items()
         }
         if self.timestamps:
-            expected = predict_cells(self.means, Held(held.input, held.input, held.input))
+            expected = predict_cells(self.means, HeldOut(held.fold_in, held.fold_in, held.fold_in))
             for tau in _TIME_SCALES:
-                out[f"ratings within {tau:g} s"] = _temporal_bias(held, held.input.value - expected, tau)
+                out[f"ratings within {tau:g} s"] = _temporal_bias(held, held.fold_in.value - expected, tau)
         return base, out
 
     def weigh(self,
-        held: Held,  # the validation part
+        held: HeldOut,  # the validation part
         alpha: float = 10.0,  # of the ridge: cells' worth of doubt
     ) -> RatingStack:
         "Find both sets of weights by ridge regression of what the means leave."
@@ -96,7 +96,7 @@ class RatingStack:
         return self
 
     def cells(self,
-        held: Held,  # its targets are the cells
+        held: HeldOut,  # its targets are the cells
     ) -> np.ndarray:  # float64 [n]
         "Predictions for known people, from every member."
         base, found = self.features(held)

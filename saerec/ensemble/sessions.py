@@ -128,7 +128,7 @@ class TimedEnsemble(Ensemble):
         liked = split.known.select(split.known.value > 0)
         self.first, self.last = np.full(liked.n_movies, np.inf), np.full(liked.n_users, -np.inf)  # seconds
         np.minimum.at(self.first, liked.movie, known_times(liked))
-        for shown in (split.valid.input, split.test_input):
+        for shown in (split.valid.fold_in, split.test_fold_in):
             np.maximum.at(self.last, shown.user, known_times(shown))
         self.first[np.isinf(self.first)] = -np.inf  # never liked: nothing is known of it
         self.last[np.isinf(self.last)] = np.inf  # not seen: nothing is too late

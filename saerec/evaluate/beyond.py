@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from ..data import Held, Ratings, Split, to_batch
+from ..data import HeldOut, Ratings, Split, to_batch
 from .ranking import Scorer, rank_metrics, top_k
 from ..plots import figure
 
@@ -26,12 +26,12 @@ __all__ = ['top_lists', 'coverage', 'self_information', 'novelty', 'genre_matrix
 @torch.no_grad()
 def top_lists(
     model: Scorer,  # fitted
-    held: Held,  # its users, without what they have seen
+    held: HeldOut,  # its users, without what they have seen
     k: int = 10,  # length of a list
     batch_size: int = 512,  # users scored at a time
 ) -> np.ndarray:  # int64 [n_users, k]: movie codes, best first; -1 where nothing is left to rank
     "The lists of all held-out users, in the order of `held.users`."
-    shown, seen = to_batch(held.input, held.users), to_batch(held.seen, held.users)
+    shown, seen = to_batch(held.fold_in, held.users), to_batch(held.seen, held.users)
     out = []
     for part in torch.arange(len(shown)).split(batch_size):
         scores, known = model.scores(shown.take(part)).clone(), seen.take(part)
@@ -96,7 +96,7 @@ _GROUPS = ("few", "some", "many")  # thirds of the users by the number of films 
 def by_activity(
     model: Scorer,  # fitted
     split: Split,
-    held: Held,  # a held-out part of it
+    held: HeldOut,  # a held-out part of it
     k: int = 10,  # length of a list
 ) -> pd.DataFrame:  # a row a group: users, shown (mean number), NDCG@100, popularity of profile and list, lift
     "Accuracy and popularity for people of whom few, some and many films are known."
@@ -105,7 +105,7 @@ def by_activity(
     popular = np.bincount(train.movie[liked], minlength=train.n_movies) / len(np.unique(train.user[liked]))
 
     # What is shown of each user, and what each gets, by the share of training users who like it
-    shown = held.input.select(held.input.value > 0)
+    shown = held.fold_in.select(held.fold_in.value > 0)
     n = np.bincount(shown.user, minlength=train.n_users)[users]
     profile = np.bincount(shown.user, popular[shown.movie], train.n_users)[users] / np.maximum(n, 1)
     lists = top_lists(model, held, k)

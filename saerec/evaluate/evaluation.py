@@ -19,7 +19,7 @@ import torch
 from fastcore.basics import GetAttr
 
 from .. import __version__
-from ..data import Held, HonestyWarning, InputError, Ratings, Split
+from ..data import HeldOut, HonestyWarning, InputError, Ratings, Split
 from .intervals import LOWER_IS_BETTER, PairSums, Sums, paired_difference, plot_forest, value_of
 from .likes import like_sums, predict_cells, predicts, star_sums
 from .protocols import EvaluationProtocol, find_protocol
@@ -32,7 +32,7 @@ __all__ = ['compute_metrics', 'Evaluation', 'evaluate', 'plot_table']
 
 # %% ../../nbs/03_evaluate.ipynb #054f8bbe
 def _measurable(
-    held: Held,  # a held-out part
+    held: HeldOut,  # a held-out part
     kind: str | None = None,  # "ranking", "likes" or "stars"; None: what the answers allow
 ) -> str:  # "ranking", "likes", "stars", or "both" rankings and likes
     "What can be measured on a part. Raises `InputError` if likes are asked for where all answers are of one kind."
@@ -49,7 +49,7 @@ def _measurable(
 # %% ../../nbs/03_evaluate.ipynb #8b95913d
 def compute_metrics(
     model: Scorer,  # fitted
-    held: Held,  # a held-out part
+    held: HeldOut,  # a held-out part
     metrics: Sequence[str | MetricFunction],  # of a ranking; none: nothing is ranked
     kind: str | None = None,  # as in `_measurable`
     scale: tuple[float, float] = (0.0, 1.0),  # least and most stars
@@ -189,7 +189,7 @@ def evaluate(
 def _evaluate_split(
     models: Mapping[str, Any],
     split: Split,
-    held: Held,  # its test, or its validation
+    held: HeldOut,  # its test, or its validation
     metrics: Sequence[str | MetricFunction],
     protocol: EvaluationProtocol | None,  # None: the models are fitted
     seconds: dict[str, dict[str, float]],  # by model; added to

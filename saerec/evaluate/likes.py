@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from ..data import Held, InputError, to_batch
+from ..data import HeldOut, InputError, to_batch
 from .intervals import PairSums, Sums, value_of
 from .ranking import Scorer
 
@@ -33,14 +33,14 @@ def predicts(
 @torch.no_grad()
 def predict_cells(
     model: Scorer,  # anything with `scores`
-    held: Held,  # its targets are the cells
+    held: HeldOut,  # its targets are the cells
     batch_size: int = 512,  # users scored at a time
 ) -> np.ndarray:  # float64 [n]: in the order of held.target
     "The model's score of each target cell; a model with a method `cells(held)` is asked by that."
     if hasattr(model, "cells"): return np.asarray(model.cells(held), np.float64)
 
     users = held.users
-    known, row = to_batch(held.input, users), np.searchsorted(users, held.target.user)
+    known, row = to_batch(held.fold_in, users), np.searchsorted(users, held.target.user)
     movie = torch.from_numpy(held.target.movie.astype(np.int64))
     out = np.empty(len(row))
     for part in torch.arange(len(users)).split(batch_size):

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from saerec.data import (
-    Held, InputError, Ratings, Split, default_threshold, load_movielens, read_ratings, split_fold, split_pairs,
+    HeldOut, InputError, Ratings, Split, default_threshold, load_movielens, read_ratings, split_fold, split_pairs,
     split_per_user, split_users,
 )
 
@@ -45,7 +45,7 @@ def split_liang(
 
     liked = liked.only_movies(np.unique(liked.movie[group[liked.user] == 0]))
 
-    def held(k: int) -> Held:
+    def held(k: int) -> HeldOut:
         rng, wanted = np.random.RandomState(seed), np.zeros(len(liked), bool)
         rows = np.flatnonzero(group[liked.user] == k)
         rows = rows[np.argsort(ids[liked.user[rows]], kind="stable")]
@@ -53,7 +53,7 @@ def split_liang(
             if len(mine) >= 5: wanted[mine[rng.choice(len(mine), int(0.2 * len(mine)), replace=False)]] = True
 
         shown = liked.select((group[liked.user] == k) & ~wanted)
-        return Held(shown, shown, liked.select(wanted))
+        return HeldOut(shown, shown, liked.select(wanted))
 
     learned, how = liked.select(group[liked.user] == 0), f"liang(n_held={n_held})"
     return Split(learned, held(1), held(2), how, seed, new_users=True)

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..data import Batch, Held, InputError, to_batch
+from ..data import Batch, HeldOut, InputError, to_batch
 
 # %% auto #0
 __all__ = ['MetricFunction', 'METRICS', 'RANK_METRICS', 'Scorer', 'top_k', 'hits', 'ndcg', 'recall', 'recall_all', 'RankMetric',
@@ -141,7 +141,7 @@ def rows_at_once(
 @torch.no_grad()
 def rank_metrics(
     model: Scorer,  # anything with `scores`
-    held: Held,  # a held-out part of a split
+    held: HeldOut,  # a held-out part of a split
     metrics: Sequence[str | MetricFunction] = RANK_METRICS,  # names, or functions
     batch_size: int = 512,  # users scored at a time, at most; fewer where the catalogue is large, see `rows_at_once`
 ) -> pd.DataFrame:  # one row a user (index: user code), one column a metric; take the mean
@@ -151,7 +151,7 @@ def rank_metrics(
     users = np.unique(relevant.user)
     values = torch.zeros(len(users), len(wanted), dtype=torch.float64)
 
-    known, seen, target = (to_batch(x, users) for x in (held.input, held.seen, relevant))
+    known, seen, target = (to_batch(x, users) for x in (held.fold_in, held.seen, relevant))
     longest = max((m.k for m in wanted), default=0)
     for rows in torch.arange(len(users)).split(rows_at_once(known.n_movies, batch_size)):
         scores, masked, answers = model.scores(known.take(rows)), seen.take(rows), target.take(rows)

@@ -56,7 +56,7 @@ class ItemSide:
     "Scores of known users from a network whose rows are movies."
     def __init__(self,
         model: StackedAutoencoder,  # trained on `split.transposed()`
-        known: Ratings,  # the ratings shown, users as rows: for a test, `split.test_input`
+        known: Ratings,  # the ratings shown, users as rows: for a test, `split.test_fold_in`
     ):
         self.model, self.rows = model, to_batch(known.transposed())
         self.predicts_likes = model.predicts_likes

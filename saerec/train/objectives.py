@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..data import Batch, Held, InputError, to_batch
+from ..data import Batch, HeldOut, InputError, to_batch
 from ..evaluate import Scorer, predict_cells, rows_at_once
 from ..model import StackedAutoencoder, catalogue_mse, observed_mse
 
@@ -106,12 +106,12 @@ def objective_loss(
 @torch.no_grad()
 def valid_loss(
     model: Scorer,  # a network in any mode, or a baseline
-    held: Held,  # the validation part
+    held: HeldOut,  # the validation part
     objective: str,  # a key of `OBJECTIVES`
 ) -> float:
     "The same loss on held-out users or cells, with nothing hidden but the targets."
     if objective == "likes": return float(((predict_cells(model, held) - held.target.value) ** 2).mean())
-    shown, target = to_batch(held.input, held.users), to_batch(held.target, held.users)
+    shown, target = to_batch(held.fold_in, held.users), to_batch(held.target, held.users)
     total = 0.0
     for part in torch.arange(len(shown)).split(rows_at_once(shown.n_movies)):
         z, known, wanted = model.scores(shown.take(part)), shown.take(part), target.take(part)
