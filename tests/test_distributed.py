@@ -15,9 +15,9 @@ import torch
 import torch.distributed as dist
 from safetensors import safe_open
 
-from saerec.data import load_movielens
-from saerec.distributed import load_network, main, read_scores
-from saerec.data.shards import write_csr, write_shards
+from saerec.data import load_movielens, write_csr, write_shards
+from saerec.train.__main__ import main
+from saerec.train.bulk import load_network, read_scores
 
 ROOT = Path(__file__).resolve().parents[1]
 pytestmark = pytest.mark.skipif(not dist.is_gloo_available(), reason="this torch has no gloo")
@@ -82,7 +82,7 @@ def test_losses_of_one_process(one: Path, two: Path, note) -> None:
 
 
 def test_files(two: Path) -> None:
-    assert sorted(f.name for f in two.iterdir()) == ["checkpoint.safetensors", "losses.json", "scores", "training.json", "weights.safetensors"]
+    assert sorted(f.name for f in two.iterdir()) == ["checkpoint.safetensors", "losses.json", "scores", "weights.safetensors"]
     assert sorted(f.name for f in (two / "scores").iterdir()) == ["manifest.json", "part-00000-of-00002.parquet", "part-00001-of-00002.parquet"]
 
 
@@ -182,7 +182,7 @@ def test_fault_in_every_process(arguments: list[str], sentence: str, tmp_path: P
     (["--lr", "nan"], "--lr nan: it has to be above 0"),
     (["--only-score"], "weights.safetensors: there is no such file; train first"),
     (["--threshold", "9"], "0 have 5 likes or more"),
-    (["--out", "file"], "file: "),
+    (["--out", "file"], "file/checkpoint.safetensors: it cannot be written"),
 ])
 def test_fault(arguments: list[str], sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(tmp_path)
@@ -193,13 +193,13 @@ def test_fault(arguments: list[str], sentence: str, tmp_path: Path, monkeypatch:
 
 
 @pytest.mark.parametrize(("arguments", "sentence"), [
-    (["--seed", "4"], "of another training (seed 3 in place of 4)"),
-    (["--threshold", "3"], "of another training (threshold 4.0 in place of 3.0)"),
-    (["--held-out", "50"], "of another training (held_out 100 in place of 50)"),
+    (["--seed", "4"], "of another training (seed 3 in place of 4"),
+    (["--threshold", "3"], "of another training (threshold 4.0 in place of 3.0"),
+    (["--held-out", "50"], "of another training (held_out 100 in place of 50"),
     (["--lr", "1"], "of another training (settings"),
 ])
 def test_checkpoint_of_another_training(arguments: list[str], sentence: str, two: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    for f in ("checkpoint.safetensors", "training.json"): shutil.copy(two / f, tmp_path)
+    shutil.copy(two / "checkpoint.safetensors", tmp_path)
     assert main(["--out", str(tmp_path), *SETTINGS, *arguments]) == 1
     err = capfd.readouterr().err
     assert sentence in err.splitlines()[-1] and "Traceback" not in err

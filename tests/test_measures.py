@@ -45,7 +45,7 @@ ROOMS = ["base", "data", "model", "evaluate", "train", "ensemble", "recommend", 
 # Modules that still stand outside a room of their name, and where they belong. It shrinks.
 FLAT = {"disk": "base", "errors": "base", "files": "base", "lazy": "base", "plots": "base", "workers": "base",
         "cli": "app",
-        "course": "train", "distributed": "train"}
+        "course": "train"}
 
 
 # --- the package as text ---

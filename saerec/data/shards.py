@@ -37,7 +37,7 @@ def _new_folder(folder: Path, m: _Manifest, users: pd.DataFrame, movies: pd.Data
         yield part
         users.to_parquet(part / "users.parquet", index=False)
         movies.to_parquet(part / "movies.parquet", index=False)
-        (part / "manifest.json").write_text(m.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        (part / "manifest.json").write_text(m.model_dump_json(indent=1, exclude_defaults=True) + "\n", encoding="utf-8")
         part.rename(folder)
     except OSError as e:
         reason = os.strerror(e.errno or 0)
@@ -48,7 +48,7 @@ def _new_folder(folder: Path, m: _Manifest, users: pd.DataFrame, movies: pd.Data
 class _Manifest(BaseModel):
     "What a folder of either layout says of itself."
     kind: Literal["shards of ratings", "rows of users"]
-    version: Literal[1] = 1
+    version: Literal[1]
     name: str
     users: NonNegativeInt
     movies: NonNegativeInt
@@ -98,7 +98,7 @@ def write_shards(
     shards = [{"first_user": u, "users": v - u, "ratings": b - a}
               for (u, v), (a, b) in zip(pairwise(ends), pairwise(at), strict=True)]
     sizes = {"users": r.n_users, "movies": r.n_movies, "ratings": len(r)}
-    m = _Manifest(kind="shards of ratings", name=r.name, **sizes, times=times, shards=shards)
+    m = _Manifest(kind="shards of ratings", version=1, name=r.name, **sizes, times=times, shards=shards)
 
     columns = {"user": r.user, "movie": r.movie, "rating": r.value, "time": r.time}
     with _new_folder(Path(folder), m, r.users, r.movies) as new:

@@ -1,4 +1,4 @@
-"""What `python -m saerec.train` runs, alone or under `torchrun`
+"""What `python -m saerec.train` runs, alone or under `torchrun`: one training shared, restarted after a loss, and scores for everybody
 
 Docs: https://saerec.github.io/saerec/train/program.html.md"""
 
@@ -7,11 +7,144 @@ Docs: https://saerec.github.io/saerec/train/program.html.md"""
 # %% ../../nbs/train/program.ipynb #03d95516
 from __future__ import annotations
 
-from ..distributed import exit_group, main
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch.distributed as dist
+
+from ..data import MOVIELENS, InputError
+from ..model import StackedAutoencoder
+from . import bulk
+from .loop import fit
+from .objectives import batch_size_for, make_model
+from .processes import Group, Refused, agreed, say_once, to_stderr
+from .processes import end_when_told, exit_group, process_group, started
+from ..workers import Terminated, sigterm_as_exception
 
 # %% auto #0
 __all__ = []
 
+# %% ../../nbs/train/program.ipynb #b09f2d6c
+_OPTIONS: dict[str, tuple[type, Any, str]] = {  # type, default, help
+    "--data": (str, "bundled", f"{', '.join(MOVIELENS)}, a file, or a folder of shards or rows"),
+    "--out": (str, "trained", "folder to write; training goes on from its checkpoint"),
+    "--objective": (str, "ranking", "or multinomial: squared error or softmax"),
+    "--epochs": (int, None, "passes over the users"),
+    "--batch-size": (int, None, "users a step, over all processes"),
+    "--lr": (float, None, "first learning rate"),
+    "--seed": (int, 0, "of held-out users, first weights and training"),
+    "--threshold": (float, 4.0, "stars from which a rating is a like"),
+    "--held-out": (int, 100, "users who choose the epoch"),
+    "-n": (int, 10, "recommendations for each user"),
+    "--timeout": (float, 1800.0, "seconds that a process waits for the others"),
+}
+
+def _parser() -> argparse.ArgumentParser:
+    "The options."
+    about = "Train a network with one process or, under torchrun, with many; score everybody."
+    p = argparse.ArgumentParser("saerec.train", description=about)
+    for option, (kind, default, text) in _OPTIONS.items():
+        choices = ["ranking", "multinomial"] if option == "--objective" else None
+        said = f"{text} (default: {'by objective and data' if default is None else default})"
+        p.add_argument(option, type=kind, default=default, choices=choices, help=said)
+    p.add_argument("--hidden", type=int, nargs="+", help="widths of the hidden layers")
+    p.add_argument("--score", action="store_true", help="also write everybody's best movies")
+    p.add_argument("--only-score", action="store_true", help="score with the network of --out")
+    return p
+
+# %% ../../nbs/train/program.ipynb #b7e3c800
+def _train(args: argparse.Namespace, source: bulk.Source, group: Group) -> StackedAutoencoder:
+    "Train from the beginning or from the checkpoint; rank 0 writes."
+    out, checkpoint = Path(args.out), Path(args.out) / "checkpoint.safetensors"
+    rows, split = agreed(group, lambda: bulk.hold_out(source.rows, args.held_out, args.threshold, args.seed))
+    shape = {"hidden": args.hidden} if args.hidden else {}
+    model = agreed(group, lambda: make_model(args.objective, rows.n_movies, seed=args.seed, **shape))
+    about = {"data": source.about(), "threshold": args.threshold, "held_out": args.held_out}
+    settings = {"batch_size": args.batch_size or batch_size_for(len(rows))}
+    settings |= {k: v for k in ("epochs", "lr") if (v := getattr(args, k)) is not None}
+
+    if group.rank == 0 and checkpoint.exists(): to_stderr(f"{checkpoint}: training goes on from there")
+    recorder = fit(model, split, args.objective, seed=args.seed, device=group.device, progress=True, say=None,
+                   checkpoint=checkpoint, rows=rows, about=about, **settings)
+    if group.rank: return model
+
+    weights, epoch = out / "weights.safetensors", recorder.best_epoch
+    bulk.save_network(weights, model, about | {"settings": vars(recorder.settings), "epoch": epoch})
+    epochs = recorder.frame.reset_index().to_dict("records")
+    bulk.write_json(out / "losses.json", {"best_epoch": epoch, "metric": recorder.metric, "epochs": epochs})
+    found = f"validation {recorder.metric} {recorder.best:.4f} in epoch {epoch} of {len(recorder.rows)}"
+    print(f"{args.objective}: {found}; {weights}", flush=True)
+    return model
+
+# %% ../../nbs/train/program.ipynb #a725a78d
+def _check_numbers(args: argparse.Namespace) -> None:
+    "Raises `Refused` for a number that cannot be."
+    for name in ("epochs", "batch_size", "n", "hidden"):
+        value = getattr(args, name)
+        option = "-n" if name == "n" else "--" + name.replace("_", "-")
+        if value is not None and min(value if name == "hidden" else [value]) < 1:
+            raise Refused(f"{option} {value}: it has to be 1 or more.")
+    for name in ("lr", "timeout"):
+        value = getattr(args, name)
+        if value is not None and not 0 < value < 1e9:
+            raise Refused(f"--{name} {value:g}: it has to be above 0 and below a thousand million.")
+
+def _run(args: argparse.Namespace, group: Group) -> None:
+    "Train, score, or both."
+    _check_numbers(args)
+    out = Path(args.out)
+    weights = out / "weights.safetensors"
+    source = bulk.open_data(args.data, out, group)
+    if args.only_score: model = agreed(group, lambda: bulk.load_network(weights))
+    else: model = _train(args, source, group)
+    if not (args.score or args.only_score): return
+
+    n_movies = source.rows.n_movies
+    if model.n_movies != n_movies:
+        raise Refused(f"{weights}: it is for {model.n_movies:,} movies, and {source.name} has {n_movies:,}; "
+                      "use the data it was trained on.")
+    bulk.write_scores(out / "scores", model, source, args.threshold, args.n, group)
+    if group.rank == 0: print(f"scores: {args.n} movies for {len(source.rows):,} users; {out / 'scores'}", flush=True)
+
+# %% ../../nbs/train/program.ipynb #01d5cf18
+def _attempt(args: argparse.Namespace) -> None:
+    "Run in the group that there is; a fault that all know of is told once."
+    timeout = args.timeout if 0 < args.timeout < 1e9 else 60.0  # others are refused, together
+    with sigterm_as_exception(), process_group(timeout) as group:
+        try: _run(args, group)
+        except Refused as e:
+            say_once(group, str(e))
+            raise
+
+def _lost_another(e: BaseException) -> bool:
+    "Whether a process of the group is gone."
+    if started()[1] == 1: return False
+    return isinstance(e, dist.DistError) or any(k in str(e).lower() for k in ("gloo", "connection"))
+
+# %% ../../nbs/train/program.ipynb #66313506
+def main(argv: Sequence[str] | None = None) -> int:  # exit code
+    "The program that `python -m saerec.train` is."
+    args, (rank, world, *_) = _parser().parse_args(argv), started()
+    me = f"process {rank} of {world}: " if world > 1 else ""
+    kept = f"the epochs that were finished are in {Path(args.out) / 'checkpoint.safetensors'}."
+    if world > 1: end_when_told(f"ended by SIGTERM; {kept}" if rank == 0 else "")
+
+    try: _attempt(args)
+    except Refused: return 1
+    except InputError as e: to_stderr(f"{me}{e}")
+    except MemoryError: to_stderr(f"{me}there is not enough memory for data of this size.")
+    except KeyboardInterrupt as e:
+        terminated = isinstance(e, Terminated)
+        to_stderr(f"{me}{'ended by SIGTERM' if terminated else 'stopped'}; {kept}")
+        return 143 if terminated else 130
+    except RuntimeError as e:
+        if not _lost_another(e): raise
+        advice = "training goes on from the last finished epoch when it is started again"
+        to_stderr(f"{me}another process was lost or did not answer; {advice}.")
+    else: return 0
+    return 1
+
 # %% ../../nbs/train/program.ipynb #d318d0e7
-if __name__ == "__main__" and getattr(globals().get("__spec__"), "name", "") == "saerec.train.__main__":
-    exit_group(main())
+if __name__ == "__main__" and "__file__" in globals(): exit_group(main())

@@ -49,7 +49,7 @@ def _training_tensors(
 
 def _training_identity(training: Training) -> dict[str, Any]:
     "What a checkpoint must agree with: network, settings, seed, and the number of rows, movies and ratings."
-    return {
+    return training.about | {
         "network": training.model.config,
         "settings": vars(training.settings),
         "seed": training.seed,
@@ -94,7 +94,7 @@ def load_checkpoint(
     for old, new in _EARLIER_NAMES.items():
         if old in settings:
             settings[new] = settings.pop(old)
-    if other := [f"{k} {about.get(k)} in place of {v}" for k, v in ours.items() if about.get(k) != v]:
+    if other := [f"{k} {about.get(k)} in place of {v}" for k, v in ours.items() if about.get(k, v) != v]:
         raise InputError(
             f"{path}: it is of another training ({'; '.join(other)}); use the same settings and data, or delete it "
             "to begin anew."

@@ -105,6 +105,7 @@ def fit(
     checkpoint: str | Path | None = None,  # a file, written after each epoch; training goes on from it
     checkpoint_seconds: float = 0.0,  # at least so long between two checkpoints; first and last epoch always
     rows: Rows | None = None,  # the training rows where they are on disk as a CSR; None: `to_batch(split.train)`
+    about: Mapping[str, Any] | None = None,  # what else a checkpoint must agree with, by name
     **changes: Any,  # other `Settings`: epochs, batch_size, lr, weight_decay, min_rate, max_rate, ...
 ) -> Recorder:
     """Train, and keep the weights of the epoch that is best on validation.
@@ -119,7 +120,7 @@ def fit(
     if model.centred:
         model.centre(split.train)
 
-    training = Training(model, data, settings, seed, device)
+    training = Training(model, data, settings, seed, device, about)
     recorder = Recorder(settings, "NDCG@100" if objective != "likes" else "valid_loss", objective != "likes")
     best = copy.deepcopy(model.state_dict())
     with (

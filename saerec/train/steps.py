@@ -8,7 +8,8 @@ Docs: https://saerec.github.io/saerec/train/steps.html.md"""
 from __future__ import annotations
 
 import math
-from typing import Protocol
+from collections.abc import Mapping
+from typing import Any, Protocol
 
 import torch
 import torch.distributed as dist
@@ -79,7 +80,9 @@ class Training:
         settings: Settings,
         seed: int = 0,  # of the order of users, of what is hidden and of dropout
         device: str | torch.device | None = None,  # None: CUDA where there is one, else the CPU
+        about: Mapping[str, Any] | None = None,  # what else its checkpoints must agree with, by name
     ):
+        self.about = dict(about or {})
         self.model, self.rows, self.settings, self.seed = model, rows, settings, seed
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         model.to(self.device)
