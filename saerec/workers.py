@@ -42,7 +42,8 @@ def raise_terminated(
 @contextmanager
 def sigterm_as_exception() -> Iterator[None]:
     "Within it SIGTERM raises `Terminated` in the main thread, unless the program handles it already."
-    ours = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    ours = threading.current_thread() is threading.main_thread()
+    ours = ours and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     if ours: signal.signal(signal.SIGTERM, raise_terminated)
     try: yield
     finally:
@@ -94,8 +95,8 @@ def _lost(workers: Sequence[BaseProcess]) -> BaseException:
     code = next((c for c in codes if c not in (143, -signal.SIGTERM)), None)
     if code is None: return Terminated()
     how = f"signal {-code}" if code < 0 else f"exit code {code}"
-    return InputError(f"A process that trained a network was lost ({how}), most often because memory ran out; free "
-                      "memory, or train fewer at a time.")
+    cause = "most often because memory ran out; free memory, or train fewer at a time"
+    return InputError(f"A process that trained a network was lost ({how}), {cause}.")
 
 # %% ../nbs/base/workers.ipynb #307184ec
 def side_by_side(
