@@ -29,13 +29,12 @@ from .manifest import Manifest, parse_models
 from .plan import TrainingPlan, make_splits, plan_training
 from .report import fit_baselines, report
 from ..ensemble.combining import Ensemble
-from ..ensemble.networks import network_settings
 from ..ensemble.ranking import fit_again, rank_ensemble
 from ..ensemble.tensors import as_tensors, from_tensors
-from ..train import Recorder, fit, make_model
+from ..train import Recorder, fit, make_model, settings_for
 
 # %% auto #0
-__all__ = ['choose_ranker', 'settings_for_many', 'fit_network', 'fit_ranker', 'train', 'models_of', 'compute_report']
+__all__ = ['choose_ranker', 'fit_network', 'fit_ranker', 'train', 'models_of', 'compute_report']
 
 # %% ../../nbs/recommend/training.ipynb #13567cca
 def choose_ranker(
@@ -48,14 +47,6 @@ def choose_ranker(
     if wanted != "auto":
         return wanted
     return "stack" if 1000 <= len(np.unique(train.user)) <= 20_000 else "network"
-
-def settings_for_many(
-    objective: str,  # a key of `OBJECTIVES`
-    train: Ratings,  # likes, to learn from
-) -> dict[str, Any]:  # changes to `OBJECTIVES`
-    "Those of `network_settings` where a network stands alone: for ranking from 1,000 users on, for likes from 20,000."
-    n = len(np.unique(train.user))
-    return network_settings(objective, train) if n >= (1000 if objective == "ranking" else 20_000) else {}
 
 def fit_network(
     objective: str,  # a key of `OBJECTIVES`
@@ -73,7 +64,7 @@ def fit_network(
         if checkpoints is None
         else {"checkpoint": Path(checkpoints) / f"{objective}.safetensors", "checkpoint_seconds": 30.0}
     )
-    options = kept | settings_for_many(objective, split.train) | dict(changes)
+    options = kept | settings_for(objective, split.train) | dict(changes)
     return network, fit(network, split, objective, seed=seed, progress=progress, say=say, **options)
 
 def fit_ranker(
