@@ -27,6 +27,7 @@ from ..errors import InputError
 from ..recommend.artefact import check_target
 from ..recommend.card import verdict
 from ..recommend.own import to_model_scale
+from ..recommend.people import things
 from ..recommend.recommender import Recommender
 from ..recommend.resume import finished_model, training_room
 from ..recommend.training import plan_training
@@ -158,7 +159,7 @@ def _result(rec: Recommender, out: Path, done: str) -> tuple[dict[str, Any], str
             for k, f in losses.items()
         ),
         *_measured(rec),
-        f"Ten {rec.people.things} for somebody who rated {rated}:\n"
+        f"Ten {things(rec.movies)} for somebody who rated {rated}:\n"
         + show(columns_of(top, "title", "score", "p_like", "because"), "rank"),
         f"{done} Next: {next_command(rec, out, person)}",
     ]

@@ -4,7 +4,6 @@ from ..lazy import front_door
 __getattr__, __all__ = front_door(__name__, {
     "recommender": "Recommender",
     "reasons": "plot_explanation",
-    "spelling": "plain_title",
     "titles": "TitleWarning Titles",
     "own": "OwnRatings own_ratings",
     "card": "model_card verdict",

@@ -25,17 +25,17 @@ import pandas as pd
 from ..data.ratings import Ratings
 from ..errors import InputError
 from ..files import check_growth
-from .manifest import (LIMITS, RESTORE_HINT, FileEntry, Manifest, check_arrays, checksum,
-                                       parse_manifest)
+from .engine import part_of
+from .manifest import LIMITS, FileEntry, Manifest, check_arrays, checksum, parse_manifest
 
 # %% auto #0
-__all__ = ['Artefact', 'read_artefact', 'check_target', 'write_artefact']
+__all__ = ['Artefact', 'read_artefact', 'write_artefact']
 
 # %% ../../nbs/recommend/artefact.ipynb #2f4acd8b
 @dataclass(frozen=True)
 class Artefact:
     "All that a trained recommender is."
-    manifest: Manifest
+    manifest: Manifest  # what it says of itself
     arrays: Mapping[str, np.ndarray]  # of the models, by name: "ranker.table", ...; and `rank_codes`
     movies: pd.DataFrame  # movie_id, title, year, genres
     known: Ratings | None = None  # ratings of known users; None: saved without them
@@ -45,19 +45,13 @@ class Artefact:
         "The movies that the ranker knows, as indices of `movies`."
         return self.arrays["rank_codes"]
 
-    def part(self,
-        name: str,  # "ranker" or "liker"
-    ) -> dict[str, np.ndarray]:
-        "The arrays of one model."
-        return {k.removeprefix(name + "."): a for k, a in self.arrays.items() if k.startswith(name + ".")}
+    def part(self, name: str) -> dict[str, np.ndarray]:
+        "The arrays of one model, \"ranker\" or \"liker\"."
+        return part_of(self.arrays, name + ".")
 
 # %% ../../nbs/recommend/artefact.ipynb #e60c1773
-def _open(
-    folder: Path,  # of a saved model
-    name: str,  # a key of `LIMITS`
-    told: FileEntry | None,  # from the manifest; None: not known
-) -> BinaryIO:  # open for reading, at its beginning
-    "Open a file that is what the manifest says. Raises `ValueError` with the reason if it is not."
+def _open(folder: Path, name: str, told: FileEntry | None) -> BinaryIO:
+    "Open a file that is what the manifest says (None: not known). Raises `ValueError` with the reason if it is not."
     path = folder / name
     if folder.resolve() not in path.resolve().parents:
         raise ValueError("it is a link out of the folder, and is not followed")
@@ -77,79 +71,69 @@ def _open(
         raise
     return file
 
-def _read_manifest(folder: Path) -> Manifest:
-    with _open(folder, "recommender.json", None) as file: return parse_manifest(file.read())
-
 def _read_arrays(folder: Path, manifest: Manifest) -> dict[str, np.ndarray]:
     "The tensors, checked. Raises `ValueError`."
     from safetensors import SafetensorError, safe_open
-    name = "weights.safetensors"
-    _open(folder, name, (manifest.files or {}).get(name)).close()
     try:
-        with safe_open(folder / name, "numpy") as f: names = list(f.keys())
-        arrays = {}
-        for k in names:  # each by itself, because what is mapped stays in memory until it is closed
-            with safe_open(folder / name, "numpy") as f: arrays[k] = f.get_tensor(k)
+        with safe_open(folder / "weights.safetensors", "numpy") as f: arrays = {k: f.get_tensor(k) for k in f.keys()}
     except (SafetensorError, TypeError, AttributeError, OSError) as e:
         raise ValueError(f"it is no whole safetensors file ({str(e)[:100]})") from None
     check_arrays(arrays, manifest)
     return arrays
 
 # %% ../../nbs/recommend/artefact.ipynb #5e289235
-def _read_table(folder: Path, name: str, manifest: Manifest, rows: int | None, columns: Sequence[str]) -> pd.DataFrame:
+def _read_table(file: BinaryIO, rows: int, columns: Sequence[str]) -> pd.DataFrame:
     "One table. Raises `ValueError` for other rows or columns than there must be, or a table too large to unpack."
     import pyarrow as pa
     import pyarrow.parquet as pq
-    with _open(folder, name, (manifest.files or {}).get(name)) as file:
-        try:
-            parquet, size = pq.ParquetFile(file), os.fstat(file.fileno()).st_size
-            footer, schema = parquet.metadata, parquet.schema_arrow
-            if rows is not None and footer.num_rows != rows:
-                raise ValueError(f"it has {footer.num_rows:,} rows, and recommender.json says {rows:,}")
-            if missing := [c for c in columns if c not in schema.names]:
-                raise ValueError(f"its column {missing[0]!r} is missing")
-            pages = sum(footer.row_group(g).total_byte_size for g in range(footer.num_row_groups))
-            check_growth(size, max(pages, 8 * footer.num_rows), name)
-            table = parquet.read(columns=list(columns))
-            table.validate(full=True)  # texts are UTF-8
-            frame = table.to_pandas().reset_index(drop=True)
-        except (pa.ArrowException, OSError, ValueError, TypeError, KeyError) as e:
-            if type(e) in (ValueError, InputError): raise ValueError(str(e).rstrip(".")) from None
-            raise ValueError(f"it is no whole Parquet table ({type(e).__name__})") from None
+    try:
+        parquet, size = pq.ParquetFile(file), os.fstat(file.fileno()).st_size
+        footer = parquet.metadata
+        if footer.num_rows != rows:
+            raise ValueError(f"it has {footer.num_rows:,} rows, and recommender.json says {rows:,}")
+        if missing := [c for c in columns if c not in parquet.schema_arrow.names]:
+            raise ValueError(f"its column {missing[0]!r} is missing")
+        pages = sum(footer.row_group(g).total_byte_size for g in range(footer.num_row_groups))
+        check_growth(size, max(pages, 8 * footer.num_rows), "the table")
+        table = parquet.read(columns=list(columns))
+        table.validate(full=True)  # texts are UTF-8
+        frame = table.to_pandas().reset_index(drop=True)
+    except (pa.ArrowException, OSError, ValueError, TypeError, KeyError) as e:
+        if type(e) in (ValueError, InputError): raise ValueError(str(e).rstrip(".")) from None
+        raise ValueError(f"it is no whole Parquet table ({type(e).__name__})") from None
     if gone := [c for c in columns if c not in frame]:
         raise ValueError(f"its column {gone[0]!r} is no column but an index")
     return frame
 
-def _read_movies(folder: Path, manifest: Manifest, codes: np.ndarray | None) -> tuple[pd.DataFrame, np.ndarray]:
-    "The vocabulary, and the indices of the movies that the ranker knows. Raises `ValueError`."
+def _read_movies(file: BinaryIO, manifest: Manifest, arrays: dict[str, np.ndarray]) -> pd.DataFrame:
+    "The vocabulary; completes `arrays` with the movies that the ranker knows. Raises `ValueError`."
     n = manifest.data.movies if manifest.liker is None else manifest.liker.n_movies
-    movies = _read_table(folder, "movies.parquet", manifest, n, ["movie_id", "title", "year", "genres", "rank_code"])
-    found = np.flatnonzero(movies.rank_code.notna()).astype(np.int64)
+    movies = _read_table(file, n, ["movie_id", "title", "year", "genres", "rank_code"])
+    found, ids = np.flatnonzero(movies.rank_code.notna()).astype(np.int64), movies.movie_id
+    known = len(arrays.get("rank_codes", ())) or getattr(manifest.ranker, "n_movies", len(found))
     number, text = pd.api.types.is_numeric_dtype, pd.api.types.is_string_dtype
-    ids = movies.movie_id
-    faults = {
-        "movie_id": not (number(ids) or text(ids)) or ids.isna().any() or not ids.is_unique,
-        "title": not text(movies.title) or movies.title.isna().any(),
-        "year": not (number(movies.year) or movies.year.isna().all()),
-        "genres": not (text(movies.genres) or movies.genres.isna().all()),
-        "rank_code": not np.array_equal(found, codes) if codes is not None
-                     else len(found) != getattr(manifest.ranker, "n_movies", len(found))}
-    if bad := [k for k, wrong in faults.items() if wrong]:
+    fits = {
+        "movie_id": (number(ids) or text(ids)) and ids.notna().all() and ids.is_unique,
+        "title": text(movies.title) and movies.title.notna().all(),
+        "year": number(movies.year) or movies.year.isna().all(),
+        "genres": text(movies.genres) or movies.genres.isna().all(),
+        "rank_code": len(found) == known and np.array_equal(arrays.setdefault("rank_codes", found), found)}
+    if bad := [k for k, fit in fits.items() if not fit]:
         raise ValueError(f"its column {bad[0]!r} does not fit the weights")
-    return movies.drop(columns="rank_code"), found
+    if "movie_ids" in arrays and not np.array_equal(arrays.pop("movie_ids"), ids):
+        raise ValueError("its movies are not those of the weights")
+    return movies.drop(columns="rank_code")
 
-def _read_known(folder: Path, manifest: Manifest, movies: pd.DataFrame) -> Ratings | None:
-    "The ratings of known users; None if the model was saved without them. Raises `ValueError`."
-    name = "ratings.parquet"
-    if name not in manifest.files if manifest.files is not None else not (folder / name).exists(): return None
-    d = _read_table(folder, name, manifest, manifest.data.ratings, ["user", "movie", "rating"])
+def _read_known(file: BinaryIO, manifest: Manifest, movies: pd.DataFrame) -> Ratings:
+    "The ratings of known users. Raises `ValueError`."
+    d = _read_table(file, manifest.data.ratings, ["user", "movie", "rating"])
     whole = pd.api.types.is_integer_dtype(d.movie) and d.movie.between(0, len(movies) - 1).all()
     on_scale = pd.api.types.is_float_dtype(d.rating) and d.rating.between(manifest.scale[0], manifest.scale[1]).all()
     if d.user.isna().any() or not whole or not on_scale:
         raise ValueError("it has a rating off the scale, or of no user or movie")
     user, ids = pd.factorize(d.user, sort=True)
-    return Ratings(user, d.movie.to_numpy(), d.rating.to_numpy(), pd.DataFrame({"user_id": ids}), movies,
-                   name=manifest.data.name)
+    users = pd.DataFrame({"user_id": ids})
+    return Ratings(user, d.movie.to_numpy(), d.rating.to_numpy(), users, movies, name=manifest.data.name)
 
 # %% ../../nbs/recommend/artefact.ipynb #66956423
 def _set_aside(path: Path) -> Path | None:
@@ -167,23 +151,23 @@ def _state(path: Path) -> tuple[Path, Any]:
 
 def _read(folder: Path) -> Artefact:
     "What a folder holds. Raises `ValueError` with file and reason."
-    name = "recommender.json"
+    known, name = None, "recommender.json"
     try:
-        manifest = _read_manifest(folder)
+        with _open(folder, name, None) as f: manifest = parse_manifest(f.read())
+        told = manifest.files if manifest.files is not None else {p.name: None for p in folder.glob("ratings.parquet")}
         name = "weights.safetensors"
-        arrays = _read_arrays(folder, manifest)
+        with _open(folder, name, told.get(name)): arrays = _read_arrays(folder, manifest)
         name = "movies.parquet"
-        movies, codes = _read_movies(folder, manifest, arrays.get("rank_codes"))
-        if "movie_ids" in arrays and not np.array_equal(arrays.pop("movie_ids"), movies.movie_id):
-            raise ValueError("its movies are not those of the weights")
-        name = "ratings.parquet"
-        known = _read_known(folder, manifest, movies)
-        name = "model_card.md"
-        if manifest.files and name in manifest.files: _open(folder, name, manifest.files[name]).close()
+        with _open(folder, name, told.get(name)) as f: movies = _read_movies(f, manifest, arrays)
+        for name in sorted(told.keys() - {"weights.safetensors", "movies.parquet"}):
+            with _open(folder, name, told[name]) as f:
+                if name == "ratings.parquet": known = _read_known(f, manifest, movies)
     except (ValueError, OSError, RuntimeError) as e:  # RuntimeError: links in a circle
-        raise ValueError(f"{folder / name}: {getattr(e, 'strerror', None) or e}; {RESTORE_HINT}.") from None
-    return Artefact(manifest, arrays | {"rank_codes": codes}, movies, known)
+        why = getattr(e, "strerror", None) or e
+        raise ValueError(f"{folder / name}: {why}; copy the whole folder again, or train again.") from None
+    return Artefact(manifest, arrays, movies, known)
 
+# %% ../../nbs/recommend/artefact.ipynb #742f9ffe
 def read_artefact(
     path: str | os.PathLike[str],  # a folder written by `write_artefact`
     tries: int = 200,  # at most, 10 milliseconds between two, while other processes replace it
@@ -192,25 +176,19 @@ def read_artefact(
     path = Path(path)
     while True:
         tries, (folder, before) = tries - 1, _state(path)
-        if before is None and tries < 1:
-            raise InputError(f"{path}: no saved recommender there; make one with: saerec train --out {path}")
-        try:
-            if before is not None: found = _read(folder)
-        except ValueError as e:
-            if tries < 1 or _state(path)[1] == before: raise InputError(str(e)) from None
+        if before is None:
+            advice = f"make one with: saerec train --out {path}"
+            if tries < 1: raise InputError(f"{path}: no saved recommender there; {advice}")
+            tries = min(tries, 3)  # it may be between two renames
         else:
-            if before is not None and _state(path)[1] == before: return found
-            if before is None: tries = min(tries, 3)  # it may be between two renames
+            try: found, fault = _read(folder), None
+            except ValueError as e: fault = str(e)
+            if _state(path)[1] == before or tries < 1:
+                if fault is None: return found
+                raise InputError(fault)
         time.sleep(0.01)
 
 # %% ../../nbs/recommend/artefact.ipynb #6b68f3e6
-def _sync(folder: Path) -> None:
-    "See to it that all is on the disk, and readable for everybody."
-    for f in folder.iterdir():
-        with open(f, "rb+") as file: os.fsync(file.fileno())
-        f.chmod(0o644)
-    folder.chmod(0o755)
-
 def _entry(path: Path) -> dict[str, Any]:
     "Size and hash of a file. Raises `InputError` if it is larger than any that is read."
     size = path.stat().st_size
@@ -220,7 +198,7 @@ def _entry(path: Path) -> dict[str, Any]:
     with open(path, "rb") as file: return {"size": size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
 
 def _write(artefact: Artefact, folder: Path, card: str) -> None:
-    "The files of a saved recommender."
+    "The files of a saved recommender, on the disk and readable for everybody."
     from safetensors.numpy import save_file
     arrays, movies = dict(artefact.arrays), artefact.movies
     if pd.api.types.is_integer_dtype(movies.movie_id): arrays["movie_ids"] = movies.movie_id.to_numpy(np.int64)
@@ -240,29 +218,29 @@ def _write(artefact: Artefact, folder: Path, card: str) -> None:
     said = json.loads(json.dumps(said))
     text = json.dumps({"checksum": checksum(said)} | said, indent=1, ensure_ascii=False)
     (folder / "recommender.json").write_text(text, encoding="utf-8")
-    _sync(folder)
+    for f in folder.iterdir():
+        with open(f, "rb+") as file: os.fsync(file.fileno())
+        f.chmod(0o644)
+    folder.chmod(0o755)
 
 # %% ../../nbs/recommend/artefact.ipynb #2b8dd84d
 def _replace(path: Path, new: Path) -> None:
     "Put a new folder where an old one may be; if that fails the old one stays."
-    if not path.exists() and (aside := _set_aside(path)):
-        aside.rename(path)  # of a process that was killed here
+    if not path.exists() and (aside := _set_aside(path)): aside.rename(path)  # of a process that was killed here
     old = new.with_name(f"{new.name}-old")
     try:
-        if path.exists():
-            path.rename(old)
+        if path.exists(): path.rename(old)
         new.rename(path)
     except OSError:
-        if old.exists() and not path.exists():
-            old.rename(path)
+        if old.exists() and not path.exists(): old.rename(path)
         raise
     if old.exists():
         gone = old.rename(old.with_name(f"{new.name}-gone"))  # first, because nobody may read what is half deleted
         shutil.rmtree(gone, ignore_errors=True)
+    for p in path.parent.glob(f".{glob.escape(path.name)}.saving-*"):  # what others left who were killed
+        if p.lstat().st_ctime < time.time() - 3600: shutil.rmtree(p, ignore_errors=True)
 
-def check_target(
-    path: Path,  # where a model is to be
-) -> None:
+def check_target(path: Path) -> None:
     "Raises `InputError` if no model can be there, or something else is."
     if path.is_symlink() and not path.exists():
         raise InputError(f"{path}: it is a link that leads nowhere; fix it, or give another folder.")
@@ -270,6 +248,7 @@ def check_target(
     if path.exists() and not ours and (not path.is_dir() or any(path.iterdir())):
         raise InputError(f"{path}: there is something else there already; give another folder.")
 
+# %% ../../nbs/recommend/artefact.ipynb #ee42d36e
 def write_artefact(
     artefact: Artefact,
     path: str | os.PathLike[str],  # the folder; replaced if it is a saved recommender
@@ -278,14 +257,12 @@ def write_artefact(
 ) -> Path:
     "Write one folder, whole or not at all. Raises `InputError` if something else is there or it cannot be written."
     from filelock import FileLock
-
+    from safetensors import SafetensorError
     path = Path(path)
     if not ratings:
         if any(name.endswith(".indptr") for name in artefact.arrays):
-            raise InputError(
-                f"{path}: this model cannot be saved without its users' ratings, because kernel ridge in "
-                'its ensemble holds their likes; train with ranker="network" (--ranker network).'
-            )
+            raise InputError(f"{path}: this model cannot be saved without its users' ratings, because kernel ridge in "
+                             'its ensemble holds their likes; train with ranker="network" (--ranker network).')
         artefact = replace(artefact, known=None)
     try:
         check_target(path)
@@ -294,27 +271,11 @@ def write_artefact(
         new = Path(tempfile.mkdtemp(prefix=f".{real.name}.saving-", dir=real.parent))
         try:
             _write(artefact, new, card)
-            place = hashlib.sha256(str(real).encode()).hexdigest()[:16]
-            with FileLock(
-                Path(tempfile.gettempdir()) / f"saerec-{place}.lock"
-            ):  # beside the model it would stay behind
-                _replace(real, new)
-                _clean(real)
-        finally:
-            shutil.rmtree(new, ignore_errors=True)
-    except InputError:
-        raise
-    except Exception as e:
-        if not isinstance(e, OSError) and type(e).__name__ != "SafetensorError":
-            raise
-        raise InputError(
-            f"{path}: the model cannot be written ({getattr(e, 'strerror', None) or e}); "
-            "free the disk or give another folder."
-        ) from None
+            place = hashlib.sha256(str(real).encode()).hexdigest()[:16]  # beside the model a lock would stay behind
+            with FileLock(Path(tempfile.gettempdir()) / f"saerec-{place}.lock"): _replace(real, new)
+        finally: shutil.rmtree(new, ignore_errors=True)
+    except (OSError, SafetensorError) as e:
+        why = getattr(e, "strerror", None) or e
+        advice = "free the disk or give another folder"
+        raise InputError(f"{path}: the model cannot be written ({why}); {advice}.") from None
     return path
-
-def _clean(path: Path) -> None:
-    "Delete what processes that were killed while they saved left beside it an hour ago or earlier."
-    for p in path.parent.glob(f".{glob.escape(path.name)}.saving-*"):
-        if p.lstat().st_ctime < time.time() - 3600:
-            shutil.rmtree(p, ignore_errors=True)

@@ -13,22 +13,21 @@ from typing import Any
 import pandas as pd
 
 from .artefact import Artefact
-from .filters import FEW_LIKES
+from .lists import FEW_LIKES
 from .manifest import EnsemblePart, Manifest
 from .people import things
 
 # %% auto #0
-__all__ = ['report_of', 'verdict', 'markdown_table', 'model_card']
+__all__ = ['verdict']
 
 # %% ../../nbs/recommend/card.ipynb #624dc3e3
-def report_of(
-    manifest: Manifest,
-) -> pd.DataFrame:  # a row a model; attrs: how it was measured
-    "The test figures of a model; empty if it could not be measured."
+def report_of(manifest: Manifest) -> pd.DataFrame:
+    "The test figures of a model, a row a model; empty if it could not be measured; attrs: how it was measured."
     table = pd.DataFrame(manifest.report).T.astype(float)
-    for k, v in manifest.report_about.items(): table.attrs[k] = v
+    table.attrs |= manifest.report_about
     return table
 
+# %% ../../nbs/recommend/card.ipynb #da03bcb5
 def verdict(
     table: pd.DataFrame,  # a report
 ) -> list[str]:  # plain sentences
@@ -45,11 +44,8 @@ def verdict(
     return out + list(table.attrs.get("left_out", ()))
 
 # %% ../../nbs/recommend/card.ipynb #df5b7e18
-def markdown_table(
-    frame: pd.DataFrame,  # numbers and texts
-    first: str,  # heading of the index
-) -> str:
-    "A table in Markdown; missing numbers stay empty."
+def _markdown_table(frame: pd.DataFrame, first: str) -> str:
+    "A table in Markdown, `first` over the index; missing numbers stay empty."
     def cell(v: Any) -> str:
         if isinstance(v, float): return "" if math.isnan(v) else f"{v:.4f}"
         return str(v).replace("|", "\\|")
@@ -63,14 +59,13 @@ def markdown_table(
 def _of_what(manifest: Manifest) -> str:
     "The models of a recommender, in two sentences."
     ranker, liker = manifest.ranker, manifest.liker
+    kind = f"a stacked autoencoder with hidden layers {getattr(ranker, 'hidden', [])}"
     if isinstance(ranker, EnsemblePart): kind = "an ensemble of " + ", ".join(ranker.members)
-    else: kind = f"a stacked autoencoder with hidden layers {getattr(ranker, 'hidden', [])}"
-    if liker is None:
-        return (f"What ranks is {kind}. No probability of liking is predicted: the data do not tell liked from not "
-                "liked.")
-    calibration = manifest.calibration.kind if manifest.calibration else "none"
-    return (f"What ranks is {kind}; the probability of liking is predicted by a stacked autoencoder with hidden layers "
-            f"{liker.hidden}, calibrated by {calibration}.")
+    likes = "No probability of liking is predicted: the data do not tell liked from not liked."
+    if liker is not None:
+        likes = ("The probability of liking is predicted by a stacked autoencoder with hidden layers "
+                 f"{liker.hidden}, calibrated by {manifest.calibration.kind}.")
+    return f"What ranks is {kind}. {likes}"
 
 def _measured(manifest: Manifest) -> list[str]:
     "The report, as paragraphs."
@@ -82,42 +77,33 @@ def _measured(manifest: Manifest) -> list[str]:
     on.append(f"NDCG and Recall: held-out users, the whole catalogue ranked, {about['ranking']}.")
     opened = max(about["finals"])
     on.append(f"Epochs were chosen on validation; each test part was opened {opened} time{'s' * (opened != 1)}.")
-    parts = [f"## Measured\n\n{' '.join(on)}\n\n{markdown_table(report, 'model')}"]
+    parts = [f"## Measured\n\n{' '.join(on)}\n\n{_markdown_table(report, 'model')}"]
     if about.get("differences"):
         d = pd.DataFrame(about["differences"], columns=["baseline", "metric", "difference", "low", "high", "result"])
         parts.append("Differences from the baselines, with 95% intervals over users (paired bootstrap):\n\n"
-                     + markdown_table(d.set_index("baseline"), "baseline"))
+                     + _markdown_table(d.set_index("baseline"), "baseline"))
     return [*parts, reasons]
 
-def _limits(artefact: Artefact) -> str:
-    "What a model is not for."
-    m, many = artefact.manifest, things(artefact.movies)
-    rated = f" to see and rated {m.threshold:g} or more" if m.liker else ""
-    return "\n".join([
-        "## Limits", "",
-        f"- It knows {len(artefact.rank_codes):,} of {len(artefact.movies):,} {many} well enough to recommend them, "
-        "and none that came later than its data.",
-        f"- It recommends what people like those in the data chose{rated}; what is popular among them is recommended "
-        "more than it is liked.",
-        f"- Nothing was measured for users with fewer than {FEW_LIKES} likes.",
-        "- It is not meant for decisions about people."])
-
 # %% ../../nbs/recommend/card.ipynb #ccfb747d
-def model_card(
-    artefact: Artefact,
-) -> str:  # Markdown
+def model_card(artefact: Artefact) -> str:  # Markdown
     "What a recommender is, how it was measured, and its limits."
     m, data, many = artefact.manifest, artefact.manifest.data, things(artefact.movies)
     likes = f"A rating of {m.threshold:g} or more is a like."
     if m.feedback == "implicit": likes = "It is implicit feedback: all ratings are equal, and each counts as a like."
-    torch = getattr(m, "torch", "unknown")
+    rated = f" to see and rated {m.threshold:g} or more" if m.liker else ""
     parts = [
-        f"# Model card\n\nA recommender of {many} made by saerec {m.saerec} (torch {torch}, seed {m.seed}). "
-        f"{_of_what(m)}",
+        f"# Model card\n\nA recommender of {many} made by saerec {m.saerec} (torch {getattr(m, 'torch', 'unknown')}, "
+        f"seed {m.seed}). {_of_what(m)}",
         f"## Data\n\n{data.name}: {data.ratings:,} ratings, {data.users:,} users, {data.movies:,} {many}; fingerprint "
         f"{data.fingerprint}. {likes} The conditions of the data apply to what is derived from them.",
         *_measured(m),
         "The model was then trained once more on everything; the figures are those of the models measured before."
         if m.refit else "",
-        _limits(artefact)]
+        "## Limits\n\n"
+        f"- It knows {len(artefact.rank_codes):,} of {len(artefact.movies):,} {many} well enough to recommend them, "
+        "and none that came later than its data.\n"
+        f"- It recommends what people like those in the data chose{rated}; what is popular among them is recommended "
+        "more than it is liked.\n"
+        f"- Nothing was measured for users with fewer than {FEW_LIKES} likes.\n"
+        "- It is not meant for decisions about people."]
     return "\n\n".join(o for o in parts if o) + "\n"

@@ -19,25 +19,21 @@ from scipy.sparse import csr_array
 from ..errors import InputError
 
 # %% auto #0
-__all__ = ['ACTIVATIONS', 'KINDS', 'MAX_EXPLAINED_LIKES', 'one_row', 'leave_one_out_rows', 'Model', 'NetworkModel', 'LinearModel',
-           'KernelModel', 'standardize', 'EnsembleModel', 'make_model', 'best_of', 'Engine', 'List']
+__all__ = []
 
 # %% ../../nbs/recommend/engine.ipynb #5fe14e57
-def one_row(
-    movies: np.ndarray,  # int64 [k]: indices, ascending
-    values: np.ndarray,  # float32 [k]: 1 liked, 0 not liked
-    n_movies: int,  # columns
-) -> csr_array:  # float32 [1, n_movies]; zeros are stored
-    "One user as a sparse row."
+def with_data(rows: csr_array, data: np.ndarray) -> csr_array:
+    "The same cells with other values."
+    return csr_array((data, rows.indices, rows.indptr), shape=rows.shape)
+
+def one_row(movies: np.ndarray, values: np.ndarray, n_movies: int) -> csr_array:
+    "One user as a sparse row [1, n_movies], of ascending indices and their values; zeros are stored."
     return csr_array((values.astype(np.float32), movies, np.array([0, len(movies)])), shape=(1, n_movies))
 
-def leave_one_out_rows(
-    row: csr_array,  # [1, n_movies]
-    movies: np.ndarray,  # int64 [k]: indices of rated movies, each once
-) -> csr_array:  # [1 + k, n_movies]: the row, then the row without each of them
-    "A user, and the same user without one rating, for each of some."
-    n = len(row.indices)
-    keep = np.ones((len(movies) + 1, n), bool)
+# %% ../../nbs/recommend/engine.ipynb #bc686a3a
+def leave_one_out_rows(row: csr_array, movies: np.ndarray) -> csr_array:  # [1 + k, n_movies]
+    "A user, and the same user without one rating, for each of `movies`."
+    keep = np.ones((len(movies) + 1, row.nnz), bool)
     keep[1:] = row.indices != movies[:, None]
     indptr = np.concatenate([[0], keep.sum(1).cumsum()])
     indices, data = (np.broadcast_to(a, keep.shape)[keep] for a in (row.indices, row.data))
@@ -48,204 +44,141 @@ def _gelu(x: np.ndarray) -> np.ndarray:
     from scipy.special import erf
     return x * 0.5 * (1 + erf(x / math.sqrt(2)))
 
-def _selu(x: np.ndarray) -> np.ndarray:
-    return 1.0507009873554805 * np.where(x > 0, x, 1.6732632423543772 * np.expm1(np.minimum(x, 0)))
-
-ACTIVATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "tanh": np.tanh, "sigmoid": lambda x: 1 / (1 + np.exp(-x)), "relu": lambda x: np.maximum(x, 0),
-    "gelu": _gelu, "selu": _selu}
+_ACTIVATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "tanh": np.tanh, "sigmoid": lambda x: 1 / (1 + np.exp(-x)), "relu": lambda x: np.maximum(x, 0), "gelu": _gelu,
+    "selu": lambda x: 1.0507009873554805 * np.where(x > 0, x, 1.6732632423543772 * np.expm1(np.minimum(x, 0)))}
 
 class Model(Protocol):
-    "What scores rows of users."
-    def scores(self,
-        rows: csr_array,  # [B, n_movies]
-    ) -> np.ndarray: ...  # float32 [B, n_movies]; higher is better
+    "What scores rows of users: all movies, or those asked for."
+    def scores(self, rows: csr_array, movies: np.ndarray | None = None) -> np.ndarray: ...
 
 # %% ../../nbs/recommend/engine.ipynb #03da04bc
 class NetworkModel:
-    "A trained `StackedAutoencoder` as arrays."
-    def __init__(self,
-        config: Mapping[str, Any],  # its options: hidden, activation, residual, tied, dislikes, centred, damping
-        arrays: Mapping[str, np.ndarray],  # its tensors by name
-    ):
-        self.config, self.arrays, self.f = config, arrays, ACTIVATIONS[config["activation"]]
+    "A trained `StackedAutoencoder` as its options and its arrays by name."
+    def __init__(self, config: Mapping[str, Any], arrays: Mapping[str, np.ndarray]):
+        self.config, self.arrays = config, arrays
         self.decoder = arrays["table" if config["tied"] else "decoder"].T  # [width, n_movies]
-        self._singles = 0  # products of a single code so far
         self.bias = arrays["decoder_bias"] + arrays["movie_offset"] if config["centred"] else arrays["decoder_bias"]
-        self.plain = not config["dislikes"] and not config["centred"]  # it reads likes and nothing else
-
-    def _first_layer(self, rows: csr_array) -> np.ndarray:  # float32 [B, width]
-        "The sums of movie vectors that a row asks for."
-        table, second = self.arrays["table"], self.arrays.get("second")
-        if self.plain: return _scaled(rows, rows.data > 0) @ table
-
-        if not self.config["centred"]:
-            liked = rows.data > 0
-            return _weighted(rows, liked) @ table + _weighted(rows, ~liked) @ second
-
-        rest = rows.data - np.repeat(self.base(rows), np.diff(rows.indptr)) - self.arrays["movie_offset"][rows.indices]
-        return _weighted(rows, rest) @ table + _weighted(rows, np.ones_like(rest)) @ second
+        self._singles = 0  # single users scored so far
 
     def base(self, rows: csr_array) -> np.ndarray:  # float32 [B]
         "The mean plus the damped offset of each user; zeros for a network that does not centre."
-        if not self.config["centred"]: return np.zeros(rows.shape[0], np.float32)
-        counts, w = np.diff(rows.indptr), self.arrays
-        rest = rows.data - w["mean"] - w["movie_offset"][rows.indices]
-        sums = np.bincount(np.repeat(np.arange(len(counts)), counts), rest, len(counts))
-        return (w["mean"] + sums / (counts + self.config["damping"])).astype(np.float32)
-
-    def hidden(self,
-        h: np.ndarray,  # float32 [B, width]: sums of the first layer
-    ) -> np.ndarray:  # float32 [B, width]
-        "The latent vectors: bias, activation, and the stack of hidden layers."
-        w = self.arrays
-        h = self.f(h + w["bias"])
-        for i, width in enumerate(self.config["hidden"][1:]):
-            if self.config["residual"]:
-                narrow = self.f(h @ w[f"stack.{i}.down.weight"].T + w[f"stack.{i}.down.bias"]) / width
-                h = h + narrow @ w[f"stack.{i}.up.weight"].T + w[f"stack.{i}.up.bias"]
-            else: h = self.f(h @ w[f"stack.{i}.linear.weight"].T + w[f"stack.{i}.linear.bias"])
-        return h.astype(np.float32, copy=False)
+        w, n = self.arrays, rows.shape[0]
+        if not self.config["centred"]: return np.zeros(n, np.float32)
+        sums = np.bincount(_users(rows), rows.data - w["mean"] - w["movie_offset"][rows.indices], n)
+        return (w["mean"] + sums / (np.diff(rows.indptr) + self.config["damping"])).astype(np.float32)
 
     def encode(self, rows: csr_array) -> np.ndarray:  # float32 [B, width]
         "From ratings to latent vectors."
-        return self.hidden(self._first_layer(rows))
+        w, user, liked = self.arrays, _users(rows), (rows.data > 0).astype(np.float32)
+        counted = ones = np.ones_like(liked)
+        if self.config["centred"]:
+            inputs = {"table": rows.data - self.base(rows)[user] - w["movie_offset"][rows.indices], "second": ones}
+        elif self.config["dislikes"]: inputs = {"table": liked, "second": ones - liked}
+        else: inputs, counted = {"table": liked}, liked
 
-    def decode(self,
-        codes: np.ndarray,  # float32 [B, width]
-        movies: np.ndarray | None = None,  # int64 [k]; None: all
-    ) -> np.ndarray:  # float32 [B, n_movies] or [B, k]
-        "From latent vectors to scores; without the offsets of users of a network that centres."
-        if movies is not None: return codes @ self.decoder[:, movies] + self.bias[movies]
-        self._singles += len(codes) == 1
+        scale = np.maximum(np.bincount(user, counted, rows.shape[0]), 1) ** -0.5
+        sums = (with_data(rows, (v * scale[user]).astype(np.float32)) @ w[k] for k, v in inputs.items())
+        return self._stack(sum(sums) + w["bias"])
+
+    def _stack(self, h: np.ndarray) -> np.ndarray:  # float32 [B, width]
+        "Activation and hidden layers."
+        w, f = self.arrays, _ACTIVATIONS[self.config["activation"]]
+        def dense(x: np.ndarray, name: str) -> np.ndarray: return x @ w[f"{name}.weight"].T + w[f"{name}.bias"]
+
+        h = f(h)
+        for i, width in enumerate(self.config["hidden"][1:]):
+            if self.config["residual"]: h = h + dense(f(dense(h, f"stack.{i}.down")) / width, f"stack.{i}.up")
+            else: h = f(dense(h, f"stack.{i}.linear"))
+        return h.astype(np.float32, copy=False)
+
+    def scores(self, rows: csr_array, movies: np.ndarray | None = None) -> np.ndarray:  # [B, n_movies] or [B, k]
+        "From ratings to scores."
+        h, base = self.encode(rows), self.base(rows)[:, None]
+        if movies is not None: return h @ self.decoder[:, movies] + self.bias[movies] + base
+        self._singles += len(h) == 1
         if self._singles == 3: self.decoder = np.ascontiguousarray(self.decoder)  # it pays from the third on
-        return codes @ self.decoder + self.bias
+        return h @ self.decoder + self.bias + base
 
-    def scores(self,
-        rows: csr_array,  # [B, n_movies]
-        movies: np.ndarray | None = None,  # int64 [k]: score only these; None: all
-    ) -> np.ndarray:  # float32 [B, n_movies] or [B, k]
-        "A score for every movie, or for those asked for."
-        z = self.decode(self.encode(rows), movies)
-        return z + self.base(rows)[:, None] if self.config["centred"] else z
-
-    def leave_one_out_codes(self,
-        likes: np.ndarray,  # int64 [k]: the likes of one user
-    ) -> np.ndarray:  # float32 [1 + k, width]: with all, then without each
-        "Latent vectors with one like less, by one small product; for networks that read likes and nothing else."
-        k = len(likes)
-        parts = np.full((k + 1, k), max(1, k - 1) ** -0.5, np.float32)
-        parts[0] = max(1, k) ** -0.5
-        np.fill_diagonal(parts[1:], 0)
-        return self.hidden(parts @ self.arrays["table"][likes])
+    def cells(self, rows: csr_array, users: np.ndarray, movies: np.ndarray) -> np.ndarray:  # float32 [n]
+        "Scores of single cells: of a row, and of a movie."
+        products = np.einsum("ij,ji->i", self.encode(rows)[users], self.decoder[:, movies])
+        return products + self.bias[movies] + self.base(rows)[users]
 
 # %% ../../nbs/recommend/engine.ipynb #54d34031
-def _weighted(rows: csr_array, weights: np.ndarray) -> csr_array:
-    "The rows with these weights in place of their values, each divided by the root of its number of ratings."
-    counts = np.diff(rows.indptr)
-    scale = np.repeat(np.maximum(counts, 1) ** -0.5, counts)
-    return csr_array(((weights * scale).astype(np.float32), rows.indices, rows.indptr), shape=rows.shape)
-
-def _scaled(rows: csr_array, liked: np.ndarray) -> csr_array:
-    "The likes alone, each row divided by the root of its number of likes."
-    if liked.all(): return _weighted(rows, rows.data)
-    kept = np.concatenate([[0], liked.cumsum()])
-    likes = csr_array((rows.data[liked], rows.indices[liked], kept[rows.indptr]), shape=rows.shape)
-    return _weighted(likes, likes.data)
+def _users(rows: csr_array) -> np.ndarray:
+    "The row of each stored cell."
+    return np.repeat(np.arange(rows.shape[0]), np.diff(rows.indptr))
 
 # %% ../../nbs/recommend/engine.ipynb #20ac2ed6
 class LinearModel:
-    "A fitted `EDLAE` (or EASE) as arrays."
-    def __init__(self,
-        config: Mapping[str, Any],  # its options; `dislikes` is the entry of a movie rated and not liked
-        arrays: Mapping[str, np.ndarray],  # weights, float32 [n_movies, n_movies]
-    ):
-        self.config, self.arrays = config, arrays
+    "A fitted `EDLAE` (or EASE): the weighted sum of the weight rows of each user's movies."
+    def __init__(self, config: Mapping[str, Any], arrays: Mapping[str, np.ndarray]):
+        self.dislikes, self.weights = config["dislikes"], arrays["weights"]
 
-    def scores(self, rows: csr_array) -> np.ndarray:  # float32 [B, n_movies]
-        "The weighted sum of the weight rows of each user's movies."
-        entry = np.where(rows.data > 0, 1, self.config["dislikes"]).astype(np.float32)
-        return csr_array((entry, rows.indices, rows.indptr), shape=rows.shape) @ self.arrays["weights"]
+    def scores(self, rows: csr_array, movies: np.ndarray | None = None) -> np.ndarray:
+        entry = np.where(rows.data > 0, 1, self.dislikes).astype(np.float32)
+        return with_data(rows, entry) @ (self.weights if movies is None else self.weights[:, movies])
 
 class KernelModel:
-    "A fitted `KernelRidge` as arrays."
-    def __init__(self,
-        config: Mapping[str, Any],  # its options: gamma, dislikes
-        arrays: Mapping[str, np.ndarray],  # data, indices, indptr of the training rows; weights [n_train, n_movies]
-    ):
-        self.config, self.arrays = config, arrays
-        shape = (len(arrays["indptr"]) - 1, arrays["weights"].shape[1])
+    "A fitted `KernelRidge`: the weighted likes of similar training users."
+    def __init__(self, config: Mapping[str, Any], arrays: Mapping[str, np.ndarray]):
+        self.config, self.weights = config, arrays["weights"]  # [n_train, n_movies]
+        shape = (len(arrays["indptr"]) - 1, self.weights.shape[1])
         self.rows = csr_array(tuple(arrays[k] for k in ("data", "indices", "indptr")), shape=shape)
 
-    def scores(self, rows: csr_array) -> np.ndarray:  # float32 [B, n_movies]
-        "The weighted likes of similar users."
-        entry = np.where(rows.data > 0, 1, self.config["dislikes"]).astype(np.float64)
-        counts = np.diff(rows.indptr)
-        square = np.bincount(np.repeat(np.arange(len(counts)), counts), entry**2, len(counts))
-        entry /= np.sqrt(np.maximum(square, 1e-12)).repeat(counts)
-        unit = csr_array((entry, rows.indices, rows.indptr), shape=rows.shape)
-        cosine = (unit @ self.rows.T).toarray().astype(np.float32)
-        return np.exp(2 * self.config["gamma"] * (cosine - 1)).astype(np.float32) @ self.arrays["weights"]
+    def scores(self, rows: csr_array, movies: np.ndarray | None = None) -> np.ndarray:
+        entry, user = np.where(rows.data > 0, 1, self.config["dislikes"]).astype(np.float64), _users(rows)
+        entry /= np.sqrt(np.maximum(np.bincount(user, entry**2, rows.shape[0]), 1e-12))[user]
+        cosine = (with_data(rows, entry) @ self.rows.T).toarray().astype(np.float32)
+        kernel = np.exp(2 * self.config["gamma"] * (cosine - 1)).astype(np.float32)
+        return kernel @ (self.weights if movies is None else self.weights[:, movies])
 
 # %% ../../nbs/recommend/engine.ipynb #301bf7f5
-def standardize(
-    scores: np.ndarray,  # float [B, n_movies]
-) -> np.ndarray:  # float [B, n_movies]: rows of mean 0 and standard deviation 1; zeros where all scores are equal
-    "Rows on one scale, each in its own order."
+def _standardize(scores: np.ndarray) -> np.ndarray:
+    "Rows of mean 0 and standard deviation 1; zeros where all scores are equal."
     z = scores - scores.mean(1, keepdims=True)
     spread = z.std(1, keepdims=True)
     varies = spread > 1e-6 * np.abs(scores).max(1, keepdims=True, initial=0)
     return np.where(varies, z / np.where(varies, spread, 1), 0)
 
+@dataclass(frozen=True)
 class EnsembleModel:
     "Weighted z-scores of members, added."
-    def __init__(self,
-        members: Mapping[str, Model],  # by name
-        weights: Mapping[str, float],  # of each, 0 or more
-    ):
-        self.members, self.weights = members, weights
+    members: Mapping[str, Model]  # by name
+    weights: Mapping[str, float]  # of each, 0 or more
 
-    def scores(self, rows: csr_array) -> np.ndarray:  # float32 [B, n_movies]
-        "The weighted sum."
-        parts = (w * standardize(self.members[name].scores(rows)) for name, w in self.weights.items() if w)
-        return sum(parts).astype(np.float32)  # type: ignore[union-attr]
+    def scores(self, rows: csr_array, movies: np.ndarray | None = None) -> np.ndarray:
+        parts = (w * _standardize(self.members[name].scores(rows)) for name, w in self.weights.items() if w)
+        z = np.asarray(sum(parts), np.float32)
+        return z if movies is None else z[:, movies]
 
 # %% ../../nbs/recommend/engine.ipynb #fdcef03a
-KINDS: dict[str, Callable[[Mapping[str, Any], Mapping[str, np.ndarray]], Model]] = {
+_KINDS: dict[str, Callable[[Mapping[str, Any], Mapping[str, np.ndarray]], Model]] = {
     "StackedAutoencoder": NetworkModel, "EDLAE": LinearModel, "KernelRidge": KernelModel}
 
-def make_model(
-    about: Mapping[str, Any],  # what it is: a kind and its options, as in the manifest of an artefact
-    arrays: Mapping[str, np.ndarray],  # its tensors by name
-) -> Model:
-    "A model from its description and arrays. Raises `InputError` for a kind that there is not."
+def make_model(about: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Model:
+    "A model from kind and options, as a manifest has them, and its arrays. Raises `InputError` for an unknown kind."
     kind = about.get("kind", "StackedAutoencoder")
-    if kind in KINDS: return KINDS[kind](about, arrays)
+    if kind in _KINDS: return _KINDS[kind](about, arrays)
     if kind != "RankStack": raise InputError(f"There is no model of the kind {kind!r}.")
+    parts = {name: part_of(arrays, f"{i}.") for i, name in enumerate(about["members"])}
+    return EnsembleModel({k: make_model(m, parts[k]) for k, m in about["members"].items()}, about["weights"])
 
-    def part(i: int) -> dict[str, np.ndarray]:
-        return {k.removeprefix(f"{i}."): t for k, t in arrays.items() if k.startswith(f"{i}.")}
-
-    members = {name: make_model(m, part(i)) for i, (name, m) in enumerate(about["members"].items())}
-    return EnsembleModel(members, about["weights"])
+def part_of(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
+    "Those of the arrays whose name begins so, by the rest of it."
+    return {k.removeprefix(prefix): a for k, a in arrays.items() if k.startswith(prefix)}
 
 # %% ../../nbs/recommend/engine.ipynb #c0ed9fd9
-def best_of(
-    scores: np.ndarray,  # float [n_movies]; -inf: masked
-    n: int,  # at most so many
-) -> np.ndarray:  # int64 [<= n]: indices, best first
-    "The best of one row. Raises `ValueError` for NaN."
+def best_of(scores: np.ndarray, n: int) -> np.ndarray:  # int64 [<= n]
+    "The movies with the n best scores of one row, best first; -inf: masked. Raises `ValueError` for NaN."
     if np.isnan(scores).any(): raise ValueError("a score is NaN: the model has diverged or read a bad input")
-    if n < len(scores):
-        bar = np.partition(scores, len(scores) - n)[len(scores) - n]
-        some = np.flatnonzero(scores >= bar)
-    else: some = np.arange(len(scores))
+    some = np.arange(len(scores))
+    if n < len(scores): some = np.flatnonzero(scores >= np.partition(scores, -n)[-n])
     some = some[scores[some] > -np.inf]
     return some[np.argsort(-scores[some], kind="stable")][:n]
 
 # %% ../../nbs/recommend/engine.ipynb #4ce396b4
-MAX_EXPLAINED_LIKES = 512  # likes of one user that are left out one by one
-
 @dataclass(frozen=True)
 class Engine:
     "Arrays of a trained recommender, and what makes lists of them."
@@ -267,101 +200,44 @@ class Engine:
         inner = self.inner[rows.indices]
         known = inner >= 0
         kept = np.concatenate([[0], known.cumsum()])
-        shape = (rows.shape[0], len(self.rank_codes))
-        return csr_array((rows.data[known], inner[known], kept[rows.indptr]), shape=shape)
+        return csr_array((rows.data[known], inner[known], kept[rows.indptr]),
+                         shape=(rows.shape[0], len(self.rank_codes)))
 
-    def _over_all(self, scores: np.ndarray) -> np.ndarray:
-        "Scores of the ranker's movies to scores of the catalogue, -inf for the others."
-        out = np.full((len(scores), self.n_movies), -np.inf, np.float32)
-        out[:, self.rank_codes] = scores
+    def rank_scores(self, rows: csr_array) -> np.ndarray:  # float32 [B, n_movies]
+        "Scores for ranking, -inf for movies that the ranker does not know."
+        out = np.full(rows.shape, -np.inf, np.float32)
+        out[:, self.rank_codes] = self.ranker.scores(self._of_ranker(rows))
         return out
 
-    def rank_scores(self,
-        rows: csr_array,  # [B, n_movies]
-    ) -> np.ndarray:  # float32 [B, n_movies], -inf for movies that the ranker does not know
-        "Scores for ranking."
-        return self._over_all(self.ranker.scores(self._of_ranker(rows)))
+    def scores_at(self, rows: csr_array, movies: np.ndarray) -> np.ndarray:  # float32 [B, k]
+        "Scores for ranking of a few movies, all of them known to the ranker."
+        return self.ranker.scores(self._of_ranker(rows), self.inner[movies])
 
-    def scores_at(self,
-        rows: csr_array,  # [B, n_movies]
-        movies: np.ndarray,  # int64 [k], known to the ranker
-    ) -> np.ndarray:  # float32 [B, k]
-        "Scores for ranking of a few movies."
-        if isinstance(self.ranker, NetworkModel):
-            return self.ranker.scores(self._of_ranker(rows), self.inner[movies])
-        return self.ranker.scores(self._of_ranker(rows))[:, self.inner[movies]]
-
-    def p_like(self,
-        rows: csr_array,  # [B, n_movies]
-        movies: np.ndarray | None = None,  # int64 [k]; None: all
-    ) -> np.ndarray:  # float32 [B, n_movies] or [B, k], in 0..1
-        "How probably each movie would be liked if it were seen. Raises `InputError` if that is not predicted."
-        if self.liker is None:
-            raise InputError("This model learned from implicit feedback: it predicts no likes.")
-        return self.calibration(self.liker.scores(rows, movies)).astype(np.float32)
-
-    def p_like_at(self,
-        rows: csr_array,  # [B, n_movies]
-        user: np.ndarray,  # int64 [n]: a row for each cell
-        movie: np.ndarray,  # int64 [n]: its movie
-    ) -> np.ndarray:  # float32 [n], in 0..1
-        "The same for single cells, at their cost."
+    def p_like(self, rows: csr_array, movies: np.ndarray | None = None, users: np.ndarray | None = None) -> np.ndarray:
+        """How probably movies would be liked if they were seen: all, some, or with `users` (rows) single cells.
+        Raises `InputError` if that is not predicted."""
         net = self.liker
-        if net is None:
-            raise InputError("This model learned from implicit feedback: it predicts no likes.")
-        z = np.einsum("ij,ji->i", net.encode(rows)[user], net.decoder[:, movie])
-        z = z + net.bias[movie] + net.base(rows)[user]
+        if net is None: raise InputError("This model learned from implicit feedback: it predicts no likes.")
+        z = net.scores(rows, movies) if users is None or movies is None else net.cells(rows, users, movies)
         return self.calibration(z).astype(np.float32)
 
-    @cached_property
-    def network(self) -> NetworkModel:
-        "The network that ranks; of an ensemble, the first."
+    def likeness(self, movies: np.ndarray, others: np.ndarray) -> np.ndarray:  # float32 [k, j] in -1..1
+        "Cosines between the vectors that the decoder of the (first) ranking network has for movies."
         members = self.ranker.members.values() if isinstance(self.ranker, EnsembleModel) else [self.ranker]
-        return next(m for m in members if isinstance(m, NetworkModel))
-
-    def likeness(self,
-        movies: np.ndarray,  # int64 [k]: known to the ranker
-        others: np.ndarray,  # int64 [j]: likewise
-    ) -> np.ndarray:  # float32 [k, j] in -1..1
-        "Cosines between the vectors that the network's decoder has for movies."
-        a, b = (self.network.decoder[:, self.inner[m]] for m in (movies, others))
+        decoder = next(m.decoder for m in members if isinstance(m, NetworkModel))
+        a, b = (decoder[:, self.inner[m]] for m in (movies, others))
         a, b = (v / np.maximum(np.linalg.norm(v, axis=0), 1e-12) for v in (a, b))
         return a.T @ b
 
-    def list_for(self,
-        row: csr_array,  # [1, n_movies]
-        likes: np.ndarray,  # int64 [k]: its likes that the ranker knows and that can be reasons
+    def best(self,
+        row: csr_array,  # a user [1, n_movies]
+        likes: np.ndarray,  # int64 [k]: its likes that can be reasons
         masked: np.ndarray,  # bool [n_movies]: never listed
         n: int,  # length of the list
-    ) -> List:
-        "The best movies of one user, and what they owe to each like. One pass through the ranker for all."
-        net = self.ranker
-        if isinstance(net, NetworkModel) and net.plain and len(likes) < MAX_EXPLAINED_LIKES:
-            codes = net.leave_one_out_codes(self.inner[likes])
-            best, scores = self._best(net.decode(codes[:1]), masked, n)
-            without = net.decode(codes, self.inner[best])
-        else:
-            everything = self.ranker.scores(self._of_ranker(leave_one_out_rows(row, likes)))
-            best, scores = self._best(everything[:1], masked, n)
-            without = everything[:, self.inner[best]]
-        return List(best, scores, without[:1] - without[1:])
-
-    def _best(self, scores: np.ndarray, masked: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
-        "The best movies of one row of the ranker's scores, and their scores."
-        z = self._over_all(scores)[0]
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # movies; scores; fall of each score without each like, [k, n]
+        "The best movies of one user, and what they owe to each like."
+        z = self.rank_scores(row)[0]
         z[masked] = -np.inf
-        best = best_of(z, n)
-        return best, z[best]
-
-@dataclass(frozen=True)
-class List:
-    "A ranked list of one user."
-    movies: np.ndarray  # int64 [k]: indices, best first
-    scores: np.ndarray  # float32 [k]
-    owed: np.ndarray  # float32 [likes, k]: how much each score falls without each like
-
-    def take(self,
-        places: np.ndarray,  # int64 [j]
-    ) -> List:
-        "Some of the list, in another order."
-        return List(self.movies[places], self.scores[places], self.owed[:, places])
+        top = best_of(z, n)
+        without = self.scores_at(leave_one_out_rows(row, likes), top)
+        return top, z[top], without[0] - without[1:]

@@ -15,38 +15,32 @@ from typing import Any
 
 import numpy as np
 
+from ..disk import atomic_write
 from ..errors import InputError
 from ..evaluate.calibration import Calibration
 from .artefact import Artefact
-from ..disk import atomic_write
+from .engine import part_of
 
 # %% auto #0
-__all__ = ['OPERATIONS', 'Arrays', 'Graph', 'network_graph', 'ranker_graph', 'calibration_graph', 'to_onnx']
+__all__ = ['to_onnx']
 
 # %% ../../nbs/recommend/onnx.ipynb #da77f7db
-class Graph:
+class _Graph:
     "Nodes and weights under construction; a value is known by its name."
     def __init__(self) -> None:
         self.nodes: list[Any] = []
         self.weights: list[Any] = []
 
-    def weight(self,
-        value: Any,  # an array or a number; becomes float32 if it is a float
-    ) -> str:
-        "A constant."
+    def weight(self, value: Any) -> str:
+        "A constant, of an array or a number; floats become float32."
         from onnx import numpy_helper
         a = np.ascontiguousarray(value)
         if a.dtype == np.float64: a = a.astype(np.float32)
         self.weights.append(numpy_helper.from_array(a, f"w{len(self.weights)}"))
         return f"w{len(self.weights) - 1}"
 
-    def __call__(self,
-        operation: str,  # of ONNX
-        *inputs: Any,  # names, or numbers and arrays, which become constants
-        name: str | None = None,  # of the result
-        **attributes: Any,  # of the operation
-    ) -> str:  # the name of the result
-        "One operation."
+    def __call__(self, operation: str, *inputs: Any, name: str | None = None, **attributes: Any) -> str:
+        "One operation; inputs are names, or numbers and arrays, which become constants. The name of the result."
         from onnx import helper
         name = name or f"v{len(self.nodes)}"
         named = [i if isinstance(i, str) else self.weight(i) for i in inputs]
@@ -54,35 +48,30 @@ class Graph:
         return name
 
     def sum(self, x: str) -> str: return self("ReduceSum", x, np.array([1]), keepdims=1)
+    def mean(self, x: str) -> str: return self("ReduceMean", x, np.array([1]), keepdims=1)
 
 # %% ../../nbs/recommend/onnx.ipynb #fcbd7f50
-OPERATIONS = {"tanh": "Tanh", "sigmoid": "Sigmoid", "relu": "Relu", "selu": "Selu", "gelu": "Gelu"}
-Arrays = Mapping[str, np.ndarray]
+_OPERATIONS = {"tanh": "Tanh", "sigmoid": "Sigmoid", "relu": "Relu", "selu": "Selu", "gelu": "Gelu"}
+_Arrays = Mapping[str, np.ndarray]
 
-def _first_layer(g: Graph, config: Mapping[str, Any], w: Arrays, liked: str, rated: str) -> tuple[str, str]:
+def _first_layer(g: _Graph, config: Mapping[str, Any], w: _Arrays, liked: str, rated: str) -> tuple[str, str]:
     "The sums of the first layer, and for a network that centres the offset of each user (else \"\")."
-    def scale(rows: str) -> str: return g("Reciprocal", g("Sqrt", g("Max", g.sum(rows), 1.0)))
-
+    counted, inputs, offset = rated, {"table": liked}, ""
     if config["centred"]:
         rest = g("Mul", rated, g("Sub", liked, g("Add", w["mean"][None], w["movie_offset"][None])))
         offset = g("Div", g.sum(rest), g("Add", g.sum(rated), float(config["damping"])))
-        deviation = g("Sub", rest, g("Mul", rated, offset))
-        sums = g("Add", g("MatMul", deviation, w["table"]), g("MatMul", rated, w["second"]))
-        return g("Mul", scale(rated), sums), g("Add", offset, w["mean"][None])
+        inputs = {"table": g("Sub", rest, g("Mul", rated, offset)), "second": rated}
+        offset = g("Add", offset, w["mean"][None])
+    elif config["dislikes"]: inputs |= {"second": g("Sub", rated, liked)}
+    else: counted = liked
 
-    if not config["dislikes"]: return g("Mul", scale(liked), g("MatMul", liked, w["table"])), ""
-    disliked = g("MatMul", g("Sub", rated, liked), w["second"])
-    return g("Mul", scale(rated), g("Add", g("MatMul", liked, w["table"]), disliked)), ""
+    sums = [g("MatMul", x, w[k]) for k, x in inputs.items()]
+    scale = g("Reciprocal", g("Sqrt", g("Max", g.sum(counted), 1.0)))
+    return g("Mul", scale, g("Add", *sums) if len(sums) == 2 else sums[0]), offset
 
-def network_graph(
-    g: Graph,
-    config: Mapping[str, Any],  # options of the network
-    w: Arrays,  # its arrays by name
-    liked: str,  # [users, n_movies]
-    rated: str,  # [users, n_movies]
-) -> str:  # scores [users, n_movies]
-    "The operations of a network."
-    f = OPERATIONS[config["activation"]]
+def _network_graph(g: _Graph, config: Mapping[str, Any], w: _Arrays, liked: str, rated: str) -> str:
+    "The scores of a network, from what is liked and what is rated [users, n_movies]."
+    f = _OPERATIONS[config["activation"]]
     h, base = _first_layer(g, config, w, liked, rated)
     h = g(f, g("Add", h, w["bias"]))
 
@@ -98,7 +87,7 @@ def network_graph(
     return g("Add", g("Add", z, base), w["movie_offset"][None]) if config["centred"] else z
 
 # %% ../../nbs/recommend/onnx.ipynb #c33baa98
-def _kernel_graph(g: Graph, config: Mapping[str, Any], w: Arrays, liked: str) -> str:
+def _kernel_graph(g: _Graph, config: Mapping[str, Any], w: _Arrays, liked: str) -> str:
     "Kernel ridge: the training users as a dense matrix."
     from scipy.sparse import csr_array
     shape = (len(w["indptr"]) - 1, w["weights"].shape[1])
@@ -107,15 +96,10 @@ def _kernel_graph(g: Graph, config: Mapping[str, Any], w: Arrays, liked: str) ->
     cosine = g("MatMul", unit, np.ascontiguousarray(rows.T))
     return g("MatMul", g("Exp", g("Mul", g("Sub", cosine, 1.0), 2.0 * config["gamma"])), w["weights"])
 
-def ranker_graph(
-    g: Graph,
-    config: Mapping[str, Any],  # kind and options of what ranks
-    w: Arrays,  # its arrays by name
-    liked: str,  # [users, n_movies]: the ranker's movies
-) -> str:  # scores [users, n_movies]
-    "The operations of a model that ranks from likes. Raises `InputError` for a kind that is not known."
+def _ranker_graph(g: _Graph, config: Mapping[str, Any], w: _Arrays, liked: str) -> str:
+    "The scores of a model that ranks, from likes among its movies. Raises `InputError` for a kind that is not known."
     kind = config.get("kind")
-    if kind == "StackedAutoencoder": return network_graph(g, config, w, liked, liked)
+    if kind == "StackedAutoencoder": return _network_graph(g, config, w, liked, liked)
     if kind == "EDLAE": return g("MatMul", liked, w["weights"])
     if kind == "KernelRidge": return _kernel_graph(g, config, w, liked)
     if kind != "RankStack": raise InputError(f"{kind} cannot be written as ONNX.")
@@ -123,22 +107,16 @@ def ranker_graph(
     total = ""
     for i, (name, member) in enumerate(config["members"].items()):
         if not config["weights"][name]: continue
-        part = {k.removeprefix(f"{i}."): a for k, a in w.items() if k.startswith(f"{i}.")}
-        z = ranker_graph(g, member, part, liked)
-        rest = g("Sub", z, g("ReduceMean", z, np.array([1]), keepdims=1))
-        spread = g("Max", g("Sqrt", g("ReduceMean", g("Mul", rest, rest), np.array([1]), keepdims=1)), 1e-30)
+        z = _ranker_graph(g, member, part_of(w, f"{i}."), liked)
+        rest = g("Sub", z, g.mean(z))
+        spread = g("Max", g("Sqrt", g.mean(g("Mul", rest, rest))), 1e-30)
         weighted = g("Mul", g("Div", rest, spread), float(config["weights"][name]))
         total = g("Add", total, weighted) if total else weighted
     return total
 
 # %% ../../nbs/recommend/onnx.ipynb #c2ca33fa
-def calibration_graph(
-    g: Graph,
-    c: Calibration,
-    s: str,  # scores [users, n_movies]
-    name: str,  # of the result
-) -> str:  # probabilities
-    "The map from scores to probabilities; an isotonic one as a sum of clipped lines."
+def _calibration_graph(g: _Graph, c: Calibration, s: str, name: str) -> str:
+    "The map from scores to probabilities, called so; an isotonic one as a sum of clipped lines."
     if c.kind == "none": return g("Clip", s, 0.0, 1.0, name=name)
     if c.kind == "platt":
         z = g("Add", g("Mul", s, float(c.x[0])), float(c.x[1]))
@@ -155,11 +133,10 @@ def calibration_graph(
     return g("Identity", total, name=name)
 
 # %% ../../nbs/recommend/onnx.ipynb #b4c55653
-def _outputs(g: Graph, artefact: Artefact) -> tuple[list[str], list[str]]:  # names of inputs and outputs
-    "All operations of a recommender."
+def _outputs(g: _Graph, artefact: Artefact) -> tuple[list[str], list[str]]:
+    "All operations of a recommender; the names of its inputs and outputs."
     m, n, codes = artefact.manifest, len(artefact.movies), artefact.rank_codes
-    ranker = m.ranker.model_dump()
-    z = ranker_graph(g, ranker, artefact.part("ranker"), g("Gather", "liked", codes, axis=1))
+    z = _ranker_graph(g, m.ranker.model_dump(), artefact.part("ranker"), g("Gather", "liked", codes, axis=1))
 
     # One more column, of -inf, for the movies that the ranker does not know.
     never = g("Add", g("Mul", g("Slice", z, np.array([0]), np.array([1]), np.array([1])), 0.0), -np.inf)
@@ -168,12 +145,11 @@ def _outputs(g: Graph, artefact: Artefact) -> tuple[list[str], list[str]]:  # na
     g("Gather", g("Concat", z, never, axis=1), column, axis=1, name="scores")
     if m.liker is None: return ["liked"], ["scores"]
 
-    c = m.calibration
-    calibration = Calibration() if c is None else Calibration(c.kind, tuple(c.x), tuple(c.y))
-    scores = network_graph(g, m.liker.model_dump(), artefact.part("liker"), "liked", "rated")
-    calibration_graph(g, calibration, scores, "p_like")
+    scores = _network_graph(g, m.liker.model_dump(), artefact.part("liker"), "liked", "rated")
+    _calibration_graph(g, m.to_probability, scores, "p_like")
     return ["liked", "rated"], ["scores", "p_like"]
 
+# %% ../../nbs/recommend/onnx.ipynb #2c9224d0
 def to_onnx(
     artefact: Artefact,
     path: str | os.PathLike[str],  # of the file
@@ -182,7 +158,7 @@ def to_onnx(
     try: import onnx
     except ImportError: raise InputError("Writing ONNX needs the package onnx: pip install 'saerec[onnx]'.") from None
     from onnx import TensorProto, helper
-    g, m, movies = Graph(), artefact.manifest, artefact.movies
+    g, m, movies = _Graph(), artefact.manifest, artefact.movies
     inputs, outputs = _outputs(g, artefact)
     size = sum(len(w.raw_data) for w in g.weights)
     if size > 2**31 - 2**24:

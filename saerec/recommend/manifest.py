@@ -13,43 +13,41 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import (BaseModel, ConfigDict, Discriminator, Field, Tag, TypeAdapter, ValidationError,
-                      model_validator)
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
+
+from ..evaluate.calibration import Calibration
 
 # %% auto #0
-__all__ = ['Count', 'Positive', 'Shapes', 'Member', 'Ranker', 'LIMITS', 'RESTORE_HINT', 'Part', 'NetworkPart', 'LinearPart',
-           'KernelPart', 'EnsemblePart', 'FileEntry', 'DataEntry', 'CalibrationEntry', 'Manifest', 'parse_models',
-           'checksum', 'parse_manifest', 'check_arrays']
+__all__ = []
 
 # %% ../../nbs/recommend/manifest.ipynb #949c5b40
-Count = Annotated[int, Field(ge=1, lt=2**31)]
-Positive = Annotated[float, Field(ge=0)]
+_Count = Annotated[int, Field(ge=1, lt=2**31)]
+_Positive = Annotated[float, Field(ge=0)]
 Shapes = dict[str, tuple[tuple[int, ...], str]]  # tensor -> shape (-1: any), dtypes that it may have
 
-class Part(BaseModel):
+class _Part(BaseModel):
     "Data of exactly this form: no other keys, no conversions, no NaN."
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
 
-class NetworkPart(Part):
+class NetworkPart(_Part):
     "Options of a `StackedAutoencoder`."
     kind: Literal["StackedAutoencoder"] = "StackedAutoencoder"
-    n_movies: Count
-    hidden: Annotated[list[Count], Field(min_length=1, max_length=64)]
+    n_movies: _Count
+    hidden: Annotated[list[_Count], Field(min_length=1, max_length=64)]
     activation: Literal["tanh", "sigmoid", "relu", "selu", "gelu"]
     residual: bool
     tied: bool
     dislikes: bool
     centred: bool
     dropout: Annotated[float, Field(ge=0, le=1)]
-    damping: Positive
+    damping: _Positive
 
     def shapes(self, n_movies: int) -> Shapes:
         "The tensors that it must have. Raises `ValueError` if options contradict each other."
         if self.n_movies != n_movies: raise ValueError(f"{self.n_movies:,} movies where there are {n_movies:,}")
         first = width = self.hidden[0]
-        out: dict[str, tuple[int, ...]] = {
-            "table": (n_movies, first), "bias": (first,), "mean": (), "movie_offset": (n_movies,),
-            "decoder_bias": (n_movies,)}
+        out: dict[str, tuple[int, ...]] = dict.fromkeys(["movie_offset", "decoder_bias"], (n_movies,))
+        out |= {"table": (n_movies, first), "bias": (first,), "mean": ()}
         for i, h in enumerate(self.hidden[1:]):
             layers = {"down": (h, first), "up": (first, h)} if self.residual else {"linear": (h, width)}
             for name, shape in layers.items():
@@ -62,7 +60,7 @@ class NetworkPart(Part):
         return {name: (shape, "f4") for name, shape in out.items()}
 
 # %% ../../nbs/recommend/manifest.ipynb #8efc0102
-class LinearPart(Part):
+class LinearPart(_Part):
     "Options of an `EDLAE`."
     kind: Literal["EDLAE"]
     regularization: float
@@ -70,19 +68,16 @@ class LinearPart(Part):
     dislikes: float
     balance: float
 
-    def shapes(self, n_movies: int) -> Shapes:
-        "Its weights."
-        return {"weights": ((n_movies, n_movies), "f4")}
+    def shapes(self, n_movies: int) -> Shapes: return {"weights": ((n_movies, n_movies), "f4")}
 
-class KernelPart(Part):
-    "Options of a `KernelRidge`."
+class KernelPart(_Part):
+    "Options of a `KernelRidge`; its tensors are the sparse rows of its users, and their weights."
     kind: Literal["KernelRidge"]
     gamma: Annotated[float, Field(ge=0, le=1000)]
     regularization: float
     dislikes: float
 
     def shapes(self, n_movies: int) -> Shapes:
-        "The sparse rows of its users, and their weights."
         whole = ((-1,), "i4 i8")
         return {"data": ((-1,), "f4 f8"), "indices": whole, "indptr": whole, "weights": ((-1, n_movies), "f4")}
 
@@ -96,11 +91,11 @@ Member = Annotated[
     Annotated[NetworkPart, Tag("StackedAutoencoder")] | Annotated[LinearPart, Tag("EDLAE")]
     | Annotated[KernelPart, Tag("KernelRidge")], Discriminator(_kind)]
 
-class EnsemblePart(Part):
-    "Members of an ensemble, and the weight of each."
+class EnsemblePart(_Part):
+    "Members of an ensemble, and the weight of each; their tensors are numbered."
     kind: Literal["RankStack"]
     members: Annotated[dict[str, Member], Field(min_length=1, max_length=64)]
-    weights: dict[str, Positive]
+    weights: dict[str, _Positive]
 
     @model_validator(mode="after")
     def _weights_fit(self) -> EnsemblePart:
@@ -109,7 +104,6 @@ class EnsemblePart(Part):
         return self
 
     def shapes(self, n_movies: int) -> Shapes:
-        "Those of its members, numbered."
         return {f"{i}.{name}": v for i, m in enumerate(self.members.values()) for name, v in m.shapes(n_movies).items()}
 
 Ranker = Annotated[
@@ -121,21 +115,21 @@ LIMITS = {  # files of a saved model, and bytes; nothing larger is read
     "recommender.json": 2**24, "weights.safetensors": 2**35, "movies.parquet": 2**28, "ratings.parquet": 2**33,
     "model_card.md": 2**20}
 
-class FileEntry(Part):
+class FileEntry(_Part):
     "Size and hash of a file."
     size: Annotated[int, Field(ge=0)]
     sha256: str
 
-class DataEntry(Part):
+class DataEntry(_Part):
     "What a model was trained on."
     model_config = ConfigDict(extra="allow")
     name: str
     fingerprint: str
-    ratings: Count
-    users: Count
-    movies: Count
+    ratings: _Count
+    users: _Count
+    movies: _Count
 
-class CalibrationEntry(Part):
+class CalibrationEntry(_Part):
     "A rising map from scores to probabilities."
     model_config = ConfigDict(extra="allow")
     kind: Literal["none", "platt", "isotonic"] = "none"
@@ -151,7 +145,7 @@ class CalibrationEntry(Part):
         return self
 
 # %% ../../nbs/recommend/manifest.ipynb #205f182c
-class Manifest(Part):
+class Manifest(_Part):
     "What `recommender.json` says."
     model_config = ConfigDict(extra="allow")
     format: Literal[1, 2, 3, 4] = 4  # 2: an ensemble may rank; 3: sizes and hashes of files; 4: without likes
@@ -168,7 +162,7 @@ class Manifest(Part):
     liker: NetworkPart | None = None  # None: implicit feedback, likes are not predicted
     feedback: Literal["explicit", "implicit"] = "explicit"
     ease_regularization: float = 0.0  # of the baseline in the report
-    calibration: CalibrationEntry | None = None
+    calibration: CalibrationEntry = CalibrationEntry()
     files: dict[str, FileEntry] | None = None
     checksum: str | None = None
 
@@ -178,24 +172,17 @@ class Manifest(Part):
         if self.liker is None and self.format < 4: raise ValueError("`liker` is missing")
         return self
 
-def parse_models(
-    ranker: Mapping[str, Any],  # its kind and options
-    liker: Mapping[str, Any] | None,  # likewise; None: likes are not predicted
-) -> dict[str, Any]:  # entries of a manifest
-    "Two descriptions as a manifest has them. Raises `ValidationError`, a `ValueError`, if they are none."
-    return {"ranker": TypeAdapter(Ranker).validate_python(ranker),
-            "liker": None if liker is None else NetworkPart.model_validate(liker)}
+    @property
+    def to_probability(self) -> Calibration:
+        "The map from scores of the liker to probabilities."
+        return Calibration(self.calibration.kind, tuple(self.calibration.x), tuple(self.calibration.y))
 
-def checksum(
-    info: Mapping[str, Any],  # a manifest
-) -> str:  # 64 hex digits
+def checksum(info: Mapping[str, Any]) -> str:  # 64 hex digits
     "SHA-256 of what a manifest says, its entry `checksum` left out."
     said = {k: v for k, v in info.items() if k != "checksum"}
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 # %% ../../nbs/recommend/manifest.ipynb #bfd60a8b
-RESTORE_HINT = "copy the whole folder again, or train again"
-
 def _first_fault(e: ValidationError) -> str:
     "The first fault that pydantic found, in a few words."
     fault = e.errors(include_url=False)[0]
@@ -208,10 +195,8 @@ def _first_fault(e: ValidationError) -> str:
     if fault["type"] == "value_error": return str(fault["ctx"]["error"])
     return f"`{where}` has an invalid value"
 
-def parse_manifest(
-    text: bytes,  # of recommender.json
-) -> Manifest:
-    "What a manifest says. Raises `ValueError` with the first fault."
+def parse_manifest(text: bytes) -> Manifest:
+    "What `recommender.json` says. Raises `ValueError` with the first fault."
     try: info: Any = json.loads(text)
     except (ValueError, RecursionError): raise ValueError("it is no whole JSON text") from None
     if not isinstance(info, dict): raise ValueError("it is no JSON object")
@@ -243,17 +228,15 @@ def _check_array(name: str, array: np.ndarray, shape: tuple[int, ...], dtypes: s
     fits = array.ndim == len(shape) and all(s in (-1, n) for s, n in zip(shape, array.shape, strict=True))
     if not fits or array.dtype.str[1:] not in dtypes.split():
         wanted = " or ".join(np.dtype(o).name for o in dtypes.split())
-        shown = [s if s >= 0 else "any" for s in shape]
-        raise ValueError(f"the tensor {name!r} is {array.dtype.name} {list(array.shape)}, and recommender.json asks "
-                         f"for {wanted} {shown}")
+        asked = f"{wanted} {[s if s >= 0 else 'any' for s in shape]}"
+        found = f"{array.dtype.name} {list(array.shape)}"
+        raise ValueError(f"the tensor {name!r} is {found}, and recommender.json asks for {asked}")
     if array.size and array.dtype.kind == "f" and not np.isfinite([array.min(), array.max()]).all():
         raise ValueError(f"the tensor {name!r} holds NaN or infinity")
 
-def check_arrays(
-    arrays: Mapping[str, np.ndarray],  # of a saved model, by name
-    manifest: Manifest,
-) -> None:
-    "Raises `ValueError` with the first tensor that does not fit the manifest."
+# %% ../../nbs/recommend/manifest.ipynb #81a5031b
+def check_arrays(arrays: Mapping[str, np.ndarray], manifest: Manifest) -> None:
+    "Raises `ValueError` with the first tensor of a saved model that does not fit its manifest."
     n = manifest.data.movies if manifest.liker is None else manifest.liker.n_movies
     codes = arrays.get("rank_codes")
     inner = len(codes) if codes is not None else getattr(manifest.ranker, "n_movies", 0)

@@ -11,7 +11,7 @@ import math
 import os
 import re
 import zipfile
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +26,7 @@ from .titles import Titles
 if TYPE_CHECKING: from saerec.recommend.recommender import Recommender
 
 # %% auto #0
-__all__ = ['read_own', 'to_model_scale', 'OwnRatings', 'own_ratings']
+__all__ = ['OwnRatings', 'own_ratings']
 
 # %% ../../nbs/recommend/own.ipynb #bceacefe
 @dataclass(frozen=True)
@@ -56,11 +56,8 @@ _COLUMNS = {  # what else is read, by the names that it may have
     "day": ("date rated", "rated at", "date", "modified", "created", "watcheddate", "watched date")}
 _USERS = {"user", "user id", "userid", "reviewerid", "user name", "username"}
 
-def _find_layout(
-    header: list[str],  # the first row of a file, cell by cell
-    where: str,  # name of the file, for messages
-) -> tuple[_Layout, dict[str, int]]:  # and the places of its columns
-    "Which layout a header has. Raises `InputError` with what helps if there are no ratings of one person below it."
+def _find_layout(header: list[str], where: str) -> tuple[_Layout, dict[str, int]]:
+    "Which layout a header has, and the places of its columns. Raises `InputError` with what helps if it has none."
     columns = [" ".join(o.lower().replace("_", " ").split()) for o in header]
     if columns[0].startswith("letterboxd list export"): columns = ["letterboxd uri"]
     layout = next(o for o in _LAYOUTS if set(o.needs) <= set(columns))
@@ -68,19 +65,20 @@ def _find_layout(
     known = _COLUMNS | {"rating": layout.rating}
     names = {what: next((o for o in some if o in columns), "") for what, some in known.items()}
     twice = [o for o in names.values() if columns.count(o) > 1]
-    if twice: raise InputError(f"{where}: the column {twice[0]!r} is there twice; keep one.")
-    if layout.instead and not names["rating"]:
-        raise InputError(f"{where}: this file of {layout.name} has no ratings; give {layout.instead}.")
-    if not layout.needs and _USERS & set(columns):
-        raise InputError(f"{where}: it has a column for the user; give the ratings of one person without it, "
-                         f"or train on the ratings of many with saerec train --data {where}.")
-
-    if names["title"] and names["rating"]: return layout, {what: columns.index(o) for what, o in names.items() if o}
-    shown = ", ".join(header)[:120]
-    if names["title"]: raise InputError(f"{where}: no column for the rating (columns found: {shown}); name it rating.")
-    raise InputError(f"{where}, line 1: the columns {shown} are neither those of Letterboxd (Name, Year, Rating, "
-                     "Letterboxd URI) nor of IMDb (Const, Your Rating, Title) nor title and rating; give the file as "
-                     "it was exported, or let its first line be title,year,rating.")
+    shown, told = ", ".join(header)[:120], ""
+    if twice: told = f": the column {twice[0]!r} is there twice; keep one."
+    elif layout.instead and not names["rating"]:
+        told = f": this file of {layout.name} has no ratings; give {layout.instead}."
+    elif not layout.needs and _USERS & set(columns):
+        told = (": it has a column for the user; give the ratings of one person without it, or train on the ratings "
+                f"of many with saerec train --data {where}.")
+    elif not names["title"]:
+        told = (f", line 1: the columns {shown} are neither those of Letterboxd (Name, Year, Rating, Letterboxd URI) "
+                "nor of IMDb (Const, Your Rating, Title) nor title and rating; give the file as it was exported, or "
+                "let its first line be title,year,rating.")
+    elif not names["rating"]: told = f": no column for the rating (columns found: {shown}); name it rating."
+    if told: raise InputError(where + told)
+    return layout, {what: columns.index(o) for what, o in names.items() if o}
 
 # %% ../../nbs/recommend/own.ipynb #f4a7b0c3
 _LARGEST = 10_000_000  # bytes: some 100,000 ratings
@@ -103,9 +101,9 @@ def _in_zip(path: Path) -> tuple[zipfile.Path | Path, int]:
 # %% ../../nbs/recommend/own.ipynb #a5b8c1d4
 def _source(path: Path) -> zipfile.Path | Path:
     "The one table to read of a file, a zip, or the folder of an unpacked export."
-    if path.is_dir() and not (path / "ratings.csv").is_file():
-        raise InputError(f"{path}: it is a folder; give the file with the ratings in it.")
-    path = path / "ratings.csv" if path.is_dir() else path
+    if path.is_dir():
+        path = path / "ratings.csv"
+        if not path.is_file(): raise InputError(f"{path.parent}: it is a folder; give the file with the ratings in it.")
     source: zipfile.Path | Path = path
     size = path.stat().st_size
     with path.open("rb") as f: packed = f.read(4) == b"PK\3\4"
@@ -160,11 +158,9 @@ def _rated(films: pd.DataFrame, scale: tuple[float, float], where: str) -> pd.Da
     return _by_day(rows)[["line", "title", "original", "year", "mark"]].reset_index(drop=True)
 
 # %% ../../nbs/recommend/own.ipynb #14415b3d
-def read_own(
-    path: str | os.PathLike[str],  # a table (CSV in any encoding, Excel, JSON), a zip, or the folder of an export
-    scale: tuple[float, float] | None = None,  # the lowest and the best rating there can be; None: as the place has it
-) -> pd.DataFrame:  # line, title, original, year (Int16), mark (as written); attrs: layout, unit, skipped
-    """The ratings in a file, whatever films they are of, in the order of their days if all are known.
+def read_own(path: str | os.PathLike[str], scale: tuple[float, float] | None = None) -> pd.DataFrame:
+    """The ratings in a file, whatever films they are of, in the order of their days if all are known: line, title,
+    original, year (Int16), mark (as written); attrs: layout, unit, skipped. `scale`: None, as the place has it.
     Raises `InputError` with file, line and column."""
     if scale is not None and not -math.inf < scale[0] < scale[1] < math.inf:
         raise InputError(f"The scale {scale[0]:g} to {scale[1]:g}: give the lowest rating, then the best, as in 1 10.")
@@ -198,12 +194,9 @@ def to_model_scale(
     return pd.Series(high, marks.index).where(share >= _LIKED - 1e-9, disliked)
 
 # %% ../../nbs/recommend/own.ipynb #f6a9b2c5
-def _scale_of(
-    rows: pd.DataFrame,  # of `read_own`
-    model: tuple[float, float],  # the scale of the model's data
-    where: str,  # name of the file
-) -> tuple[tuple[float, float], str]:  # the scale of the file; what has to be said about it
-    "On which scale a file is: the model's if nothing speaks against it. Raises `InputError` if it has to be stated."
+def _scale_of(rows: pd.DataFrame, model: tuple[float, float], where: str) -> tuple[tuple[float, float], str]:
+    """On which scale the rows of `read_own` are: the model's if nothing speaks against it; and what has to be said
+    about it. Raises `InputError` if it has to be stated."""
     (low, high), marks, known = model, rows.mark, rows.attrs["layout"].scale
     if known is not None or not len(rows): return known or model, ""
     if set(marks) == {0.0, 1.0} and high > 1: return (0.0, 1.0), "Its ratings are 0 and 1: read as not liked and liked."
@@ -243,8 +236,8 @@ class OwnRatings:
     layout: str  # which layout it has
     found: pd.DataFrame  # line, title as given, stars, movie (id), film (title in the model)
     missing: pd.DataFrame  # line, title, year, stars, suggestions (titles)
-    skipped: dict[str, int] = field(default_factory=dict)  # what was left out, and how often
-    notes: tuple[str, ...] = ()  # what was taken though it is not quite what the file says, a sentence each
+    skipped: dict[str, int]  # what was left out, and how often
+    notes: list[str]  # what was taken though it is not quite what the file says, a sentence each
 
     @property
     def ratings(self) -> dict[Any, float]:  # movie id -> stars; an id that is a text as "id:..."
@@ -261,22 +254,22 @@ class OwnRatings:
             year = "" if pd.isna(o["year"]) else f" ({o['year']})"
             close = f"; close: {' or '.join(o['suggestions'])}" if o["suggestions"] else ""
             missing.append(f"not found, line {o['line']}: {o['title']}{year}{close}")
-        for some in (list(self.notes), missing):
+        for some in (self.notes, missing):
             lines += [f"  {o}" for o in some[:10]]
             if len(some) > 10: lines.append(f"  and {len(some) - 10} more")
         return "\n".join(lines)
 
 # %% ../../nbs/recommend/own.ipynb #c9d2e5f8
 def own_ratings(
-    path: str | os.PathLike[str],  # as for `read_own`
+    path: str | os.PathLike[str],  # a table (CSV in any encoding, Excel, JSON), a zip, or the folder of an export
     rec: Recommender,
     scale: tuple[float, float] | None = None,  # lowest and best rating of the file; None: its layout's, or the model's
 ) -> OwnRatings:
     "A file of ratings for a model. Raises `InputError` with file, line and column, or if no film of it is known."
-    rows = read_own(path, scale)
-    low, high = rec.manifest.scale
-    own, said = _scale_of(rows, (low, high), str(path))
-    rows["stars"] = to_model_scale(rows.mark, own, (low, high), rec.manifest.threshold)
+    rows, (low, high) = read_own(path, scale), rec.manifest.scale
+    model = low, high
+    own, said = _scale_of(rows, model, str(path))
+    rows["stars"] = to_model_scale(rows.mark, own, model, rec.manifest.threshold)
     rows, notes = _match_rows(rows, rec.titles)
 
     missing, found = rows[rows.code < 0], rows[rows.code >= 0]
@@ -291,6 +284,6 @@ def own_ratings(
 
     movies = rec.movies.iloc[kept.code.tolist()]
     films = kept.assign(movie=movies.movie_id.to_numpy(), film=movies.title.to_numpy()).reset_index(drop=True)
-    return OwnRatings(str(path), rows.attrs["layout"].name, films[["line", "title", "stars", "movie", "film"]],
-                      missing[["line", "title", "year", "stars", "suggestions"]].reset_index(drop=True),
-                      skipped, tuple([said] * bool(said) + notes))
+    missing = missing[["line", "title", "year", "stars", "suggestions"]].reset_index(drop=True)
+    return OwnRatings(str(path), rows.attrs["layout"].name, films[["line", "title", "stars", "movie", "film"]], missing,
+                      skipped, [said] * bool(said) + notes)

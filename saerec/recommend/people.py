@@ -18,22 +18,19 @@ from scipy.sparse import csr_array
 
 from ..data.ratings import Ratings
 from ..errors import InputError
-from .engine import one_row
-from .filters import allowed_movies, genre_masks
+from .engine import one_row, with_data
 from .titles import Titles
 
 # %% auto #0
-__all__ = ['things', 'People']
+__all__ = []
 
 # %% ../../nbs/recommend/people.ipynb #6d0d9f00
-def things(
-    movies: pd.DataFrame,  # `title`, `year`
-) -> str:  # "films" or "items"
+def things(movies: pd.DataFrame) -> str:  # "films" or "items"
     "What a catalogue holds: films, if a title looks like that of one."
     return "films" if movies.year.notna().any() else "items"
 
 class People:
-    "Reads ratings of users in the terms of one catalogue."
+    "Reads ratings of users, and wishes, in the terms of one catalogue."
     def __init__(self,
         movies: pd.DataFrame,  # movie_id, title, year, genres
         scale: Sequence[float],  # lowest and highest rating
@@ -46,19 +43,8 @@ class People:
     @cached_property
     def titles(self) -> Titles:
         "The movies by title, the best known first."
-        if self.known is None: return Titles(self.movies)
-        return Titles(self.movies, np.bincount(self.known.movie, minlength=len(self.movies)))
-
-    @cached_property
-    def columns(self) -> dict[str, Any]:
-        "Ids, titles and genres of the movies, as arrays of pandas."
-        names = {"movie": "movie_id", "title": "title", "genres": "genres"}
-        return {k: self.movies[column].array for k, column in names.items()}
-
-    @cached_property
-    def things(self) -> str:
-        "What the catalogue holds: films or items."
-        return things(self.movies)
+        rated = None if self.known is None else np.bincount(self.known.movie, minlength=len(self.movies))
+        return Titles(self.movies, rated)
 
     @property
     def scale(self) -> str:
@@ -67,60 +53,63 @@ class People:
         if low < high: return f"{low:g} to {high:g} stars"
         return f"where {high:g} says that something was chosen, and there is nothing else"
 
-    def row(self,
-        person: Mapping[Any, float],  # title or movie id -> stars
-    ) -> csr_array:  # stars, float32 [1, n_movies]
-        "A user's ratings as one row. Raises `InputError` for unknown titles, a movie given twice, stars off the scale."
+    def row(self, person: Mapping[Any, float]) -> csr_array:  # stars, float32 [1, n_movies]
+        "Ratings by title or id. Raises `InputError` for unknown titles, a movie given twice, stars off the scale."
         cells: dict[int, float] = {}
         for movie, stars in person.items():
             code = self.titles.find(movie)
-            try: value = float(stars)
-            except (TypeError, ValueError): value = math.nan
-            if code in cells or not self.limits[0] <= value <= self.limits[1]: raise self._fault(code, stars, cells)
-            cells[code] = value
+            title = self.movies.title[code]
+            if code in cells: raise InputError(f"The movie {title!r} was given twice; keep one rating.")
+            try: cells[code] = float(stars)
+            except (TypeError, ValueError): cells[code] = math.nan
+            if not self.limits[0] <= cells[code] <= self.limits[1]:
+                raise InputError(f"The rating {stars!r} of {title!r} is not on the scale of this data, {self.scale}.")
 
-        codes = np.array(sorted(cells), np.int64)
-        return one_row(codes, np.array([cells[int(c)] for c in codes], np.float32), len(self.movies))
+        codes = sorted(cells)
+        return one_row(np.array(codes, np.int64), np.array([cells[c] for c in codes]), len(self.movies))
 
-    def _fault(self, code: int, stars: Any, cells: Mapping[int, float]) -> InputError:
-        "What is wrong with one rating of a user."
-        title = self.movies.title[code]
-        if code in cells: return InputError(f"The movie {title!r} was given twice; keep one rating.")
-        return InputError(f"The rating {stars!r} of {title!r} is not on the scale of this data, {self.scale}.")
-
-    def known_row(self,
-        user_id: Any,  # an id as in the data
-    ) -> csr_array:  # stars, float32 [1, n_movies]
+    def known_row(self, user_id: Any) -> csr_array:  # stars, float32 [1, n_movies]
         "The ratings of a known user. Raises `InputError` if there is none of that id."
-        if self.known is None:
-            raise InputError(f"There is no known user {user_id!r}; this model was saved without its users' ratings.")
-        if str(user_id) not in self.user_ids:
-            raise InputError(f"There is no known user {user_id!r}; give ratings by title instead.")
+        if self.known is None or str(user_id) not in self.user_ids:
+            why = "give ratings by title instead" if self.known else "this model was saved without its users' ratings"
+            raise InputError(f"There is no known user {user_id!r}; {why}.")
         mine = np.flatnonzero(self.known.user == self.user_ids[str(user_id)])
         mine = mine[np.argsort(self.known.movie[mine], kind="stable")]
         return one_row(self.known.movie[mine].astype(np.int64), self.known.value[mine], len(self.movies))
 
-    def stars(self,
-        person: Mapping[Any, float] | str | int,  # ratings by title or movie id, or the id of a known user
-    ) -> csr_array:  # float32 [1, n_movies]
-        "A user's ratings, new or known."
+    def stars(self, person: Mapping[Any, float] | str | int) -> csr_array:  # float32 [1, n_movies]
+        "A user's ratings: by title or id, or those of a known user."
         return self.row(person) if isinstance(person, Mapping) else self.known_row(person)
 
-    def likes(self,
-        stars: csr_array,  # [B, n_movies]
-    ) -> csr_array:  # float32 [B, n_movies]: a stored 1 is a like, a stored 0 was rated and not liked
-        "Stars to likes."
-        liked = (stars.data >= self.threshold).astype(np.float32)
-        return csr_array((liked, stars.indices, stars.indptr), shape=stars.shape)
+    def likes(self, stars: csr_array) -> csr_array:
+        "Stars to likes: a stored 1 is a like, a stored 0 was rated and not liked."
+        return with_data(stars, (stars.data >= self.threshold).astype(np.float32))
 
     def allowed(self,
         genres: str | Sequence[str] = (),  # one of these
-        years: int | tuple[int | None, int | None] = (None, None),  # this one, or from one to another
+        years: int | tuple[int | None, int | None] = (None, None),  # this one, or from one to another, both included
         exclude: Sequence[str | int] = (),  # titles or ids
-    ) -> np.ndarray | None:  # bool [n_movies]; None: all
-        "Which movies pass the filters. Raises `InputError` for what does not exist."
-        masks = self._genres if len(genres) else None
-        return allowed_movies(self.movies, self.titles, genres, years, exclude, masks)
+    ) -> np.ndarray:  # bool [n_movies]
+        "Which movies may be listed. Raises `InputError` for unknown genres or titles, and years the wrong way round."
+        wanted = [genres] if isinstance(genres, str) else genres
+        first, last = (years, years) if isinstance(years, int) else years
+        if first is not None and last is not None and first > last:
+            raise InputError(f"years={years}: the first is later than the last.")
+
+        keep = np.ones(len(self.movies), bool)
+        if len(wanted): keep = np.any([self._of_genre(g) for g in wanted], axis=0)
+        if first is not None: keep &= (self.movies.year >= first).fillna(False).to_numpy(bool)
+        if last is not None: keep &= (self.movies.year <= last).fillna(False).to_numpy(bool)
+        keep[[self.titles.find(m) for m in exclude]] = False
+        return keep
 
     @cached_property
-    def _genres(self) -> dict[str, np.ndarray]: return genre_masks(self.movies)
+    def _genres(self) -> dict[str, np.ndarray]:  # bool [n_movies] each
+        found = self.movies.genres.fillna("").replace("(no genres listed)", "").str.get_dummies("|")
+        return {str(g): found[g].to_numpy(bool) for g in found if g}
+
+    def _of_genre(self, genre: str) -> np.ndarray:
+        known = {g.casefold(): g for g in self._genres}
+        if genre.casefold() not in known:
+            raise InputError(f"There is no genre {genre!r}; there are {', '.join(self._genres)}.")
+        return self._genres[known[genre.casefold()]]

@@ -14,35 +14,31 @@ import numpy as np
 from ..data import InputError, Ratings, Split, default_threshold, like_share_note, split_pairs, split_users
 
 # %% auto #0
-__all__ = ['held_out_users', 'make_splits', 'TrainingPlan', 'plan_training']
+__all__ = ['make_splits', 'TrainingPlan', 'plan_training']
 
 # %% ../../nbs/recommend/plan.ipynb #debc5454
 _MIN_LIKES = 5  # users with fewer are never held out
 
-def held_out_users(
-    r: Ratings,  # likes
-    min_likes: int = _MIN_LIKES,  # users with fewer are never held out
-) -> int:  # users for each of validation and test
-    "100 of a small data set (at most a fifth), a tenth of a large one, never over 10,000."
-    able = int((np.bincount(r.user[r.value > 0], minlength=r.n_users) >= min_likes).sum())
-    return max(1, min(100, able // 5) if able < 4000 else min(10_000, able // 10))
+def _able(likes: Ratings) -> int:
+    "Users that can be held out."
+    return int((np.bincount(likes.user[likes.value > 0], minlength=likes.n_users) >= _MIN_LIKES).sum())
 
-def _has_both(
-    r: Ratings,  # likes: values 1 and 0
-) -> bool:
-    "Whether some ratings are likes and some are not."
-    return 0 < int((r.value > 0).sum()) < len(r)
+def _held_out(likes: Ratings) -> int:
+    "Users for each of validation and test: 100 (at most a fifth), of 4,000 and more a tenth, never over 10,000."
+    able = _able(likes)
+    return max(1, min(100, able // 5) if able < 4000 else min(10_000, able // 10))
 
 def make_splits(
     likes: Ratings,  # values 1 and 0
     seed: int = 0,
-    n_held: int | None = None,  # users held out for each of validation and test; None: `held_out_users`
+    n_held: int | None = None,  # users held out for each of validation and test; None: by the size of the data
 ) -> tuple[Split | None, Split]:  # for likes, None where there is nothing to tell apart; for ranking
     "The two splits that a recommender is trained and measured on."
-    n = held_out_users(likes) if n_held is None else n_held
-    pairs = split_pairs(likes, seed=seed) if _has_both(likes) else None
-    if pairs is not None and not _has_both(pairs.train): pairs = None
-    return pairs, split_users(likes, n, n, seed=seed)
+    def has_both(r: Ratings) -> bool: return 0 < int((r.value > 0).sum()) < len(r)
+
+    n = _held_out(likes) if n_held is None else n_held
+    pairs = split_pairs(likes, seed=seed) if has_both(likes) else None
+    return pairs if pairs and has_both(pairs.train) else None, split_users(likes, n, n, seed=seed)
 
 # %% ../../nbs/recommend/plan.ipynb #6254b7ab
 @dataclass(frozen=True)
@@ -61,64 +57,49 @@ def plan_training(
     r: Ratings,  # on any scale
     seed: int = 0,  # of splits, first weights and training
     threshold: float | None = None,  # the rating from which one is a like; None: `default_threshold`
-    n_held: int | None = None,  # users held out for each of validation and test; None: `held_out_users`
+    n_held: int | None = None,  # users held out for each of validation and test; None: by the size of the data
 ) -> TrainingPlan:
     "Split the ratings. Raises `InputError`, with what is missing, if they are too few to hold users out."
     least = default_threshold(r) if threshold is None else threshold
     likes = r.likes(least)
-    n = held_out_users(likes) if n_held is None else n_held
-    _check_enough(r, likes, least, n)
+    n = _held_out(likes) if n_held is None else n_held
+    if fault := _too_few(r, likes, least, n): raise InputError(f"{r.name}: {fault}")
 
     pairs, users = make_splits(likes, seed, n)
     if not len(users.valid.target):
-        raise InputError(
-            f"{r.name}: with seed {seed} nobody held out for validation likes two movies that others like too, so no "
-            "epoch can be chosen; give more ratings, or another seed (--seed)."
-        )
-    return TrainingPlan(
-        r, least, seed, n, likes, pairs, users, tuple(_notes(r, least, pairs, default=threshold is None))
-    )
+        raise InputError(f"{r.name}: with seed {seed} nobody held out for validation likes two movies that others like "
+                         "too, so no epoch can be chosen; give more ratings, or another seed (--seed).")
+    notes = tuple(_notes(r, least, pairs, default=threshold is None))
+    return TrainingPlan(r, least, seed, n, likes, pairs, users, notes)
 
-def _check_enough(r: Ratings, likes: Ratings, threshold: float, n_held: int) -> None:
-    "Raise `InputError` if so many users cannot be held out and others be learned from."
+# %% ../../nbs/recommend/plan.ipynb #21524f24
+def _too_few(r: Ratings, likes: Ratings, threshold: float, n_held: int) -> str:
+    "Why so many users cannot be held out and others be learned from; \"\": they can."
     if r.n_users < 2:
-        raise InputError(
-            f"{r.name}: only {r.n_users} user; a recommender learns from what people have in common, so give it "
-            "ratings of four or more."
-        )
-    liked = likes.value > 0
-    if not liked.any():
-        raise InputError(
-            f"{r.name}: no rating reaches {threshold:g}, from which one is a like, and the highest is "
-            f"{r.value.max():g}; give a lower threshold (--threshold)."
-        )
-
-    able = int((np.bincount(likes.user[liked], minlength=r.n_users) >= _MIN_LIKES).sum())
+        return (f"only {r.n_users} user; a recommender learns from what people have in common, so give it ratings of "
+                "four or more.")
+    if not (likes.value > 0).any():
+        return (f"no rating reaches {threshold:g}, from which one is a like, and the highest is {r.value.max():g}; "
+                "give a lower threshold (--threshold).")
+    able = _able(likes)
     most = (able - 2) // 2
     if most < 1:
-        have = f"{able} user{' has' if able == 1 else 's have'}"
-        raise InputError(
-            f"{r.name}: {have} {_MIN_LIKES} or more likes (ratings of {threshold:g} or more), and 4 are needed: two to "
-            "learn from, one for validation, one for the test. Give more ratings, or a lower threshold (--threshold)."
-        )
-    if not 1 <= n_held <= most:
-        raise InputError(
-            f"{r.name}: {n_held} users cannot be held out for each of validation and test; of the {able} with "
-            f"{_MIN_LIKES} or more likes {'1 can' if most == 1 else f'1 to {most} can'} (--held-out)."
-        )
+        return (f"{able} user{' has' if able == 1 else 's have'} {_MIN_LIKES} or more likes (ratings of {threshold:g} "
+                "or more), and 4 are needed: two to learn from, one for validation, one for the test. Give more "
+                "ratings, or a lower threshold (--threshold).")
+    if 1 <= n_held <= most: return ""
+    return (f"{n_held} users cannot be held out for each of validation and test; of the {able} with {_MIN_LIKES} or "
+            f"more likes {'1 can' if most == 1 else f'1 to {most} can'} (--held-out).")
 
 def _notes(r: Ratings, threshold: float, pairs: Split | None, default: bool) -> list[str]:
     "What the ratings say, what a like is, and what is left out for it."
     if r.feedback == "implicit":
-        return [
-            "Implicit feedback: what ranks is trained; what predicts likes is left out, because nothing tells liked "
-            "from not liked."
-        ]
+        return ["Implicit feedback: what ranks is trained; what predicts likes is left out, because nothing tells "
+                "liked from not liked."]
     (low, high), share = r.scale, float((r.value >= threshold).mean())
     why = f", the default for the scale from {low:g} to {high:g}" if default else ""
     told = [f"A rating of {threshold:g} or more is a like{why}: {share:.0%} of {len(r):,} ratings."]
-    if note := like_share_note(r, threshold):
-        told.append(note)
+    if note := like_share_note(r, threshold): told.append(note)
     if pairs is None:
         told.append("There are only likes to learn from: what ranks is trained, what predicts likes is left out.")
     return told

@@ -16,44 +16,32 @@ from scipy.sparse import csr_array
 from ..errors import InputError
 from ..plots import figure
 from .engine import Engine, best_of, leave_one_out_rows
+from .lists import movie_columns
 from .people import People
 
 # %% auto #0
-__all__ = ['check_known', 'explanation', 'plot_explanation', 'similar_movies']
+__all__ = ['plot_explanation']
 
 # %% ../../nbs/recommend/reasons.ipynb #26abd3a9
-def check_known(
-    people: People,
-    engine: Engine,
-    code: int,  # index of a movie
-    so: str,  # what follows
-) -> None:
-    "Raises `InputError` if the ranker does not know a movie."
+def _check_known(people: People, engine: Engine, code: int, so: str) -> None:
     if engine.inner[code] >= 0: return
     raise InputError(f"{people.movies.title[code]!r} has no likes in the training data, so {so}.")
 
-def explanation(
-    people: People,
-    engine: Engine,
-    stars: csr_array,  # of one user, [1, n_movies]
-    code: int,  # index of a movie
-) -> pd.DataFrame:  # movie (id), title, stars, change, p_change (if likes are predicted); strongest first
-    "What each rating does to the score of one movie. Raises `InputError` if the ranker does not know it."
-    check_known(people, engine, code, "it is never recommended and nothing can be explained")
-    movies, asked = people.movies, np.array([code])
-    many = leave_one_out_rows(people.likes(stars), stars.indices)
-    frame = pd.DataFrame({"movie": movies.movie_id.array.take(stars.indices),
-                          "title": movies.title.array.take(stars.indices), "stars": stars.data})
-    frame.attrs = {"title": movies.title[code], "score": None, "p_like": None, "threshold": people.threshold}
+def explanation(people: People, engine: Engine, stars: csr_array, code: int) -> pd.DataFrame:
+    "What each rating of a user does to the score of one movie. Raises `InputError` if the ranker does not know it."
+    _check_known(people, engine, code, "it is never recommended and nothing can be explained")
+    asked, rated = np.array([code]), stars.indices
+    many = leave_one_out_rows(people.likes(stars), rated)
+    frame = pd.DataFrame(movie_columns(people, rated, ["movie", "title"]) | {"stars": stars.data})
+    frame.attrs = {"title": people.movies.title[code], "score": None, "p_like": None, "threshold": people.threshold}
 
-    answers = {"change": ("score", engine.scores_at)}
-    if engine.liker is not None: answers["p_change"] = ("p_like", engine.p_like)
-    for column, (name, answer) in answers.items():
-        values = answer(many, asked)[:, 0]
-        frame[column], frame.attrs[name] = values[0] - values[1:], float(values[0])
-    strongest = np.argsort(-frame.change.abs().to_numpy(float), kind="stable")
-    return frame.iloc[strongest].reset_index(drop=True)
+    answers = {"change": ("score", engine.scores_at(many, asked))}
+    if engine.liker is not None: answers["p_change"] = ("p_like", engine.p_like(many, asked))
+    for column, (name, values) in answers.items():
+        frame[column], frame.attrs[name] = values[0, 0] - values[1:, 0], float(values[0, 0])
+    return frame.sort_values("change", key=lambda c: -c.abs(), kind="stable", ignore_index=True)
 
+# %% ../../nbs/recommend/reasons.ipynb #624c1f90
 def plot_explanation(
     frame: pd.DataFrame,  # from `Recommender.explain`
     n: int = 10,  # bars
@@ -68,21 +56,13 @@ def plot_explanation(
     return fig
 
 # %% ../../nbs/recommend/reasons.ipynb #d2f4ed75
-def similar_movies(
-    people: People,
-    engine: Engine,
-    code: int,  # index of a movie
-    n: int = 10,  # length of the list
-) -> pd.DataFrame:  # movie (id), title, genres, similarity (cosine, -1..1); most similar first
-    "Movies that go together with one. Raises `InputError` if the ranker does not know it."
-    check_known(people, engine, code, "nothing is known about what it goes with")
+def similar_movies(people: People, engine: Engine, code: int, n: int) -> pd.DataFrame:
+    "The n movies that go together with one. Raises `InputError` if the ranker does not know it."
+    _check_known(people, engine, code, "nothing is known about what it goes with")
     if n < 1: raise InputError(f"n={n}: a list needs one movie or more.")
-    known = engine.rank_codes
-    cosine = engine.likeness(np.array([code]), known)[0]
+    cosine = engine.likeness(np.array([code]), engine.rank_codes)[0]
     cosine[engine.inner[code]] = -np.inf
 
     top = best_of(cosine, n)
-    some, movies = known[top], people.movies
-    columns = {"movie": movies.movie_id.array.take(some), "title": movies.title.array.take(some),
-               "genres": movies.genres.array.take(some), "similarity": cosine[top]}
+    columns = movie_columns(people, engine.rank_codes[top], ["movie", "title", "genres"]) | {"similarity": cosine[top]}
     return pd.DataFrame(columns, index=pd.RangeIndex(1, len(top) + 1, name="rank"))

@@ -15,52 +15,43 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.sparse import csr_array
 
 from ..data.ratings import Ratings
 from ..errors import InputError
-from ..evaluate.calibration import Calibration
 from .artefact import Artefact, read_artefact, write_artefact
 from .card import model_card, report_of, verdict
-from .engine import MAX_EXPLAINED_LIKES, Engine, List, NetworkModel, best_of, make_model
-from .filters import FEW_LIKES, diversify
+from .engine import Engine, NetworkModel, best_of, make_model
+from .lists import about_list, diversify, list_frame, lists_for
 from .manifest import Manifest
-from .many import lists_for
 from .people import People
 from .reasons import explanation, similar_movies
 from .titles import Titles
 
 # %% auto #0
-__all__ = ['engine_of', 'Recommender']
+__all__ = ['Recommender']
 
 # %% ../../nbs/04_recommend.ipynb #4a7fdf5f
-def engine_of(
-    artefact: Artefact,
-) -> Engine:
+_MAX_REASONS = 512  # likes of one user that are left out one by one
+
+def engine_of(artefact: Artefact) -> Engine:
     "What makes lists from a trained recommender."
     m = artefact.manifest
-    c = m.calibration  # models of the first format have none
-    calibration = Calibration() if c is None else Calibration(c.kind, tuple(c.x), tuple(c.y))
     liker = None if m.liker is None else NetworkModel(m.liker.model_dump(), artefact.part("liker"))
     ranker = make_model(m.ranker.model_dump(), artefact.part("ranker"))
-    return Engine(ranker, liker, artefact.rank_codes, len(artefact.movies), calibration)
+    return Engine(ranker, liker, artefact.rank_codes, len(artefact.movies), m.to_probability)
 
 # %% ../../nbs/04_recommend.ipynb #9467e558
 class Recommender:
     "A trained recommender: titles in, movies with reasons out."
-    def __init__(self,
-        artefact: Artefact,  # what was trained
-    ):
+    def __init__(self, artefact: Artefact):
         self.artefact, self.movies, self.known = artefact, artefact.movies, artefact.known
         m = artefact.manifest
         self.people, self.engine = People(self.movies, m.scale, m.threshold, self.known), engine_of(artefact)
         self.recorders: dict[str, Any] = {}  # how the trainings went, by objective; empty after loading
 
     def __repr__(self) -> str:
-        return (
-            f"Recommender({len(self.movies):,} movies, {len(self.people.user_ids):,} known users; "
-            f"trained on {self.manifest.data.name})"
-        )
+        known = f"{len(self.movies):,} movies, {len(self.people.user_ids):,} known users"
+        return f"Recommender({known}; trained on {self.manifest.data.name})"
 
     @classmethod
     def fit(cls,
@@ -71,13 +62,10 @@ class Recommender:
     ) -> Recommender:
         "Train and measure. Prints how the models stand beside the baselines, on validation and on the test."
         from saerec.recommend.training import train
-
         artefact, recorders = train(r, seed=seed, **kwargs)
-        rec = cls(artefact)
+        rec, say = cls(artefact), kwargs.get("say", print)
         rec.recorders = recorders
-        if verdict_too and (say := kwargs.get("say", print)) is not None:
-            for line in verdict(rec.report):
-                say(f"test {line}")
+        for line in verdict(rec.report) if verdict_too and say is not None else (): say(f"test {line}")
         return rec
 
     def save(self,
@@ -88,9 +76,7 @@ class Recommender:
         return write_artefact(self.artefact, path, model_card(self.artefact), ratings)
 
     @classmethod
-    def load(cls,
-        path: str | os.PathLike[str],  # a folder written by `save`
-    ) -> Recommender:
+    def load(cls, path: str | os.PathLike[str]) -> Recommender:
         "Read a saved recommender; no code in it is run. Raises `InputError` if it is none, or is damaged."
         return cls(read_artefact(path))
 
@@ -128,58 +114,25 @@ class Recommender:
         *because* names the like without which the movie would fall furthest. Raises `InputError` for what cannot be
         understood: unknown titles or users, stars off the scale, a genre that does not exist.
         """
-        if n < 1:
-            raise InputError(f"n={n}: a list needs one movie or more.")
-        if not 0 <= diversity <= 1:
-            raise InputError(f"diversity={diversity}: it lies between 0 and 1.")
-        row, allowed = self.people.likes(self.people.stars(person)), self.people.allowed(genres, years, exclude)
-        reasons = row.indices[(row.data > 0) & (self.engine.inner[row.indices] >= 0)]
-        masked = np.zeros(len(self.movies), bool) if allowed is None else ~allowed
-        if not rated:
-            masked[row.indices] = True
+        if n < 1: raise InputError(f"n={n}: a list needs one movie or more.")
+        if not 0 <= diversity <= 1: raise InputError(f"diversity={diversity}: it lies between 0 and 1.")
+        row, masked = self.people.likes(self.people.stars(person)), ~self.people.allowed(genres, years, exclude)
+        if not rated: masked[row.indices] = True
+        likes = row.indices[(row.data > 0) & (self.engine.inner[row.indices] >= 0)]
 
-        best = self.engine.list_for(row, reasons[:MAX_EXPLAINED_LIKES], masked, n if diversity == 0 else 10 * n)
+        top, scores, owed = self.engine.best(row, likes[:_MAX_REASONS], masked, n if diversity == 0 else 10 * n)
         if diversity:
-            likeness = self.engine.likeness(best.movies, best.movies)
-            best = best.take(diversify(best.scores, likeness, n, diversity))
-
-        frame = self._frame(row, reasons, best)
-        frame.attrs["about"] = self._about(row, len(reasons), best.movies, allowed)
+            places = diversify(scores, self.engine.likeness(top, top), n, diversity)
+            top, scores, owed = top[places], scores[places], owed[:, places]
+        frame = list_frame(self.people, self.engine, row, likes, (top, scores, owed))
+        usual = self._usual[~masked[self._usual]][:len(top)]
+        frame.attrs["about"] = about_list(self.people, row, len(likes), top, usual)
         return frame
 
-    def _frame(self, row: csr_array, reasons: np.ndarray, best: List) -> pd.DataFrame:
-        "A list as a table."
-        known, top = self.people.columns, best.movies
-        columns: dict[str, Any] = {k: v.take(top) for k, v in known.items()} | {"score": best.scores}
-        if self.predicts_likes:
-            columns["p_like"] = self.engine.p_like(row, top)[0]
-
-        because = [""] * len(top)
-        if best.owed.size:
-            named = known["title"].take(reasons[best.owed.argmax(0)])
-            because = [t if fall > 0 else "" for t, fall in zip(named, best.owed.max(0), strict=True)]
-        columns["because"] = pd.array(because, dtype=known["title"].dtype)
-        return pd.DataFrame(columns, index=pd.RangeIndex(1, len(top) + 1, name="rank"), copy=False)
-
-    def _about(self, row: csr_array, likes: int, top: np.ndarray, allowed: np.ndarray | None) -> str:
-        "How much is known about a user, and how much of the list anybody would get."
-        common = self._nobody if allowed is None else self._nobody[allowed[self._nobody]]
-        common = common[: len(top) + row.nnz]
-        same = int(np.isin(top, common[~np.isin(common, row.indices)][: len(top)]).sum())
-
-        kind = "is a like" if likes == 1 else "are likes"
-        told = (
-            f"{row.nnz} rating{'s' * (row.nnz != 1)}, of which {likes} {kind} that the model can use; {same} of the "
-            f"{len(top)} {self.people.things} would also be listed for somebody of whom nothing is known."
-        )
-        if len(top) and 2 * same >= len(top):
-            told += " It is hardly this person's own yet."
-        return told + (" The model was never measured on people with so few likes." if likes < FEW_LIKES else "")
-
     @cached_property
-    def _nobody(self) -> np.ndarray:  # int64 [len(rank_codes)]
+    def _usual(self) -> np.ndarray:  # int64 [len(rank_codes)]
         "What would be listed for an empty row, all of it."
-        return best_of(self.engine.rank_scores(self.people.row({}))[0], len(self.artefact.rank_codes))
+        return best_of(self.engine.rank_scores(self.people.row({}))[0], len(self.movies))
 
     def recommend_many(self,
         ratings: pd.DataFrame | Ratings,  # user, movie (titles or ids), rating, under the names that the reader knows
@@ -206,10 +159,7 @@ class Recommender:
         "Movies that go together with one. Raises `InputError` if the ranker does not know it."
         return similar_movies(self.people, self.engine, self.titles.find(movie), n)
 
-    def to_onnx(self,
-        path: str | os.PathLike[str],  # of the file
-    ) -> Path:
+    def to_onnx(self, path: str | os.PathLike[str]) -> Path:
         "Write one ONNX file: `saerec.recommend.export.to_onnx`."
         from saerec.recommend.export import to_onnx
-
         return to_onnx(self.artefact, path)

@@ -8,7 +8,7 @@ Docs: https://saerec.github.io/saerec/recommend/report.html.md"""
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import pandas as pd
 
@@ -18,16 +18,15 @@ from ..evaluate.calibration import calibrate
 from ..ensemble.combining import Ensemble
 
 # %% auto #0
-__all__ = ['SAE', 'ONLY_LIKES', 'fit_baselines', 'report']
+__all__ = ['SAE', 'ONLY_LIKES']
 
 # %% ../../nbs/recommend/report.ipynb #18cea0a6
-def fit_baselines(
-    pairs: Split | None,  # of likes; None: likes are not predicted
-    users: Split,  # held-out users
-    regularizations: tuple[float, ...] = (100.0, 200.0, 400.0),  # of EASE, chosen on validation users
-) -> tuple[dict[str, Scorer], dict[str, Scorer]]:  # by name: for likes, for ranking
-    "Popularity, damped means (calibrated, as the like network is) and EASE, trained like the networks on the "
-    "training parts."
+_Models = dict[str, Scorer]  # by name
+
+def fit_baselines(pairs: Split | None, users: Split, regularizations: tuple[float, ...] = (100.0, 200.0, 400.0),
+                  ) -> tuple[_Models, _Models]:  # for likes, for ranking
+    """Popularity, damped means (calibrated, as the like network is) and EASE (its regularization chosen on validation
+    users), trained like the networks on the training parts; without `pairs` likes are not predicted."""
     usual = baselines_to_beat("ranking", regularizations=regularizations)
     wanted = {name: usual[name] for name in ("Popularity", "EASE")}
     if pairs is None: return {}, fit_each(wanted, users)  # all means are equal
@@ -41,67 +40,50 @@ def fit_baselines(
 
 # %% ../../nbs/recommend/report.ipynb #7250f660
 SAE = "Stacked autoencoder"
-ONLY_LIKES = (
-    "MSE, AUC and the probability of a like are left out: all ratings are likes, so nothing tells liked from not liked."
-)
+ONLY_LIKES = ("MSE, AUC and the probability of a like are left out: all ratings are likes, so nothing tells liked from "
+              "not liked.")
 
-def _on_test(
-    models: Mapping[str, Scorer],  # the network first
-    split: Split,  # its test is opened
-    metrics: Sequence[str] | None,  # of `evaluate`
-    compared: str,  # the metric whose differences are given
-) -> tuple[
-    pd.DataFrame, pd.DataFrame, list[str]
-]:  # figures that are defined; differences with intervals; why others are left out
-    "One half of the report."
-    found = evaluate(models, split, metrics=metrics)
+def _on_test(models: Mapping[str, Scorer], split: Split, likes: bool) -> tuple[pd.DataFrame, pd.DataFrame, list[str]]:
+    "One half of the report, its test opened: defined figures; differences with intervals; why others are left out."
+    compared, nobody = "NDCG@100", "nobody held out has a like left that others like too"
+    if likes: compared, nobody = "MSE", "no user has held-out ratings of both kinds"
+    found = evaluate(models, split, metrics=[] if likes else None)
     table, left_out = found.table.dropna(axis=1, how="all"), []
-    ((cells, likes),) = found.about["answers"]
-    if metrics == [] and "AUC" not in table:
-        left_out.append(
-            f"MSE and AUC are left out: {'all' if likes else 'none'} of the {cells} held-out ratings are likes."
-        )
+    ((cells, liked),) = found.about["answers"]
+    if likes and "AUC" not in table:
+        kinds = "all" if liked else "none"
+        left_out.append(f"MSE and AUC are left out: {kinds} of the {cells} held-out ratings are likes.")
     if missing := [k for k in found.table if k not in table]:
-        why = (
-            "no user has held-out ratings of both kinds"
-            if metrics == []
-            else "nobody held out has a like left that others like too"
-        )
-        left_out.append(f"{', '.join(missing)}: left out, because {why}.")
+        left_out.append(f"{', '.join(missing)}: left out, because {nobody}.")
 
-    d = found.differences(metrics=[compared]).reindex(
-        columns=["baseline", "metric", "difference", "low", "high", "users", "result"]
-    )
+    columns = ["baseline", "metric", "difference", "low", "high", "users", "result"]
+    d = found.differences(metrics=[compared]).reindex(columns=columns)
     if d.low.isna().any() and compared in table:
-        left_out.append(
-            f"{compared}: no interval, because {d.users.min()} user is held out and two are needed to draw from."
-        )
+        users = f"{d.users.min()} user is held out and two are needed to draw from"
+        left_out.append(f"{compared}: no interval, because {users}.")
     return table, d.dropna(subset=["low"]).drop(columns="users"), left_out
 
+# %% ../../nbs/recommend/report.ipynb #72c088ca
 def report(
     liker: Scorer | None,  # predicts likes; None: nothing does
     ranker: Scorer,  # ranks
     pairs: Split | None,  # of likes; its test is opened
     users: Split,  # of users; its test is opened
-    baselines: tuple[dict[str, Scorer], dict[str, Scorer]],  # from `fit_baselines`
+    baselines: tuple[_Models, _Models],  # from `fit_baselines`
 ) -> pd.DataFrame:  # a row a model; of held-out ratings and of held-out users; attrs: how, differences, left_out
     "The networks beside the baselines on the test parts."
     name = "Stack" if isinstance(ranker, Ensemble) else SAE
     halves, how = [], {"likes": None, "ranking": f"{users.protocol}, seed {users.seed}"}
     if liker is not None and pairs is not None:
-        halves.append(_on_test({name: liker} | baselines[0], pairs, [], "MSE"))
+        halves.append(_on_test({name: liker} | baselines[0], pairs, likes=True))
         how["likes"] = f"{pairs.protocol}, seed {pairs.seed}"
-    halves.append(_on_test({name: ranker} | baselines[1], users, None, "NDCG@100"))
+    halves.append(_on_test({name: ranker} | baselines[1], users, likes=False))
     tables, differences, left_out = zip(*halves, strict=True)
 
     out = pd.concat(tables, axis=1)
-    told = json.loads(
-        pd.concat([d for d in differences if len(d)] or [differences[0]], ignore_index=True).to_json(orient="records")
-    )
+    told = pd.concat([d for d in differences if len(d)] or [differences[0]], ignore_index=True)
     out.attrs = how | {
-        "data": tables[-1].attrs["data"],
-        "finals": [s.finals for s in (pairs, users) if s is not None and s.finals],
-        "differences": told,
-        "left_out": [ONLY_LIKES] * (how["likes"] is None) + [line for part in left_out for line in part],
-    }
+        "data": tables[-1].attrs["data"], "finals": [s.finals for s in (pairs, users) if s is not None and s.finals],
+        "differences": json.loads(told.to_json(orient="records")),
+        "left_out": [ONLY_LIKES] * (how["likes"] is None) + [line for part in left_out for line in part]}
     return out

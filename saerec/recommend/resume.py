@@ -20,18 +20,14 @@ from ..errors import InputError
 from .recommender import Recommender
 
 # %% auto #0
-__all__ = ['training_folder', 'kept_something', 'training_room', 'finished_model']
+__all__ = []
 
 # %% ../../nbs/recommend/resume.ipynb #ee8b7f97
-def training_folder(
-    out: str | os.PathLike[str],  # where the model will be
-) -> Path:
-    "Where the checkpoints of a training are until its model is saved."
+def training_folder(out: str | os.PathLike[str]) -> Path:
+    "Where the checkpoints of a training are until its model is saved in `out`."
     return Path(out).with_name(f".{Path(out).name}-training")
 
-def kept_something(
-    where: Path,  # from `training_folder`
-) -> bool:
+def kept_something(where: Path) -> bool:
     "Whether a training left a checkpoint there."
     return any(where.glob("*.safetensors"))
 
@@ -47,7 +43,7 @@ def training_room(
     where = training_folder(out)
     try:
         with exclusive_lock(where / "training"):
-            if resume: _resume(out, settings, say)
+            if resume: say(f"{out}: {_resumed(out, settings)}")
             else:
                 for old in where.glob("[!.]*"): old.unlink()  # not the lock, whose name begins with a dot
             atomic_write(where / "settings.json", lambda new: new.write_text(json.dumps(settings), encoding="utf-8"))
@@ -62,39 +58,29 @@ def training_room(
         with suppress(OSError): where.rmdir()  # empty: there is nothing to go on with
 
 # %% ../../nbs/recommend/resume.ipynb #f253b079
-def _differences(
-    had: Mapping[str, Any],  # by the name of the option
-    wanted: Mapping[str, Any],  # the same of this call
-) -> str:  # empty: none
-    "Which settings differ, for a sentence."
+def _differences(had: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    "Which settings differ from those of this call, for a sentence; \"\": none."
     def shown(value: Any) -> str: return "its default" if value is None else str(value)
     other = [k for k in wanted if k in had and had[k] != wanted[k]]  # an earlier version may not have had an option
     said = [f"--{k.replace('_', '-')} {shown(had[k])} in place of {shown(wanted[k])}" for k in other if k != "data"]
     return ", ".join(said + ["other ratings"] * ("data" in other))
 
-def _resume(
-    out: Path,  # where the model will be
-    settings: Mapping[str, Any],  # as of `training_room`
-    say: Callable[[str], None],  # told it in one line
-) -> None:
-    "Tell what there is to go on with. Raises `InputError` if it is a training of other settings."
+def _resumed(out: Path, settings: Mapping[str, Any]) -> str:
+    "What there is to go on with. Raises `InputError` if it is a training of other settings."
     where = training_folder(out)
     try: had = dict(json.loads((where / "settings.json").read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError): had = {}
     if kept_something(where):
-        if had and (other := _differences(had, settings)):
+        if other := _differences(had, settings):
             advice = "use the same, or leave out --resume to begin anew"
             raise InputError(f"{out}: the training that was stopped had {other}; {advice}.")
-        say(f"{out}: going on with the training that was stopped.")
-    elif had: say(f"{out}: the training that was stopped had kept nothing yet, so it begins anew.")
-    else: say(f"{out}: there is nothing to go on with, so the training begins.")
+        return "going on with the training that was stopped."
+    if had: return "the training that was stopped had kept nothing yet, so it begins anew."
+    return "there is nothing to go on with, so the training begins."
 
 # %% ../../nbs/recommend/resume.ipynb #8d0f05ce
-def finished_model(
-    out: Path,  # where the model will be
-    settings: Mapping[str, Any],  # as of `training_room`
-) -> Recommender | None:  # None: it has to be trained
-    "The model that an earlier call has trained. Raises `InputError` if it is of other settings."
+def finished_model(out: Path, settings: Mapping[str, Any]) -> Recommender | None:
+    "The model that an earlier call has trained; None: it has to be trained. Raises as `training_room`."
     begun = training_folder(out) / "settings.json"
     if begun.is_file() or not (out / "recommender.json").is_file(): return None
     rec = Recommender.load(out)

@@ -11,7 +11,7 @@ import re
 import unicodedata
 
 # %% auto #0
-__all__ = ['plain_text', 'Title', 'plain_title']
+__all__ = []
 
 # %% ../../nbs/recommend/spelling.ipynb #11f0a3c2
 # English; French; Italian; Spanish and Catalan; Portuguese; German; Dutch and Nordic; Hungarian
@@ -28,9 +28,7 @@ _ARTICLES = """the a an
 _CLEAR_ARTICLES = "the a an le la les un une il lo gli uno una el los las um uma der das het een"
 
 # %% ../../nbs/recommend/spelling.ipynb #5d20b7e1
-def _one_of(articles: str) -> str:
-    "A pattern of articles."
-    return "|".join(sorted(set(articles.split()), key=len, reverse=True))
+def _one_of(articles: str) -> str: return "|".join(sorted(set(articles.split()), key=len, reverse=True))
 
 _LAST_BEHIND = re.compile(rf", (?:{_one_of(_ARTICLES)})$", re.IGNORECASE)
 _BEHIND = re.compile(rf"^(.*?), ?({_one_of(_ARTICLES)})(?=$|:| [-–] )(.*)$", re.IGNORECASE)
@@ -53,9 +51,7 @@ _LETTERS = str.maketrans({"½": " 1/2", "ø": "o", "æ": "ae", "œ": "oe", "ł":
                           "ı": "i"})
 _WORD = re.compile(r"\w+")
 
-def plain_text(
-    text: str,  # any
-) -> str:
+def plain_text(text: str) -> str:
     "Lower case, no accents or apostrophes, a blank for other punctuation; the text itself where nothing else is in it."
     t = text.casefold()
     if "." in t or "*" in t: t = _INITIALS.sub("", t)
@@ -85,9 +81,7 @@ _ALSO = re.compile(r"^\s*a\.?k\.?a\.?:?\s+", re.IGNORECASE)
 
 class Title:
     "A title, as in the data or as typed, in the forms by which it is compared; 1,000 characters of it count."
-    def __init__(self,
-        text: str,  # with or without year
-    ):
+    def __init__(self, text: str):
         self.name, self.year = " ".join(text[:1000].translate(_APOSTROPHES).split()), None
         self.brackets: list[str] = []  # what stands in brackets behind the name, but for the year
         while self.name.endswith(")") and (start := self._opening()) > 0:
@@ -139,10 +133,7 @@ class Title:
         parts = re.split(r": | [-–] ", _LAST_BEHIND.sub("", self.name))
         return [Title(o) for o in parts] if len(parts) > 1 else []
 
-# %% ../../nbs/recommend/spelling.ipynb #7e15b2f4
-def plain_title(
-    title: str,  # as in the data or as typed
-) -> tuple[str, str]:  # the plain form of its name; the year or ""
-    "What two spellings of one title have in common."
-    t = Title(title)
-    return t.plain, str(t.year or "")
+    @property
+    def long_parts(self) -> list[Title]:
+        "The parts of two words or more."
+        return [o for o in self.parts if " " in o.name]

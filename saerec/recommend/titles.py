@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import re
 import warnings
-from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
-from itertools import accumulate
 
 import numpy as np
 import pandas as pd
@@ -27,9 +25,7 @@ __all__ = ['TitleWarning', 'Titles']
 # %% ../../nbs/recommend/titles.ipynb #1a1e8330
 class _TitleIndex:
     "Movies by the forms of their titles; each table is made when it is first asked for."
-    def __init__(self,
-        titles: Sequence[str],  # by code
-    ):
+    def __init__(self, titles: Sequence[str]):
         self.titles = [Title(t) for t in titles]
 
     def _table(self, forms: Callable[[Title], Iterable[str]]) -> dict[str, list[int]]:
@@ -39,42 +35,28 @@ class _TitleIndex:
             for form in dict.fromkeys(forms(title)): out.setdefault(form, []).append(code)
         return out
 
-    @cached_property
-    def plain(self) -> dict[str, list[int]]: return self._table(lambda t: [t.plain])
-    @cached_property
-    def other(self) -> dict[str, list[int]]: return self._table(lambda t: [o.plain for o in t.others])
-    @cached_property
-    def loose(self) -> dict[str, list[int]]:
-        return self._table(lambda t: [form for o in (t, *t.others) for form in o.loose])
-    @cached_property
-    def parts(self) -> dict[str, list[int]]:
-        return self._table(lambda t: [form for o in t.parts if " " in o.name for form in o.loose])
+    plain = cached_property(lambda self: self._table(lambda t: [t.plain]))
+    other = cached_property(lambda self: self._table(lambda t: [o.plain for o in t.others]))
+    loose = cached_property(lambda self: self._table(lambda t: [form for o in (t, *t.others) for form in o.loose]))
+    parts = cached_property(lambda self: self._table(lambda t: [form for o in t.long_parts for form in o.loose]))
 
     def _by_name(self, asked: Sequence[Title]) -> Iterator[list[int]]:
         "Movies of a name: by the plain form, then by that of what stands in brackets, then by the loose forms."
-        yield from (self.plain[t.plain] for t in asked if t.plain in self.plain)
-        yield from (self.other[t.plain] for t in asked if t.plain in self.other)
+        yield from (table[t.plain] for table in (self.plain, self.other) for t in asked if t.plain in table)
         yield from (self.loose[form] for t in asked for form in t.loose if form in self.loose)
 
     def _by_part(self, asked: Sequence[Title]) -> Iterator[list[int]]:
         "Movies of which a name is a part, then those whose name is a part of it."
         yield from (self.parts[form] for t in asked for form in t.loose if form in self.parts)
-        parts = [o for t in asked for o in t.parts if " " in o.name]
-        yield from (self.loose[form] for o in parts for form in o.loose if form in self.loose)
+        yield from (self.loose[form] for t in asked for o in t.long_parts for form in o.loose if form in self.loose)
 
-    def near(self,
-        codes: Iterable[int],  # movies
-        year: int | None,  # as given; None: unknown
-        gap: int = 0,  # years between
-    ) -> list[int]:
-        "Those of the movies that are so far from a year; a movie without one fits any."
+    def near(self, codes: Iterable[int], year: int | None, gap: int = 0) -> list[int]:
+        "Those of the movies that are so many years from a year; a movie without one, and no year, fit any."
         return [c for c in codes if year is None or abs((self.titles[c].year or year) - year) == gap]
 
-    def candidates(self,
-        names: Iterable[str],  # of one movie, the best first, as another place writes them
-        year: int | None = None,  # of release; None: unknown
-    ) -> tuple[list[int], str]:  # codes: one is a find, several are a question; what decided: "name", "part" or "year"
-        "The movies that may be meant: of that year by name, or by a part of it; else of a year beside it by name."
+    def candidates(self, names: Iterable[str], year: int | None = None) -> tuple[list[int], str]:
+        """The movies that may be meant by the names of one, the best name first, and what decided: of that year by
+        "name", or by a "part" of it; else by name of a "year" beside it."""
         asked = [form for o in names if (t := Title(o)).name for form in (t.whole, t)]
         steps = [("name", self._by_name, 0), ("part", self._by_part, 0), ("year", self._by_name, 1)]
         for how, step, gap in steps if year is not None else steps[:1]:
@@ -82,11 +64,8 @@ class _TitleIndex:
                 if found := self.near(codes, year, gap): return found, how
         return [], ""
 
-    def beginnings(self,
-        text: str,  # as typed
-        year: int | None = None,
-    ) -> list[int]:  # codes
-        "The movies of whose name it is a part, else those whose name begins with it."
+    def beginnings(self, text: str, year: int | None = None) -> list[int]:
+        "The movies of whose name a text is a part, else those whose name begins with it."
         asked = Title(text)
         plain = asked.plain
         begun = [c for key, some in self.plain.items() if plain and key.startswith(f"{plain} ") for c in some]
@@ -97,60 +76,35 @@ class _TitleIndex:
 
 # %% ../../nbs/recommend/titles.ipynb #c7f0a3d6
 class _TitleSearch:
-    "Titles prepared for searching while one types."
-    def __init__(self,
-        titles: Sequence[Title],  # by code
-        order: Iterable[int],  # codes, the best known first
-    ):
-        self.lines: list[str] = []
-        self.of_line: list[int] = []  # code of each line
-        for code in order:
-            t = titles[code]
-            for text in dict.fromkeys([t.plain, plain_text(t.bare), *(o.plain for o in t.others), t.line]):
-                self.lines.append(text)
-                self.of_line.append(code)
-        self.text = "".join(f"\n {text} " for text in self.lines) + "\n"
-        self.starts = [0, *accumulate(len(text) + 3 for text in self.lines)]
+    "Titles prepared for searching while one types: by code, and in the order of their codes, the best known first."
+    def __init__(self, titles: Sequence[Title], order: Iterable[int]):
+        forms = ((c, {t.plain: 0, plain_text(t.bare): 0, **{o.plain: 0 for o in t.others}, t.line: 0})
+                 for c, t in ((c, titles[c]) for c in order))
+        self.lines = [(c, f" {text} ") for c, some in forms for text in some]
 
-    def _with(self, piece: str) -> Iterator[int]:
-        "The lines in which a piece of text stands, those of the best known movies first."
-        at = self.text.find(piece)
-        while at >= 0:
-            line = bisect_right(self.starts, at) - 1
-            yield line
-            at = self.text.find(piece, self.starts[line + 1])
-
-    def containing(self,
-        typed: str,  # plain
-        n: int,  # at most so many
-    ) -> list[int]:  # codes
+    def containing(self, typed: str, n: int) -> list[int]:
         "Movies of that name, those that begin so, those with these beginnings of words; the best known first."
-        if not typed: return []
         words = [f" {w}" for w in typed.split()]
-        all_words = (k for k in self._with(max(words, key=len)) if all(w in f" {self.lines[k]}" for w in words))
+        if not words: return []
+        phrase, longest = f" {typed}", max(words, key=len)
+        found = [o for o in self.lines if longest in o[1] and all(w in o[1] for w in words)]
+        found.sort(key=lambda o: (o[1] != f"{phrase} ", not o[1].startswith(phrase), phrase not in o[1]))
+        return list(dict.fromkeys(code for code, _ in found))[:n]
 
-        found: dict[int, None] = {}  # an ordered set
-        for lines in (self._with(f"\n {typed} \n"), self._with(f"\n {typed}"), self._with(f" {typed}"), all_words):
-            for line in lines:
-                if len(found) == n: break
-                found[self.of_line[line]] = None
-        return list(found)
-
-    def alike(self,
-        typed: str,  # plain
-    ) -> list[int]:  # codes, the most alike first
-        "Movies whose title is spelt alike."
-        found = process.extract(typed, self.lines, scorer=fuzz.ratio, score_cutoff=75, limit=None)
-        return list(dict.fromkeys(self.of_line[line] for _, _, line in found))
+    def alike(self, typed: str) -> list[int]:
+        "Movies whose title is spelt alike, the most alike first."
+        lines = [text[1:-1] for _, text in self.lines]
+        found = process.extract(typed, lines, scorer=fuzz.ratio, score_cutoff=75, limit=None)
+        return list(dict.fromkeys(self.lines[k][0] for _, _, k in found))
 
 # %% ../../nbs/recommend/titles.ipynb #2d5f8b1e
 class TitleWarning(UserWarning):
     "Which movie was taken for a text that is not its title."
 
+# %% ../../nbs/recommend/titles.ipynb #7b0d3f6a
 # heat 1995; Heat, 1995; Heat [1995]
 _YEAR_BEHIND = re.compile(r"(.*\w.*?)[\s,]*[\s,(\[]((?:18|19|20)\d\d)[)\]]?", re.DOTALL)
 
-# %% ../../nbs/recommend/titles.ipynb #7b0d3f6a
 class Titles:
     "Finds movies by title or id."
     def __init__(self,
@@ -178,19 +132,16 @@ class Titles:
     def _search(self) -> _TitleSearch:
         return _TitleSearch(self.index.titles, np.argsort(-self.popularity, kind="stable").tolist())
 
-    def find(self,
-        movie: str | int,  # a title, with or without year; an id as a number; or "id:" with an id behind it
-    ) -> int:  # its code
-        """The one movie meant. Warns (`TitleWarning`) where it is not quite what was typed.
+    def find(self, movie: str | int) -> int:
+        """The code of the one movie meant: by a title, with or without year; an id as a number; or "id:" with an id
+        behind it. Warns (`TitleWarning`) where it is not quite what was typed.
         Raises `InputError` with the closest titles, or with those among which to choose."""
         code, note = self.look_up(movie)
         if note: warnings.warn(note, TitleWarning, stacklevel=1)  # always from here, so each is said once
         return code
 
-    def look_up(self,
-        movie: str | int,  # as for `find`
-    ) -> tuple[int, str]:  # its code; what was taken, "" if it is what was typed
-        "As `find`, with the sentence in place of the warning."
+    def look_up(self, movie: str | int) -> tuple[int, str]:
+        "As `find`, with the sentence in place of the warning; \"\" if it is what was typed."
         text = " ".join(movie.split()) if isinstance(movie, str) else f"id:{movie}"
         if text[:3].casefold() == "id:":
             if (i := text[3:].strip()) in self.ids: return self.ids[i], ""
@@ -212,9 +163,8 @@ class Titles:
 
     def _as_typed(self, text: str) -> tuple[list[int], str]:
         "What a text may mean, and how it was found. A number is a title or the beginning of one before it is an id."
-        year, behind = Title(text).year, _YEAR_BEHIND.fullmatch(text)
-        readings = [(text, year)]
-        if behind and year is None: readings.append((behind[1], int(behind[2])))
+        readings, behind = [(text, Title(text).year)], _YEAR_BEHIND.fullmatch(text)
+        if behind and readings[0][1] is None: readings.append((behind[1], int(behind[2])))
 
         for name, y in readings:
             codes, how = self.index.candidates([name], y)
@@ -243,9 +193,7 @@ class Titles:
         typed = Title(text).line
         return self._search.containing(typed, n) or self._search.alike(typed)[:n]
 
-    def name_of(self,
-        code: int,  # of a movie
-    ) -> str:
+    def name_of(self, code: int) -> str:
         "What to type for a movie: its title where that finds it, else its id."
         title, i = self.titles[code], self.id_of[code]
         plain = title.isprintable() and title == " ".join(title.split()) and not title.startswith("-")
@@ -254,10 +202,9 @@ class Titles:
 # %% ../../nbs/recommend/titles.ipynb #8c1e4a7b
 def _decide(titles: Titles, codes: list[int], how: str, asked: str) -> tuple[list[int], str]:
     "Of several movies of one year the best known, if that is known; and what has to be said about what was taken."
-    def known(code: int) -> float: return float(titles.popularity[code])
     if len(codes) > 1 and len({titles.index.titles[c].year for c in codes}) == 1:
-        first, second, *_ = sorted(codes, key=known, reverse=True)
-        if known(first) > known(second):
+        first, second, *_ = sorted(codes, key=lambda c: -titles.popularity[c])
+        if titles.popularity[first] > titles.popularity[second]:
             others = " and ".join(f"id:{titles.id_of[c]}" for c in codes if c != first)
             taken = f"the best known was taken, id:{titles.id_of[first]}, and not {others}."
             return [first], f"{asked!r} is the title of {len(codes)} movies; {taken}"
@@ -266,11 +213,10 @@ def _decide(titles: Titles, codes: list[int], how: str, asked: str) -> tuple[lis
     title, same_id = titles.titles[codes[0]], titles.ids.get(asked)
     if how == "year": return codes, f"There is no {asked!r}; {title!r} was taken."
     if how == "number":  # in data without titles, "movie 17" is what an id is expected to give
-        if asked in title.split(): return codes, ""
-        return codes, f"{asked!r} is no title; it was taken as the id of {title!r}."
-    if same_id is None: return codes, f"{asked!r} was taken for {title!r}."
-    other = f"the movie with this id is {titles.titles[same_id]!r}, given as id:{asked}"
-    return codes, f"{asked!r} was taken for {title!r}; {other}."
+        return codes, "" if asked in title.split() else f"{asked!r} is no title; it was taken as the id of {title!r}."
+    other = "."
+    if same_id is not None: other = f"; the movie with this id is {titles.titles[same_id]!r}, given as id:{asked}."
+    return codes, f"{asked!r} was taken for {title!r}{other}"
 
 # %% ../../nbs/recommend/titles.ipynb #9d2f5b8c
 def _question(titles: Titles, text: str, codes: list[int]) -> str:

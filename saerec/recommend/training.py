@@ -22,10 +22,10 @@ import torch
 from .. import __version__
 from ..data import HonestyWarning, InputError, Ratings, Split
 from ..evaluate import predict_cells, rank_metrics
-from ..evaluate.calibration import Calibrated, Calibration, choose_calibration
+from ..evaluate.calibration import Calibrated, choose_calibration
 from ..model import StackedAutoencoder
 from .artefact import Artefact
-from .manifest import Manifest, parse_models
+from .manifest import Manifest
 from .plan import TrainingPlan, make_splits, plan_training
 from .report import fit_baselines, report
 from ..ensemble.combining import Ensemble
@@ -34,65 +34,50 @@ from ..ensemble.tensors import as_tensors, from_tensors
 from ..train import Recorder, fit, make_model, settings_for
 
 # %% auto #0
-__all__ = ['choose_ranker', 'fit_network', 'fit_ranker', 'train', 'models_of', 'compute_report']
+__all__ = ['train', 'compute_report']
 
 # %% ../../nbs/recommend/training.ipynb #13567cca
-def choose_ranker(
-    train: Ratings,  # likes, to learn from
-    wanted: str = "auto",  # "network", "stack", or "auto"
-) -> str:  # "network" or "stack"
-    "What ranks: for auto, the stack from 1,000 to 20,000 users (with likes), else one network."
+def choose_ranker(train: Ratings, wanted: str = "auto") -> str:  # "network" or "stack"
+    "What ranks: for \"auto\" the stack from 1,000 to 20,000 users (with likes), else one network."
     if wanted not in ("auto", "network", "stack"):
         raise InputError(f"There is no ranker {wanted!r}; there are auto, network, stack.")
-    if wanted != "auto":
-        return wanted
+    if wanted != "auto": return wanted
     return "stack" if 1000 <= len(np.unique(train.user)) <= 20_000 else "network"
 
+
+# %% ../../nbs/recommend/training.ipynb #d769962e
 def fit_network(
     objective: str,  # a key of `OBJECTIVES`
     split: Split,
-    seed: int,  # of first weights, order and hiding
-    progress: bool,  # of `fit`
-    say: Callable[[str], None] | None,  # of `fit`
     changes: Mapping[str, Any],  # other `Settings`
     checkpoints: str | Path | None = None,  # of `train`
+    **options: Any,  # of `fit`: seed, progress, say
 ) -> tuple[StackedAutoencoder, Recorder]:
     "One network that stands alone, with the settings for its size."
-    network = make_model(objective, split.train.n_movies, seed=seed)
-    kept: dict[str, Any] = (
-        {}
-        if checkpoints is None
-        else {"checkpoint": Path(checkpoints) / f"{objective}.safetensors", "checkpoint_seconds": 30.0}
-    )
-    options = kept | settings_for(objective, split.train) | dict(changes)
-    return network, fit(network, split, objective, seed=seed, progress=progress, say=say, **options)
+    network = make_model(objective, split.train.n_movies, seed=options["seed"])
+    if checkpoints is not None:
+        options |= {"checkpoint": Path(checkpoints) / f"{objective}.safetensors", "checkpoint_seconds": 30.0}
+    options |= settings_for(objective, split.train) | dict(changes)
+    return network, fit(network, split, objective, **options)
 
 def fit_ranker(
     kind: str,  # from `choose_ranker`
     users: Split,  # of held-out users
-    seed: int,  # of first weights, order and hiding; a stack takes that of the split
-    progress: bool,  # of `fit`
-    say: Callable[[str], None] | None,  # of `fit`
     changes: Mapping[str, Any],  # other `Settings`
     checkpoints: str | Path | None = None,  # of `train`
-) -> tuple[
-    StackedAutoencoder | Ensemble, dict[str, Recorder]
-]:  # what ranks; the recorders of its networks, by objective
+    **options: Any,  # of `fit`: seed (a stack takes that of the split), progress, say
+) -> tuple[StackedAutoencoder | Ensemble, dict[str, Recorder]]:  # the recorders of its networks, by objective
     "Train what ranks, and say how it stands on validation."
     if kind == "network":
-        network, recorder = fit_network("ranking", users, seed, progress, say, changes, checkpoints)
+        network, recorder = fit_network("ranking", users, changes, checkpoints, **options)
         return network, {"ranking": recorder}
 
     stack = rank_ensemble(users, checkpoints=checkpoints, **changes)
-    if say is not None:
-        values = {
-            k: float(rank_metrics(m, users.valid, ["NDCG@100"])["NDCG@100"].mean())
-            for k, m in ({"stack": stack} | stack.members).items()
-        }
-        say(
-            f"stack: validation NDCG@100 {values.pop('stack'):.4f}; its members "
-            + ", ".join(f"{k} {v:.4f}" for k, v in values.items())
-        )
+    if (say := options["say"]) is not None:
+        models = {"stack": stack} | stack.members
+        values = {k: float(rank_metrics(m, users.valid, ["NDCG@100"])["NDCG@100"].mean()) for k, m in models.items()}
+        own, members = values.pop("stack"), ", ".join(f"{k} {v:.4f}" for k, v in values.items())
+        say(f"stack: validation NDCG@100 {own:.4f}; its members {members}")
     return stack, {o.settings.objective: o for o in reversed(stack.recorders.values())}
 
 # %% ../../nbs/recommend/training.ipynb #c2414e3d
@@ -100,15 +85,15 @@ def train(
     r: Ratings,  # on any scale; all equal: implicit feedback
     seed: int = 0,  # of splits, first weights and training
     threshold: float | None = None,  # the rating from which one is a like; None: `default_threshold`
-    n_held: int | None = None,  # users held out for each of validation and test; None: `held_out_users`
+    n_held: int | None = None,  # users held out for each of validation and test; None: by the size of the data
     refit: bool = False,  # after measuring, train once more on everything, for as many epochs
     progress: bool = False,  # bars or lines on stderr
     say: Callable[[str], None] | None = print,  # of `fit`; also told what a like is
     likes_changes: Mapping[str, Any] | None = None,  # other `Settings` of the like network
     ranking_changes: Mapping[str, Any] | None = None,  # of the ranking network, or of those in the ensemble
-    ranker: str = "auto",  # "network", "stack", or "auto": `choose_ranker`
+    ranker: str = "auto",  # "network", "stack", or "auto": by the number of users
     checkpoints: str | Path | None = None,  # a folder, written every 30 seconds; trainings found there go on
-    keep: Callable[[Artefact], Any] | None = None,  # called when it is trained, measured and refitted: to save it
+    keep: Callable[[Artefact], Any] = lambda artefact: None,  # called when it is trained, measured and refitted
     about: Mapping[str, Any] | None = None,  # further entries of the manifest
 ) -> tuple[Artefact, dict[str, Recorder]]:  # what was trained; how each training went, by objective
     """Train and measure what `Recommender` serves.
@@ -120,96 +105,61 @@ def train(
     if say is not None:
         for note in plan.notes: say(note)
 
+    options: dict[str, Any] = dict(checkpoints=checkpoints, seed=seed, progress=progress, say=say)
     if plan.pairs is not None:
-        liker, recorders["likes"] = fit_network(
-            "likes", plan.pairs, seed, progress, say, likes_changes or {}, checkpoints
-        )
-    best, found = fit_ranker(kind, plan.users, seed, progress, say, ranking_changes or {}, checkpoints)
+        liker, recorders["likes"] = fit_network("likes", plan.pairs, likes_changes or {}, **options)
+    best, found = fit_ranker(kind, plan.users, ranking_changes or {}, **options)
     recorders |= found
     artefact = _assemble(plan, best, liker, recorders, about or {})
-    if keep: keep(artefact)
+    keep(artefact)
 
     artefact = _measured(artefact, plan)
-    if keep: keep(artefact)
+    keep(artefact)
     if refit:
         artefact = _refit(artefact, plan, best, recorders, progress)
-        if keep: keep(artefact)
+        keep(artefact)
     return artefact, recorders
 
 # %% ../../nbs/recommend/training.ipynb #236dec84
-def _arrays(
-    ranker: StackedAutoencoder | Ensemble, liker: StackedAutoencoder | None, codes: np.ndarray
-) -> dict[str, np.ndarray]:
+def _arrays(ranker: Any, liker: StackedAutoencoder | None, codes: np.ndarray) -> dict[str, np.ndarray]:
     "All that was learned, by name."
     parts = {"ranker": ranker} | ({} if liker is None else {"liker": liker})
     tensors = {f"{k}.{name}": t for k, model in parts.items() for name, t in as_tensors(model)[1].items()}
     return {k: t.detach().numpy() for k, t in tensors.items()} | {"rank_codes": codes}
 
-def _assemble(
-    plan: TrainingPlan,
-    ranker: StackedAutoencoder | Ensemble,
-    liker: StackedAutoencoder | None,
-    recorders: Mapping[str, Recorder],
-    about: Mapping[str, Any],
-) -> Artefact:
+def _assemble(plan: TrainingPlan, ranker: Any, liker: StackedAutoencoder | None,
+              recorders: Mapping[str, Recorder], about: Mapping[str, Any]) -> Artefact:
     "A recommender that nothing has measured yet."
-    calibration, losses = Calibration(), dict[str, float]()
+    r, calibration = plan.ratings, {}
     if liker is not None and plan.pairs is not None:
         cells = plan.pairs.valid.target
-        scores = predict_cells(liker, plan.pairs.valid)
-        calibration, losses = choose_calibration(scores, cells.value, cells.user)
+        c, losses = choose_calibration(predict_cells(liker, plan.pairs.valid), cells.value, cells.user)
+        calibration = {"kind": c.kind, "x": list(c.x), "y": list(c.y), "log_loss": losses}
 
-    r = plan.ratings
+    size = {"ratings": len(r), "users": r.n_users, "movies": r.n_movies}
     said = {
-        "saerec": __version__,
-        "torch": torch.__version__.split("+")[0],
-        "python": platform.python_version(),
-        "data": {
-            "name": r.name,
-            "fingerprint": r.fingerprint(),
-            "ratings": len(r),
-            "users": r.n_users,
-            "movies": r.n_movies,
-        },
-        "feedback": r.feedback,
-        "threshold": float(plan.threshold),
-        "scale": [float(x) for x in r.scale],
-        "seed": plan.seed,
-        "n_held": plan.n_held,
-        "refit": False,
+        "saerec": __version__, "torch": torch.__version__.split("+")[0], "python": platform.python_version(),
+        "data": {"name": r.name, "fingerprint": r.fingerprint()} | size, "feedback": r.feedback,
+        "threshold": float(plan.threshold), "scale": [float(x) for x in r.scale],
+        "seed": plan.seed, "n_held": plan.n_held, "refit": False,
         "epochs": {k: o.best_epoch for k, o in recorders.items()},
         "train_seconds": {k: round(o.seconds, 1) for k, o in recorders.items()},
-        "calibration": {
-            "kind": calibration.kind,
-            "x": list(calibration.x),
-            "y": list(calibration.y),
-            "log_loss": losses,
-        },
-        "ranker": as_tensors(ranker)[0],
-        "liker": None if liker is None else as_tensors(liker)[0],
-        "report": {},
-        "report_about": {"left_out": ["It was not measured."]},
-        **about,
-    }
-    known = pd.Index(r.movies.movie_id)
-    codes = known.get_indexer(pd.Index(plan.users.train.movies.movie_id)).astype(np.int64)
-    return Artefact(Manifest(**said), _arrays(ranker, liker, codes), r.movies, r)
+        "calibration": calibration, "ranker": as_tensors(ranker)[0], "liker": liker and as_tensors(liker)[0],
+        "report": {}, "report_about": {"left_out": ["It was not measured."]}}
+    codes = pd.Index(r.movies.movie_id).get_indexer(pd.Index(plan.users.train.movies.movie_id)).astype(np.int64)
+    return Artefact(Manifest(**said, **about), _arrays(ranker, liker, codes), r.movies, r)
 
-def models_of(
-    artefact: Artefact,
-) -> tuple[Any, Calibrated | None]:  # what ranks; what predicts likes, calibrated; None: nothing does
-    "The models of a recommender as torch has them, for measuring."
-    m, parts = artefact.manifest, {}
-    for name, part in (("ranker", m.ranker), ("liker", m.liker)):
-        tensors = {k: torch.from_numpy(a) for k, a in artefact.part(name).items()}
-        parts[name] = None if part is None else from_tensors(part.model_dump(), tensors)
+# %% ../../nbs/recommend/training.ipynb #f8743cb6
+def models_of(artefact: Artefact) -> tuple[Any, Calibrated | None]:
+    "What ranks, and what predicts likes, calibrated (None: nothing does), as torch has them, for measuring."
+    def model(name: str, part: Any) -> Any:
+        return from_tensors(part.model_dump(), {k: torch.from_numpy(a) for k, a in artefact.part(name).items()})
 
-    if parts["liker"] is None:
-        return parts["ranker"], None
-    parts["liker"].predicts_likes = True
-    c = m.calibration
-    calibration = Calibration() if c is None else Calibration(c.kind, tuple(c.x), tuple(c.y))
-    return parts["ranker"], Calibrated(parts["liker"], calibration)
+    m = artefact.manifest
+    if m.liker is None: return model("ranker", m.ranker), None
+    liker = model("liker", m.liker)
+    liker.predicts_likes = True
+    return model("ranker", m.ranker), Calibrated(liker, m.to_probability)
 
 def _measured(artefact: Artefact, plan: TrainingPlan) -> Artefact:
     "The same with its report. Whatever goes wrong here costs no model: it is said, and there is no report."
@@ -218,44 +168,37 @@ def _measured(artefact: Artefact, plan: TrainingPlan) -> Artefact:
         ranker, liker = models_of(artefact)
         table = report(liker, ranker, plan.pairs, plan.users, baselines)
         ease = float(getattr(baselines[1].get("EASE"), "regularization", 0.0))
-        said: dict[str, Any] = {
-            "ease_regularization": ease,
-            "report": json.loads(table.T.to_json()),
-            "report_about": table.attrs,
-        }
+        said = {"ease_regularization": ease, "report": json.loads(table.T.to_json()), "report_about": table.attrs}
     except Exception as e:
         reason = f"It could not be measured ({type(e).__name__}: {str(e)[:200]})."
         said = {"report": {}, "report_about": {"left_out": [reason]}}
         warnings.warn(f"The model is trained. {reason}", HonestyWarning, stacklevel=2)
     return replace(artefact, manifest=artefact.manifest.model_copy(update=said))
 
-def _refit(
-    artefact: Artefact,
-    plan: TrainingPlan,
-    ranker: StackedAutoencoder | Ensemble,
-    recorders: Mapping[str, Recorder],
-    progress: bool,
-) -> Artefact:
+# %% ../../nbs/recommend/training.ipynb #4ef4c949
+def _refit(artefact: Artefact, plan: TrainingPlan, ranker: Any, recorders: Mapping[str, Recorder],
+           progress: bool) -> Artefact:
     "Everything again, on all ratings, for the number of epochs and with the settings that validation chose."
-    codes, held = np.unique(plan.likes.movie[plan.likes.value > 0]).astype(np.int64), plan.users.valid
+    held, likes = plan.users.valid, plan.likes
 
-    def again(model: StackedAutoencoder, learned: Ratings, o: Recorder) -> StackedAutoencoder:
+    def split(learned: Ratings) -> Split:  # nothing is held out any more
+        return Split(learned, held, held, "all ratings", plan.seed, check=False)
+
+    def again(objective: str, learned: Ratings) -> StackedAutoencoder:
+        o = recorders[objective]
+        model = make_model(objective, learned.n_movies, seed=plan.seed)
         settings = {k: v for k, v in vars(o.settings).items() if k != "objective"}
-        split = Split(learned, held, held, "all ratings", plan.seed, check=False)  # held out is nothing any more
-        fit(model, split, o.settings.objective, seed=plan.seed, stop_at=o.best_epoch, progress=progress, **settings)
+        fit(model, split(learned), objective, seed=plan.seed, stop_at=o.best_epoch, progress=progress, **settings)
         return model
 
-    liker = None
-    if plan.pairs is not None:
-        liker = again(make_model("likes", plan.likes.n_movies, seed=plan.seed), plan.likes, recorders["likes"])
-    liked = plan.likes.select(plan.likes.value > 0).only_movies(codes)
-    if isinstance(ranker, Ensemble):
-        ranker = fit_again(ranker, Split(liked, held, held, "all likes", plan.seed, check=False))
-    else:
-        ranker = again(make_model("ranking", len(codes), seed=plan.seed), liked, recorders["ranking"])
+    liker = None if plan.pairs is None else again("likes", likes)
+    codes = np.unique(likes.movie[likes.value > 0]).astype(np.int64)
+    liked = likes.select(likes.value > 0).only_movies(codes)
+    ranker = fit_again(ranker, split(liked)) if isinstance(ranker, Ensemble) else again("ranking", liked)
 
-    said = {"refit": True} | parse_models(as_tensors(ranker)[0], None if liker is None else as_tensors(liker)[0])
-    return replace(artefact, manifest=artefact.manifest.model_copy(update=said), arrays=_arrays(ranker, liker, codes))
+    said = {"refit": True, "ranker": as_tensors(ranker)[0], "liker": liker and as_tensors(liker)[0]}
+    manifest = Manifest(**(dict(artefact.manifest) | said))
+    return replace(artefact, manifest=manifest, arrays=_arrays(ranker, liker, codes))
 
 # %% ../../nbs/recommend/training.ipynb #fbaba41f
 def compute_report(
@@ -265,16 +208,12 @@ def compute_report(
     "The report of a saved recommender, computed again. Raises `InputError` for other data, or if it was refitted."
     m = artefact.manifest
     if m.refit:
-        raise InputError(
-            "This model was trained again on all ratings (refit), so no held-out ratings are left to evaluate "
-            "it on; its report is that of the networks measured before."
-        )
+        raise InputError("This model was trained again on all ratings (refit), so no held-out ratings are left to "
+                         "evaluate it on; its report is that of the networks measured before.")
     found, expected = r.fingerprint(), m.data.fingerprint
     if expected not in (found, r.fingerprint(times=False)):  # models of format 3 and before do not cover times
-        raise InputError(
-            f"{r.name}: these are not the ratings that the model was trained on (fingerprint {found}, not "
-            f"{expected}); give those of {m.data.name}."
-        )
+        raise InputError(f"{r.name}: these are not the ratings that the model was trained on (fingerprint {found}, not "
+                         f"{expected}); give those of {m.data.name}.")
 
     pairs, users = make_splits(r.likes(m.threshold), m.seed, m.n_held)
     known = {"regularizations": (m.ease_regularization,)} if m.ease_regularization else {}
