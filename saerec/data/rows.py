@@ -40,7 +40,7 @@ def damped_means(
 class Batch:
     "Rows of users in CSR form. Nothing of size users x movies is ever stored."
     offsets: Tensor  # int64 [B + 1]: row b is offsets[b] .. offsets[b+1]
-    movies: Tensor  # int64 [n]: movie codes, ascending within a row
+    movies: Tensor  # int64 [n] (mapped rows: int32): movie codes, ascending within a row
     values: Tensor  # float32 [n]: stars, or 1 liked / 0 not liked
     n_movies: int  # columns
     users: Tensor  # int64 [B]: the user code of each row
@@ -74,7 +74,7 @@ class Batch:
         offsets = torch.cat([n.new_zeros(1), n.cumsum(0)])
         first = torch.repeat_interleave(self.offsets[rows] - offsets[:-1], n)
         i = torch.arange(int(offsets[-1]), device=n.device) + first
-        return Batch(offsets, self.movies[i], self.values[i], self.n_movies, self.users[rows])
+        return Batch(offsets, self.movies[i].long(), self.values[i], self.n_movies, self.users[rows])
 
     def where(self,
         keep: Tensor,  # bool [n]: which ratings stay
