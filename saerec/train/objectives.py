@@ -121,7 +121,7 @@ class Objective:
     higher_is_better: bool = False  # of the metric
     predicts_likes: bool = False  # the scores are probabilities of liking
     mean_over_movies: bool = False  # the loss is, so training scales its small gradients up
-    divisor: Callable[[Batch, Tensor, Settings], Tensor] = _rows_divisor  # what the loss is a mean over
+    divisor: Callable[[Batch, Tensor, Settings], Tensor] = field(default_factory=lambda: _rows_divisor)  # of the mean
 
     @property
     def name(self) -> str: return self.settings.objective
