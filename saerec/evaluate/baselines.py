@@ -19,8 +19,7 @@ from torch import Tensor
 from ..data import Batch, InputError, Ratings, damped_means, row_offset
 
 # %% auto #0
-__all__ = ['Popularity', 'BiasModel', 'free_memory', 'announce_memory', 'like_matrix', 'batch_matrix', 'ItemKNN', 'EASE',
-           'balance_people', 'EDLAE', 'KernelRidge']
+__all__ = ['Popularity', 'BiasModel', 'ItemKNN', 'EASE', 'EDLAE', 'KernelRidge']
 
 # %% ../../nbs/evaluate/baselines.ipynb #169a6a7b
 class Popularity:
@@ -66,11 +65,7 @@ def free_memory() -> int:  # bytes
     return free
 
 # %% ../../nbs/evaluate/baselines.ipynb #ad89d2c4
-def announce_memory(
-    what: str,  # who needs it
-    n_bytes: float,  # estimated peak
-    instead: str,  # what to do where it does not fit
-) -> None:
+def announce_memory(what: str, n_bytes: float, instead: str) -> None:
     "Log a need above 1 GB (logger `saerec`); raise `InputError` with both figures if it is more than there is."
     free = free_memory()
     need, there = f"{n_bytes / 1e9:.1f} GB of memory", f"{free / 1e9:.1f} GB are free"
@@ -78,10 +73,7 @@ def announce_memory(
     if n_bytes > 1e9: logging.getLogger("saerec").warning("%s: needs about %s (%s)", what, need, there)
 
 # %% ../../nbs/evaluate/baselines.ipynb #0f377caf
-def like_matrix(
-    train: Ratings,  # values above 0 are likes
-    dislikes: float = 0.0,  # entry of a cell whose value is 0; likes are 1
-) -> Any:  # scipy sparse csr_array float64 [n_users, n_movies]
+def like_matrix(train: Ratings, dislikes: float = 0.0) -> Any:
     "Likes as a sparse matrix."
     from scipy.sparse import csr_array
     on = train.value > 0
@@ -90,10 +82,7 @@ def like_matrix(
     return csr_array((entry[keep], (train.user[keep], train.movie[keep])), shape=(train.n_users, train.n_movies))
 
 # %% ../../nbs/evaluate/baselines.ipynb #6e3ff636
-def batch_matrix(
-    batch: Batch,  # rows of users
-    dislikes: float = 0.0,  # as in `like_matrix`
-) -> Any:  # scipy sparse csr_array float32 [B, n_movies]
+def batch_matrix(batch: Batch, dislikes: float = 0.0) -> Any:
     "The same of a batch."
     from scipy.sparse import csr_array
     entry = torch.where(batch.values > 0, 1.0, dislikes).numpy().astype(np.float32)
@@ -133,10 +122,7 @@ class ItemKNN:
         return torch.from_numpy((batch_matrix(batch) @ self.similarity).toarray())
 
 # %% ../../nbs/evaluate/baselines.ipynb #90da950d
-def _regularized_inverse(
-    x: Any,  # scipy sparse array [n_users, n_movies], float64
-    penalty: np.ndarray | float,  # float64 [n_movies], or one number for all: the diagonal $\Lambda$, above 0
-) -> np.ndarray:  # float64 [n_movies, n_movies]: $(X^T X + \Lambda)^{-1}$
+def _regularized_inverse(x: Any, penalty: np.ndarray | float) -> np.ndarray:
     "The inverse by a Cholesky factor of the smaller side. Raises `InputError` if a penalty is not above 0."
     from scipy.linalg import cho_factor, cho_solve, cholesky, solve_triangular
     from scipy.sparse import diags_array
@@ -165,11 +151,7 @@ def _regularized_inverse(
     return p
 
 # %% ../../nbs/evaluate/baselines.ipynb #44a1054e
-def _zero_diagonal_weights(
-    x: Any,  # scipy sparse csr_array [n_users, n_movies], from `like_matrix`
-    regularization: float,  # $\lambda$
-    dropout: float = 0.0,  # $p$ of EDLAE; 0: EASE
-) -> Tensor:  # float32 [n_movies, n_movies]
+def _zero_diagonal_weights(x: Any, regularization: float, dropout: float = 0.0) -> Tensor:
     "The closed form of EASE and EDLAE. The weights of a movie that nobody has are 0."
     square = x.multiply(x).sum(0)  # the diagonal of the Gram matrix
     users, movies, n = np.flatnonzero(x.multiply(x).sum(1)), np.flatnonzero(square), x.shape[1]
@@ -206,10 +188,7 @@ class EASE:
         return F.embedding_bag(liked.movies, self.weights, liked.offsets[:-1], mode="sum")
 
 # %% ../../nbs/evaluate/baselines.ipynb #fcc2cf8b
-def balance_people(
-    x: Any,  # scipy sparse csr_array [n_users, n_movies]
-    balance: float,  # $b$; 0: nothing changes, 0.5: everybody has the same sum of squares if entries are 0 or 1
-) -> Any:  # scipy sparse csr_array [n_users, n_movies], with the same sum of squares in all
+def balance_people(x: Any, balance: float) -> Any:
     "Each row times the number of its entries to the power of $-b$."
     from scipy.sparse import diags_array
     if balance == 0: return x

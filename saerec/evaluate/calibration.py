@@ -25,7 +25,7 @@ if TYPE_CHECKING:  # serving uses the maps alone, and does without torch
     from saerec.evaluate.ranking import Scorer
 
 # %% auto #0
-__all__ = ['reliability', 'brier_parts', 'Calibration', 'choose_calibration', 'Calibrated', 'calibrate', 'plot_reliability']
+__all__ = ['reliability', 'brier_parts', 'calibrate', 'plot_reliability']
 
 # %% ../../nbs/evaluate/calibration.ipynb #0525e3a1
 def reliability(
@@ -64,9 +64,7 @@ class Calibration:
     x: tuple[float, ...] = ()  # Platt: (a, b); isotonic: scores, ascending
     y: tuple[float, ...] = ()  # isotonic: probabilities there, straight between
 
-    def __call__(self,
-        score: np.ndarray,  # float, any shape
-    ) -> np.ndarray:  # float64, the same shape, in 0..1
+    def __call__(self, score: np.ndarray) -> np.ndarray:  # float64, the same shape, in 0..1
         "The probabilities."
         s = np.asarray(score, np.float64)
         if self.kind == "isotonic": return np.interp(s, self.x, self.y)
@@ -74,11 +72,7 @@ class Calibration:
         return np.clip(s, 0, 1)
 
     @staticmethod
-    def fit(
-        kind: str,  # as above
-        score: np.ndarray,  # float [n]
-        y: np.ndarray,  # float [n]: 1 liked, 0 not liked
-    ) -> Calibration:
+    def fit(kind: str, score: np.ndarray, y: np.ndarray) -> Calibration:
         "Fit a map of one kind, with scikit-learn."
         from sklearn.isotonic import IsotonicRegression
         from sklearn.linear_model import LogisticRegression
@@ -114,16 +108,14 @@ def choose_calibration(
 class Calibrated:
     "A model whose scores go through a map."
     predicts_likes, predicts_stars = True, False
-    def __init__(self,
-        model: Scorer,  # fitted
-        calibration: Calibration,  # fitted on its scores
-    ):
+    def __init__(self, model: Scorer, calibration: Calibration):
         self.model, self.calibration = model, calibration
     def scores(self, batch: Batch) -> Tensor:
         "Probabilities of liking."
         import torch
         return torch.from_numpy(self.calibration(self.model.scores(batch).numpy()).astype(np.float32))
 
+# %% ../../nbs/evaluate/calibration.ipynb #d5cfe9d7
 def calibrate(
     model: Scorer,  # fitted on split.train
     split: Split,  # of likes; the map is fitted on its validation part

@@ -28,13 +28,10 @@ from .strong import baselines_to_beat, prepare
 from ..plots import figure
 
 # %% auto #0
-__all__ = ['compute_metrics', 'Evaluation', 'evaluate', 'plot_table']
+__all__ = ['Evaluation', 'evaluate', 'plot_table']
 
 # %% ../../nbs/03_evaluate.ipynb #054f8bbe
-def _measurable(
-    held: HeldOut,  # a held-out part
-    kind: str | None = None,  # "ranking", "likes" or "stars"; None: what the answers allow
-) -> str:  # "ranking", "likes", "stars", or "both" rankings and likes
+def _measurable(held: HeldOut, kind: str | None = None) -> str:
     "What can be measured on a part. Raises `InputError` if likes are asked for where all answers are of one kind."
     y = held.target.value
     liked = int((y > 0).sum())
@@ -70,11 +67,7 @@ def compute_metrics(
     return out
 
 # %% ../../nbs/03_evaluate.ipynb #5df80d97
-def _warn_perfect(
-    name: str,  # of the model
-    values: Mapping[str, float],  # its metrics
-    targets: int,  # cells asked for
-) -> None:
+def _warn_perfect(name: str, values: Mapping[str, float], targets: int) -> None:
     "Warn of metrics that no honest model reaches."
     perfect = [k for k, v in values.items() if v == (0.0 if k in LOWER_IS_BETTER else 1.0)]
     if not perfect: return

@@ -18,13 +18,10 @@ from .intervals import PairSums, Sums, value_of
 from .ranking import Scorer
 
 # %% auto #0
-__all__ = ['predicts', 'predict_cells', 'like_sums', 'like_metrics', 'star_sums']
+__all__ = ['predict_cells', 'like_metrics']
 
 # %% ../../nbs/evaluate/likes.ipynb #2c8d8163
-def predicts(
-    model: Any,  # with `scores`
-    stars: bool = False,  # stars, else likes
-) -> bool:
+def predicts(model: Any, stars: bool = False) -> bool:
     "Whether scores are predictions of stars, or probabilities of a like, and not only an order."
     likes = bool(getattr(model, "predicts_likes", False))
     return bool(getattr(model, "predicts_stars", likes)) if stars else likes  # stars are learned as likes are
@@ -77,11 +74,7 @@ def _by_user(value: np.ndarray, user: np.ndarray) -> Sums:
     return Sums(g.sum(), g.size().astype(float))
 
 # %% ../../nbs/evaluate/likes.ipynb #8d2bb64b
-def _auc_by_user(
-    p: np.ndarray,  # float [n]
-    y: np.ndarray,  # bool [n]
-    user: np.ndarray,  # [n]
-) -> pd.DataFrame:  # index: users with cells of both kinds; columns auc, cells
+def _auc_by_user(p: np.ndarray, y: np.ndarray, user: np.ndarray) -> pd.DataFrame:
     "AUC within each user; users with one kind of cell only have none and are left out."
     d = pd.DataFrame({"user": user, "y": y.astype(float), "p": p})
     d["rank"] = d.groupby("user").p.rank()  # ties share their mean rank, as in the Mann-Whitney statistic

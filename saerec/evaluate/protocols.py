@@ -21,7 +21,7 @@ from saerec.data import (
 )
 
 # %% auto #0
-__all__ = ['PROTOCOLS', 'split_liang', 'EvaluationProtocol', 'open_edition', 'find_protocol']
+__all__ = ['PROTOCOLS', 'split_liang', 'EvaluationProtocol']
 
 # %% ../../nbs/evaluate/protocols.ipynb #a07bbc31
 def split_liang(
@@ -79,9 +79,7 @@ class EvaluationProtocol:
         return [self.split(r, seed=s) for s in (self.seeds if seeds is None else seeds)]
 
 # %% ../../nbs/evaluate/protocols.ipynb #a0368fa9
-def open_edition(
-    name: str,  # "bundled", or an edition of MovieLens
-) -> Ratings:
+def open_edition(name: str) -> Ratings:
     "An edition: from the folder `$SAEREC_DATA/name` if it is there, else from the cache, else downloaded."
     if root := os.environ.get("SAEREC_DATA"):
         for path in (Path(root, name), Path(root, name + ".zip")):
@@ -152,9 +150,7 @@ _RATINGS = [
 PROTOCOLS = {p.name: p for p in _RANKINGS + _RATINGS}
 
 # %% ../../nbs/evaluate/protocols.ipynb #d67ff0f4
-def find_protocol(
-    name: EvaluationProtocol | str,  # a key of `PROTOCOLS`, or a protocol, which is given back
-) -> EvaluationProtocol:
+def find_protocol(name: EvaluationProtocol | str) -> EvaluationProtocol:
     "A protocol by name. Raises `InputError` with the names there are."
     if isinstance(name, EvaluationProtocol): return name
     if name not in PROTOCOLS: raise InputError(f"There is no protocol {name!r}; there are {', '.join(PROTOCOLS)}.")

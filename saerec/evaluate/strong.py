@@ -19,14 +19,10 @@ from .baselines import EASE, EDLAE, BiasModel, Popularity
 from .ranking import Scorer, rank_metrics
 
 # %% auto #0
-__all__ = ['prepare', 'best_on_valid', 'chosen_on_valid', 'baselines_to_beat', 'fit_each']
+__all__ = ['best_on_valid', 'chosen_on_valid', 'baselines_to_beat']
 
 # %% ../../nbs/evaluate/strong.ipynb #2fdeacca
-def prepare(
-    model: Any,  # with `fit(train)`, or a function of a split
-    split: Split,
-    choosing: bool = False,  # True: learn from training only, because validation will compare; False: from all known
-) -> Scorer:
+def prepare(model: Any, split: Split, choosing: bool = False) -> Scorer:
     "A model fitted on a split. Raises `InputError` for something that cannot be."
     if hasattr(model, "fit"): return copy.deepcopy(model).fit(split.train if choosing else split.known)
     if isinstance(model, torch.nn.Module) or not callable(model):
@@ -80,10 +76,7 @@ def baselines_to_beat(
     return found | {"EDLAE, graded dislikes": chosen_on_valid(*graded)}
 
 # %% ../../nbs/evaluate/strong.ipynb #f9b32ae8
-def fit_each(
-    models: Mapping[str, Any],  # by name: something that `prepare` can fit
-    split: Split,  # only training and validation are used
-) -> dict[str, Scorer]:  # without those whose matrices do not fit into memory; a line on the logger says which
+def fit_each(models: Mapping[str, Any], split: Split) -> dict[str, Scorer]:
     "Models fitted on training, to stand beside one that learned from it."
     fitted = {}
     for name, model in models.items():

@@ -22,7 +22,7 @@ from .inputs import centred_input, graded_input, likes_input, user_base
 from .layers import ACTIVATIONS, PlainLayer, ResidualLayer
 
 # %% auto #0
-__all__ = ['Network', 'StackedAutoencoder', 'check_layers', 'observed_mse']
+__all__ = ['Network', 'StackedAutoencoder', 'observed_mse']
 
 # %% ../../nbs/01_model.ipynb #3570a188
 class Network(nn.Module):
@@ -187,12 +187,7 @@ class StackedAutoencoder(Network):
         return z + self.base(batch)[cells.rows] + self.movie_offset[cells.movies]
 
 # %% ../../nbs/01_model.ipynb #3c427d8a
-def check_layers(
-    hidden: Sequence[int],  # widths
-    activation: str,  # of every hidden layer
-    residual: bool,  # as of `StackedAutoencoder`
-    tied: bool,  # likewise
-) -> None:
+def check_layers(hidden: Sequence[int], activation: str, residual: bool, tied: bool) -> None:
     "Raises `InputError` for hidden layers that cannot be."
     if not hidden or min(hidden) < 1:
         raise InputError(f"hidden={tuple(hidden)}: a stacked autoencoder needs hidden layers of one neuron or more.")

@@ -36,10 +36,7 @@ def _validate(training: Training, split: Split) -> dict[str, float]:
     return dict(found[0])
 
 # %% ../../nbs/02_train.ipynb #929c6c94
-def _check_network(
-    model: Network,
-    n_movies: int,  # of the training rows
-) -> None:
+def _check_network(model: Network, n_movies: int) -> None:
     "Raises `InputError` for a network that cannot be trained on such rows."
     if n_movies != model.n_movies:
         advice = "make it with n_movies=split.train.n_movies"
@@ -55,7 +52,7 @@ def _train_epochs(
     best: dict[str, Tensor],  # kept up to date
     show: Callable[[int, str], None],  # told of every epoch
     stop_at: int | None = None,  # of `fit`
-    checkpoint: str | Path | None = None,  # of `fit`
+    checkpoint: Path | None = None,
     checkpoint_seconds: float = 0.0,  # of `fit`
 ) -> None:
     "The loop."
@@ -107,10 +104,10 @@ def fit(
     model.centre(split.train)
 
     training, recorder = Training(model, data, objective, seed, device, about), Recorder(objective)
-    best = copy.deepcopy(model.state_dict())
+    best, file = copy.deepcopy(model.state_dict()), None if checkpoint is None else Path(checkpoint)
     epochs, shown = stop_at or training.settings.epochs, progress and training.rank == 0
-    with progress_bar(epochs, objective.name, shown) as show, guarded(training, recorder, best, checkpoint):
-        _train_epochs(training, split, recorder, best, show, stop_at, checkpoint, checkpoint_seconds)
+    with progress_bar(epochs, objective.name, shown) as show, guarded(training, recorder, best, file):
+        _train_epochs(training, split, recorder, best, show, stop_at, file, checkpoint_seconds)
 
     if stop_at is None: model.load_state_dict(best)
     else: recorder.best_epoch = stop_at

@@ -22,8 +22,7 @@ from ..evaluate import Scorer, predict_cells, rank_metrics, rows_at_once
 from ..model import Network, StackedAutoencoder, catalogue_mse, observed_mse
 
 # %% auto #0
-__all__ = ['LossFunction', 'OBJECTIVES', 'Settings', 'multinomial_loss', 'Objective', 'find_objective', 'make_model',
-           'settings_for']
+__all__ = ['OBJECTIVES', 'Settings', 'Objective', 'make_model', 'settings_for']
 
 # %% ../../nbs/train/objectives.ipynb #b3213bd1
 @dataclass(frozen=True)
@@ -42,11 +41,7 @@ class Settings:
     patience: int = 10  # epochs without a better validation before training stops
 
 # %% ../../nbs/train/objectives.ipynb #2a87d4a2
-def multinomial_loss(
-    scores: Tensor,  # float [B, n_movies]: logits
-    batch: Batch,  # the same rows; values above 0 are likes
-    balance: float = 0.0,  # $b$: likes weigh $n_u^{-2b}$; 0.5: each user counts the same
-) -> Tensor:  # scalar, nats: the mean over the likes
+def multinomial_loss(scores: Tensor, batch: Batch, balance: float = 0.0) -> Tensor:
     "The negative log likelihood of the likes, each drawn from the softmax of its row (Liang et al. 2018)."
     liked = batch.where(batch.values > 0)
     loss = scores.logsumexp(1)[liked.rows] - scores[liked.rows, liked.movies]
@@ -110,6 +105,7 @@ def _likes_divisor(batch: Batch, visible: Tensor, settings: Settings) -> Tensor:
 # %% ../../nbs/train/objectives.ipynb #dff6b919
 LossFunction = Callable[[Network, Batch, Batch, Tensor, Settings], Tensor]
 
+# %% ../../nbs/train/objectives.ipynb #7f6e68cd
 @dataclass(frozen=True)
 class Objective:
     "What a network is trained for. `fit` takes one of your own as well."
@@ -146,15 +142,15 @@ OBJECTIVES = {o.name: o for o in (
         {"hidden": (500, 100), "centred": True, "dropout": 0.5}, predicts_likes=True, divisor=_cells_divisor),
 )}
 
-def find_objective(
-    objective: Objective | str,  # or the name of one in `OBJECTIVES`
-) -> Objective:
+# %% ../../nbs/train/objectives.ipynb #f6dfa408
+def find_objective(objective: Objective | str) -> Objective:
     "An objective by its name. Raises `InputError` for an unknown one."
     if isinstance(objective, Objective): return objective
     if objective not in OBJECTIVES:
         raise InputError(f"There is no objective {objective!r}; there are {', '.join(OBJECTIVES)}.")
     return OBJECTIVES[objective]
 
+# %% ../../nbs/train/objectives.ipynb #995a4c1a
 def make_model(
     objective: Objective | str,  # or its name
     n_movies: int,  # width of input and output
