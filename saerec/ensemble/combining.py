@@ -1,4 +1,4 @@
-"""Models that err differently, added: scores on one scale, and their weighted sum
+"""Models whose errors are decorrelated, added: scores on one scale, and their weighted sum
 
 Docs: https://saerec.github.io/saerec/ensemble/combining.html.md"""
 

@@ -33,7 +33,7 @@ def has_dislikes(r: Ratings) -> bool:
 def train_network(
     split: Split,
     objective: str,  # a key of `OBJECTIVES`
-    seed: int,  # of weights, order and hiding
+    seed: int,  # of weights, order and masking
     changes: Mapping[str, Any],  # of `fit`
 ) -> tuple[StackedAutoencoder, Recorder]:  # the network, and how its training went
     "One network on one thread."

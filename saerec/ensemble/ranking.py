@@ -50,10 +50,10 @@ def _network_jobs(
     names = ["Squared-error network", *(f"Multinomial network {i + 1}" for i in range(n_multinomial))]
     jobs = {}
     for i, name in enumerate(names):
-        kept = {}
-        if checkpoints is not None:
-            kept = {"checkpoint": Path(checkpoints) / f"ranking-{i}.safetensors", "checkpoint_seconds": 30.0}
-        jobs[name] = (split, "multinomial" if i else "ranking", split.seed + 1000 * max(0, i - 1), kept | changes)
+        kept: dict[str, Any] = {"checkpoint_seconds": 30.0}
+        if checkpoints is not None: kept["checkpoint"] = Path(checkpoints) / f"ranking-{i}.safetensors"
+        seed = split.seed + 1000 * max(0, i - 1)
+        jobs[name] = (split, "multinomial" if i else "ranking", seed, kept | changes)
     return jobs
 
 # %% ../../nbs/ensemble/ranking.ipynb #c94ca761

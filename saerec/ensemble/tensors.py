@@ -33,19 +33,22 @@ def as_tensors(model: Any) -> tuple[dict[str, Any], dict[str, Tensor]]:
     if isinstance(model, StackedAutoencoder):
         return {"kind": "StackedAutoencoder"} | model.config, dict(model.state_dict())
     if isinstance(model, Ensemble):
-        parts = {name: as_tensors(m) for name, m in model.members.items()}
-        members = {name: about for name, (about, _) in parts.items()}
-        tensors = {f"{i}.{k}": t for i, (_, part) in enumerate(parts.values()) for k, t in part.items()}
-        return {"kind": "RankStack", "weights": model.weights, "members": members}, tensors  # the format's name for it
+        members, tensors = {}, dict[str, Tensor]()
+        for i, (name, m) in enumerate(model.members.items()):
+            members[name], part = as_tensors(m)
+            tensors |= {f"{i}.{k}": t for k, t in part.items()}
+        # the format's name for it
+        return {"kind": "RankStack", "weights": model.weights, "members": members}, tensors
 
     if not isinstance(model, EDLAE | KernelRidge):
         there = "StackedAutoencoder, EDLAE, KernelRidge, Ensemble"
         raise InputError(f"{type(model).__name__} cannot be saved as tensors; there are {there}.")
     kind = "EDLAE" if isinstance(model, EDLAE) else "KernelRidge"
-    rows = {}
+    tensors = {"weights": model.weights}
     if isinstance(model, KernelRidge):
-        rows = {k: torch.from_numpy(np.asarray(getattr(model.rows, k))) for k in ("data", "indices", "indptr")}
-    return {"kind": kind} | {k: getattr(model, k) for k in _SETTINGS[kind]}, rows | {"weights": model.weights}
+        for k in ("data", "indices", "indptr"):
+            tensors[k] = torch.from_numpy(np.asarray(getattr(model.rows, k)))
+    return {"kind": kind} | {k: getattr(model, k) for k in _SETTINGS[kind]}, tensors
 
 def from_tensors(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Any:  # the model
     "Put a model together again. Raises `InputError` for an unknown kind, and what torch raises for wrong tensors."

@@ -1,4 +1,4 @@
-"""Opponents that are hard to beat, each a formula and a few lines: popularity, damped means, item neighbours, EASE, EDLAE and kernel ridge
+"""Strong baselines, each a formula and a few lines: popularity, damped means, item neighbours, EASE, EDLAE and kernel ridge
 
 Docs: https://saerec.github.io/saerec/evaluate/baselines.html.md"""
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -168,25 +168,6 @@ def _zero_diagonal_weights(x: Any, regularization: float, dropout: float = 0.0) 
     weights[np.ix_(movies, movies)] = p
     return torch.from_numpy(weights)
 
-# %% ../../nbs/evaluate/baselines.ipynb #86dda852
-class EASE:
-    "The closed-form linear autoencoder of Steck, *Embarrassingly Shallow Autoencoders for Sparse Data* (WWW 2019)."
-    predicts_likes = False
-    def __init__(self,
-        regularization: float = 200.0,  # $\\lambda$; larger: fewer, more popular neighbours count
-    ):
-        self.regularization = regularization
-    def fit(self, train: Ratings) -> EASE:
-        """Solve for the weights; likes (values above 0) count, all else is 0.
-
-        Raises `InputError` if the matrix cannot be inverted or held."""
-        self.weights = _zero_diagonal_weights(like_matrix(train), self.regularization)
-        return self
-    def scores(self, batch: Batch) -> Tensor:
-        "The sum of the weight rows of each user's liked movies."
-        liked = batch.where(batch.values > 0)
-        return F.embedding_bag(liked.movies, self.weights, liked.offsets[:-1], mode="sum")
-
 # %% ../../nbs/evaluate/baselines.ipynb #fcc2cf8b
 def balance_people(x: Any, balance: float) -> Any:
     "Each row times the number of its entries to the power of $-b$."
@@ -195,28 +176,39 @@ def balance_people(x: Any, balance: float) -> Any:
     scaled = (diags_array(np.maximum(np.diff(x.indptr), 1.0) ** -balance) @ x).tocsr()
     return scaled * np.sqrt(x.multiply(x).sum() / scaled.multiply(scaled).sum())
 
-# %% ../../nbs/evaluate/baselines.ipynb #597500b1
-class EDLAE:
-    "The closed-form denoising linear autoencoder of Steck (NeurIPS 2020); EASE if `dropout` is 0."
+# %% ../../nbs/evaluate/baselines.ipynb #86dda852
+class EASE:
+    "The closed-form linear autoencoder of Steck, *Embarrassingly Shallow Autoencoders for Sparse Data* (WWW 2019)."
     predicts_likes = False
+    dropout = dislikes = balance = 0.0  # of `EDLAE`
     def __init__(self,
-        regularization: float = 200.0,  # $\\lambda$
-        dropout: float = 0.5,  # $p$, 0 up to below 1: share of the input that the denoising drops
-        dislikes: float = 0.0,  # $g$: entry of a cell with value 0 that is known; likes are 1
-        balance: float = 0.0,  # $b$ of `balance_people`: above 0, people with many ratings count less
+        regularization: float = 200.0,  # $\\lambda$; larger: fewer, more popular neighbours count
     ):
-        if not 0 <= dropout < 1: raise InputError(f"EDLAE: dropout is {dropout:g}; it must be at least 0 and below 1.")
-        self.regularization, self.dropout = regularization, dropout
-        self.dislikes, self.balance = dislikes, balance
-    def fit(self, train: Ratings) -> EDLAE:
-        "Solve for the weights. Raises `InputError` if the matrix cannot be inverted or held."
+        self.regularization = regularization
+
+    def fit(self, train: Ratings) -> Self:
+        "Solve for the weights; likes count. Raises `InputError` if the matrix cannot be inverted or held."
         x = balance_people(like_matrix(train, self.dislikes), self.balance)
         self.weights = _zero_diagonal_weights(x, self.regularization, self.dropout)
         return self
+
     def scores(self, batch: Batch) -> Tensor:
         "The weighted sum of the weight rows of each user's movies."
         entry = torch.where(batch.values > 0, 1.0, self.dislikes)
         return F.embedding_bag(batch.movies, self.weights, batch.offsets[:-1], mode="sum", per_sample_weights=entry)
+
+# %% ../../nbs/evaluate/baselines.ipynb #597500b1
+class EDLAE(EASE):
+    "The closed-form denoising linear autoencoder of Steck (NeurIPS 2020); EASE if `dropout` is 0."
+    def __init__(self,
+        regularization: float = 200.0,  # $\\lambda$
+        dropout: float = 0.5,  # $p$, 0 up to below 1: share of the input that the denoising drops
+        dislikes: float = 0.0,  # $g$: entry of a cell with value 0 that is known; likes are 1
+        balance: float = 0.0,  # $b$ of `balance_people`: above 0, users with many ratings count less
+    ):
+        if not 0 <= dropout < 1: raise InputError(f"EDLAE: dropout is {dropout:g}; it must be at least 0 and below 1.")
+        super().__init__(regularization)
+        self.dropout, self.dislikes, self.balance = dropout, dislikes, balance
 
 # %% ../../nbs/evaluate/baselines.ipynb #9f0cc2c1
 class KernelRidge:

@@ -37,9 +37,9 @@ def reliability(
     if not len(p): raise InputError("reliability needs predictions; there are none.")
     order = np.argsort(p, kind="stable")
     parts = [b for b in np.array_split(order, min(bins, len(p))) if len(b)]
-    columns = {"predicted": [float(p[b].mean()) for b in parts], "liked": [float((y[b] > 0).mean()) for b in parts],
-               "cells": [len(b) for b in parts]}
-    return pd.DataFrame(columns, index=pd.RangeIndex(1, len(parts) + 1, name="bin"))
+    rows = [(float(p[b].mean()), float((y[b] > 0).mean()), len(b)) for b in parts]
+    index = pd.RangeIndex(1, len(parts) + 1, name="bin")
+    return pd.DataFrame(rows, index, columns=["predicted", "liked", "cells"])
 
 # %% ../../nbs/evaluate/calibration.ipynb #eaf11751
 def brier_parts(
@@ -53,8 +53,9 @@ def brier_parts(
     unreliable = float((share * (d.predicted - d.liked) ** 2).sum())
     resolution = float((share * (d.liked - base) ** 2).sum())
     uncertainty = base * (1 - base)
-    return {"Brier": brier, "reliability": unreliable, "resolution": resolution, "uncertainty": uncertainty,
-            "rest": brier - unreliable + resolution - uncertainty}
+    rest = brier - unreliable + resolution - uncertainty
+    out = {"Brier": brier, "reliability": unreliable, "resolution": resolution}
+    return out | {"uncertainty": uncertainty, "rest": rest}
 
 # %% ../../nbs/evaluate/calibration.ipynb #20fe4703
 @dataclass(frozen=True)

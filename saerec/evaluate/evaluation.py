@@ -71,11 +71,10 @@ def _warn_perfect(name: str, values: Mapping[str, float], targets: int) -> None:
     "Warn of metrics that no honest model reaches."
     perfect = [k for k, v in values.items() if v == (0.0 if k in LOWER_IS_BETTER else 1.0)]
     if not perfect: return
-    cause = ("most probably it was trained on the cells that it is asked for, or is shown them; fit it on this split's "
-             "train, and score what its batch shows and nothing else")
+    cause = "it was trained on the cells that it is asked for, or is shown them; fit it on this split's train"
     if targets < 50: cause = f"with only {targets} cells to predict it can be luck; hold out more"
-    warnings.warn(f"{' and '.join(perfect)} of {name!r} {'is' if len(perfect) == 1 else 'are'} perfect "
-                  f"({targets:,} cells). No honest model is: {cause}.", HonestyWarning, stacklevel=4)
+    what = f"{' and '.join(perfect)} of {name!r}: perfect on {targets:,} cells"
+    warnings.warn(f"{what}. No honest model is: most probably {cause}.", HonestyWarning, stacklevel=4)
 
 # %% ../../nbs/03_evaluate.ipynb #06ca98d3
 class Evaluation(GetAttr):
@@ -160,7 +159,7 @@ def evaluate(
     if (split is None) == (protocol is None):
         raise InputError("Give evaluate either a split, for fitted models, or a protocol, for models to be fitted.")
     how = None if protocol is None else find_protocol(protocol)
-    if metrics is None: metrics = how.metrics if how else RANK_METRICS
+    metrics = metrics if metrics is not None else how.metrics if how else RANK_METRICS
     for m in metrics: find_metric(m)  # an unknown one is said before the test is opened
 
     named = dict(models) if isinstance(models, Mapping) else {_name_of(models): models}
@@ -225,10 +224,10 @@ def _about(
     first = splits[0]
     versions = {"saerec": __version__, "python": platform.python_version()}
     versions |= {m.__name__: m.__version__.split("+")[0] for m in (torch, np, scipy)}
-    return {"protocol": protocol.name if protocol else first.protocol, "split": first.protocol,
-            "data": first.train.name, "fingerprint": first.fingerprint(), "part": part,
-            "seed": first.seed, "seeds": [s.seed for s in splits], "finals": max(s.finals for s in splits),
-            "seconds": seconds, "versions": versions}
+    about: dict[str, Any] = dict(protocol=protocol.name if protocol else first.protocol, split=first.protocol)
+    about |= dict(data=first.train.name, fingerprint=first.fingerprint(), part=part, seed=first.seed)
+    about |= dict(seeds=[s.seed for s in splits], finals=max(s.finals for s in splits))
+    return about | dict(seconds=seconds, versions=versions)
 
 # %% ../../nbs/03_evaluate.ipynb #86d8bf54
 def plot_table(

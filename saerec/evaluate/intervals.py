@@ -92,20 +92,22 @@ def paired_difference(
     """Paired bootstrap over users of the mean difference over seeds; the result is better, worse or undecided.
 
     Without an interval (NaN) where there are no two users to draw."""
-    users = pd.Index(np.unique(np.concatenate([s.num.index.to_numpy() if isinstance(s, Sums) else s.user for s in a])))
+    ids = [s.num.index.to_numpy() if isinstance(s, Sums) else s.user for s in a]
+    users = pd.Index(np.unique(np.concatenate(ids)))
     per_seed = [value_of(x) - value_of(y) for x, y in zip(a, b, strict=True)]
     spread = float(np.std(per_seed, ddof=1)) if len(a) > 1 else float("nan")
 
     low = high = float("nan")
     if len(users) > 1:
         drawn = _resampled(a, b, users, resamples)
-        drawn = drawn[np.isfinite(drawn)]
-        if len(drawn): low, high = (float(x) for x in np.quantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2]))
+        ends = [(1 - confidence) / 2, (1 + confidence) / 2]
+        if np.isfinite(drawn).any(): low, high = map(float, np.quantile(drawn[np.isfinite(drawn)], ends))
 
-    sign = -1 if metric in LOWER_IS_BETTER else 1
-    better, worse = min(sign * low, sign * high) > 0, max(sign * low, sign * high) < 0
-    return {"difference": float(np.mean(per_seed)), "low": low, "high": high, "spread": spread, "users": len(users),
-            "result": "better" if better else "worse" if worse else "undecided"}
+    above, below = low > 0, high < 0
+    if metric in LOWER_IS_BETTER: above, below = below, above
+    result = "better" if above else "worse" if below else "undecided"
+    found = {"difference": float(np.mean(per_seed)), "low": low, "high": high}
+    return found | {"spread": spread, "users": len(users), "result": result}
 
 # %% ../../nbs/evaluate/intervals.ipynb #9f724a81
 def _resampled(
@@ -122,11 +124,11 @@ def _resampled(
         cells = (rows + np.arange(len(rows))[:, None] * len(users)).ravel()
         counts = np.bincount(cells, minlength=rows.size).reshape(rows.shape).astype(np.float64)
         with np.errstate(divide="ignore", invalid="ignore"):  # AUC, of users who like everything
-            differences = [x.counted(users, counts) - y.counted(users, counts) for x, y in zip(a, b, strict=True)]
-        return np.mean(differences, axis=0).reshape(drawn.shape[:-1])
+            ours, theirs = (np.stack([s.counted(users, counts) for s in sums]) for sums in (a, b))
+        return np.mean(ours - theirs, axis=0).reshape(drawn.shape[:-1])
 
-    found = bootstrap((np.arange(len(users)),), statistic, n_resamples=resamples, batch=500, vectorized=True,
-                      method="percentile", rng=np.random.default_rng(0))
+    options = dict(n_resamples=resamples, batch=500, method="percentile", rng=np.random.default_rng(0))
+    found = bootstrap((np.arange(len(users)),), statistic, vectorized=True, **options)
     return found.bootstrap_distribution
 
 # %% ../../nbs/evaluate/intervals.ipynb #e42456bd

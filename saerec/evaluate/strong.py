@@ -26,13 +26,13 @@ def prepare(model: Any, split: Split, choosing: bool = False) -> Scorer:
     "A model fitted on a split. Raises `InputError` for something that cannot be."
     if hasattr(model, "fit"): return copy.deepcopy(model).fit(split.train if choosing else split.known)
     if isinstance(model, torch.nn.Module) or not callable(model):
-        raise InputError(f"{type(model).__name__} cannot be fitted on the splits of a protocol; give an object with "
-                         "fit(train), or a function of a split that returns something with scores, such as "
-                         "saerec.train.trainer('ranking').")
+        advice = "fit(train), or a function of a split such as saerec.train.trainer('ranking')"
+        what = f"{type(model).__name__} cannot be fitted on the splits of a protocol"
+        raise InputError(f"{what}; give an object with {advice}.")
 
     if choosing:  # validation stands in the place of the test, which so cannot be opened
-        split = Split(split.train, split.valid, split.valid, split.protocol, split.seed,
-                      new_users=split.new_users, check=False)
+        how = split.protocol, split.seed, split.new_users
+        split = Split(split.train, split.valid, split.valid, *how, check=False)
     return model(split)
 
 # %% ../../nbs/evaluate/strong.ipynb #ea1ed512
@@ -69,8 +69,8 @@ def baselines_to_beat(
     if kind == "stars": return means
     if kind == "likes": return means | {"Popularity": Popularity()}
 
-    found = {"Popularity": Popularity(), "EASE": chosen_on_valid(*map(EASE, regularizations)),
-             "EDLAE": chosen_on_valid(*map(EDLAE, regularizations))}
+    found: dict[str, Any] = {"Popularity": Popularity()}
+    for make in (EASE, EDLAE): found[make.__name__] = chosen_on_valid(*map(make, regularizations))
     if not dislikes: return found
     graded = [EDLAE(x, dislikes=g) for x in regularizations for g in (0.3, 0.5)]
     return found | {"EDLAE, graded dislikes": chosen_on_valid(*graded)}

@@ -81,14 +81,16 @@ class StackedAutoencoder(Network):
         tied: bool = False,  # decoder uses the first layer's vectors: half the weights, a little less freedom
         dislikes: bool = False,  # second input: movies rated but not liked
         centred: bool = False,  # read and predict deviations from the damped means; see `centre`
-        dropout: float = 0.0,  # share of each hidden code that training hides
+        dropout: float = 0.0,  # share of each hidden code that training drops
         damping: float = 5.0,  # ratings' worth of doubt in a user's mean, for `centred`
         seed: int = 0,  # of the first weights; the global random state is left alone
     ):
         check_layers(hidden, activation, residual, tied)
-        super().__init__(n_movies, hidden=[int(h) for h in hidden], activation=activation, residual=residual, tied=tied,
-                         dislikes=dislikes, centred=centred, dropout=dropout, damping=damping)
-        self.dislikes, self.centred, self.damping, self.f = dislikes, centred, damping, ACTIVATIONS[activation]
+        widths: dict[str, Any] = dict(hidden=[int(h) for h in hidden], activation=activation)
+        widths |= dict(residual=residual, tied=tied, dislikes=dislikes, centred=centred)
+        super().__init__(n_movies, **widths, dropout=dropout, damping=damping)
+        self.dislikes, self.centred, self.damping = dislikes, centred, damping
+        self.f = ACTIVATIONS[activation]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self._make(hidden, residual, tied, dropout)
@@ -132,21 +134,6 @@ class StackedAutoencoder(Network):
         else: h = graded_input(batch, self.table, self.second)
 
         h = self.f(h + self.bias)
-        for layer in self.stack: h = layer(h)
-        return self.dropout(h)
-
-    def leave_one_out_codes(self,
-        likes: Tensor,  # int64 [k]: the liked movies of one row, each once
-    ) -> Tensor:  # float [k + 1, width]: the code of the row, then that of the row without each
-        "Codes of a user and of the same user with one like less. Raises `InputError` if the network reads more."
-        if self.second is not None:
-            raise InputError("A network with a second input reads more than likes; encode the rows one by one.")
-        k = len(likes)
-        parts = self.table.new_full((k + 1, k), max(1, k - 1) ** -0.5)
-        parts[0] = max(1, k) ** -0.5
-        parts[1:].fill_diagonal_(0.0)
-
-        h = self.f(parts @ self.table[likes] + self.bias)
         for layer in self.stack: h = layer(h)
         return self.dropout(h)
 

@@ -106,9 +106,10 @@ def simple_baselines(split: Split, objective: Objective | str) -> dict[str, floa
     "What a network has to beat on validation."
     objective = find_objective(objective)
     means, popularity = BiasModel().fit(split.train), Popularity().fit(split.train)
-    models: dict[str, Any] = {"Popularity": popularity, "User + movie means": means}
+    simplest: tuple[str, Any] = ("Popularity", popularity)
     if not objective.higher_is_better:  # an error: then a score has to be on the scale of the ratings
-        models = {"Mean of all": BiasModel(damping=1e12).fit(split.train), "User + movie means": means}
+        simplest = ("Mean of all", BiasModel(damping=1e12).fit(split.train))
+    models = dict([simplest, ("User + movie means", means)])
     return {name: objective.validate(m, split.valid)[objective.metric] for name, m in models.items()}
 
 def compare(recorder: Recorder, split: Split, say: Callable[[str], None]) -> None:
@@ -116,7 +117,6 @@ def compare(recorder: Recorder, split: Split, say: Callable[[str], None]) -> Non
     recorder.baselines = simple_baselines(split, recorder.objective)
     say(str(recorder))
     if not (lost := recorder.lost_to): return
-    warnings.warn(
-        f"The {recorder.objective.name} network loses to {' and '.join(lost)} on validation ({recorder}): as it stands "
-        "it is of no use. Train for more epochs, with another lr or more data, or use the baseline.",
-        HonestyWarning, stacklevel=3)
+    what = f"The {recorder.objective.name} network loses to {' and '.join(lost)} on validation ({recorder})"
+    advice = "Train for more epochs, with another lr or more data, or use the baseline"
+    warnings.warn(f"{what}: as it stands it is of no use. {advice}.", HonestyWarning, stacklevel=3)
