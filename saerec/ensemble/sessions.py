@@ -16,7 +16,8 @@ from torch import Tensor
 
 from ..data import Batch, InputError, Ratings, Split
 from .combining import Ensemble
-from ..evaluate.baselines import EDLAE, KernelRidge, announce_memory, balance_people, like_matrix
+from ..evaluate.baselines import EDLAE, KernelRidge, announce_memory, balance_people
+from ..evaluate.baselines import like_matrix, weights_of_inverse
 
 # %% auto #0
 __all__ = ['SessionKernelRidge', 'SessionEDLAE', 'TimedEnsemble']
@@ -91,11 +92,7 @@ class SessionEDLAE(EDLAE):
 
         factor = cho_factor(gram, lower=True, overwrite_a=True)
         p = cho_solve(factor, np.eye(len(gram), dtype=np.float32), overwrite_b=True)
-        p /= -p.diagonal().copy()
-        np.fill_diagonal(p, 0)
-        weights = np.zeros((train.n_movies, train.n_movies), np.float32)
-        weights[np.ix_(codes, codes)] = p
-        self.weights = torch.from_numpy(weights)
+        self.weights = weights_of_inverse(p, codes, train.n_movies)
         return self
 
 # %% ../../nbs/ensemble/sessions.ipynb #422679a3

@@ -76,17 +76,18 @@ def announce_memory(what: str, n_bytes: float, instead: str) -> None:
 def like_matrix(train: Ratings, dislikes: float = 0.0) -> Any:
     "Likes as a sparse matrix."
     from scipy.sparse import csr_array
-    on = train.value > 0
-    entry = np.where(on, 1.0, dislikes)
+    entry = np.where(train.value > 0, 1.0, dislikes)
     keep = entry != 0
-    return csr_array((entry[keep], (train.user[keep], train.movie[keep])), shape=(train.n_users, train.n_movies))
+    cells = train.user[keep], train.movie[keep]
+    return csr_array((entry[keep], cells), shape=(train.n_users, train.n_movies))
 
 # %% ../../nbs/evaluate/baselines.ipynb #6e3ff636
 def batch_matrix(batch: Batch, dislikes: float = 0.0) -> Any:
     "The same of a batch."
     from scipy.sparse import csr_array
     entry = torch.where(batch.values > 0, 1.0, dislikes).numpy().astype(np.float32)
-    return csr_array((entry, batch.movies.numpy(), batch.offsets.numpy()), shape=(len(batch), batch.n_movies))
+    parts = entry, batch.movies.numpy(), batch.offsets.numpy()
+    return csr_array(parts, shape=(len(batch), batch.n_movies))
 
 # %% ../../nbs/evaluate/baselines.ipynb #7f9c19eb
 class ItemKNN:
@@ -109,10 +110,12 @@ class ItemKNN:
 
         parts = []
         for a in range(0, n, block):
-            s = (x.T @ x[:, a:a + block]).toarray() / (np.outer(norm, norm[a:a + block]) + self.shrinkage + 1e-12)
+            lengths = np.outer(norm, norm[a:a + block]) + self.shrinkage + 1e-12
+            s = (x.T @ x[:, a:a + block]).toarray() / lengths
             own = np.arange(s.shape[1])
             s[a + own, own] = 0
-            if self.k < len(s): s[s < -np.partition(-s, self.k - 1, axis=0)[self.k - 1]] = 0  # equals of the k-th stay
+            if self.k < len(s):  # equals of the k-th stay
+                s[s < -np.partition(-s, self.k - 1, axis=0)[self.k - 1]] = 0
             parts.append(csc_array(s))
 
         self.similarity = hstack(parts).tocsr().astype(np.float32)  # [i, j]: i is a neighbour of j
@@ -129,13 +132,14 @@ def _regularized_inverse(x: Any, penalty: np.ndarray | float) -> np.ndarray:
     n_users, n_movies = x.shape
     penalty = np.broadcast_to(np.asarray(penalty, np.float64), n_movies)
     if not (penalty > 0).all():
-        raise InputError(f"The matrix is not positive definite: a penalty is {penalty.min():g}; "
-                         "give a regularization above 0.")
+        what = f"The matrix is not positive definite: a penalty is {penalty.min():g}"
+        raise InputError(f"{what}; give a regularization above 0.")
 
     if n_users >= n_movies:
         gram = (x.T @ x).toarray()
         gram[np.diag_indices_from(gram)] += penalty
-        return cho_solve(cho_factor(gram, lower=True, overwrite_a=True), np.eye(n_movies), overwrite_b=True)
+        factor = cho_factor(gram, lower=True, overwrite_a=True)
+        return cho_solve(factor, np.eye(n_movies), overwrite_b=True)
 
     # Woodbury: the factor of users x users
     z = x @ diags_array(penalty ** -0.5)
@@ -151,22 +155,24 @@ def _regularized_inverse(x: Any, penalty: np.ndarray | float) -> np.ndarray:
     return p
 
 # %% ../../nbs/evaluate/baselines.ipynb #44a1054e
+def weights_of_inverse(p: np.ndarray, movies: np.ndarray, n_movies: int) -> Tensor:
+    "$-P_{ij} / P_{jj}$ with a diagonal of 0, at the places of these movies; `p` is overwritten."
+    p /= -np.diag(p).copy()
+    np.fill_diagonal(p, 0)
+    weights = np.zeros((n_movies, n_movies), np.float32)
+    weights[np.ix_(movies, movies)] = p
+    return torch.from_numpy(weights)
+
 def _zero_diagonal_weights(x: Any, regularization: float, dropout: float = 0.0) -> Tensor:
     "The closed form of EASE and EDLAE. The weights of a movie that nobody has are 0."
     square = x.multiply(x).sum(0)  # the diagonal of the Gram matrix
     users, movies, n = np.flatnonzero(x.multiply(x).sum(1)), np.flatnonzero(square), x.shape[1]
-    announce_memory(
-        f"A movies x movies matrix of {n:,} movies", 16 * len(movies)**2 + 4 * n**2,
-        "keep fewer movies (Ratings.only_movies), or use ItemKNN or a network, "
-        "whose memory follows the number of ratings")
+    instead = "keep fewer movies (Ratings.only_movies), or use ItemKNN or a network"
+    n_bytes = 16 * len(movies)**2 + 4 * n**2
+    announce_memory(f"A movies x movies matrix of {n:,} movies", n_bytes, instead)
 
-    p = _regularized_inverse(x[users][:, movies], regularization + dropout / (1 - dropout) * square[movies])
-    p /= -np.diag(p).copy()
-    np.fill_diagonal(p, 0)
-
-    weights = np.zeros((n, n), np.float32)
-    weights[np.ix_(movies, movies)] = p
-    return torch.from_numpy(weights)
+    penalty = regularization + dropout / (1 - dropout) * square[movies]
+    return weights_of_inverse(_regularized_inverse(x[users][:, movies], penalty), movies, n)
 
 # %% ../../nbs/evaluate/baselines.ipynb #fcc2cf8b
 def balance_people(x: Any, balance: float) -> Any:
@@ -195,7 +201,8 @@ class EASE:
     def scores(self, batch: Batch) -> Tensor:
         "The weighted sum of the weight rows of each user's movies."
         entry = torch.where(batch.values > 0, 1.0, self.dislikes)
-        return F.embedding_bag(batch.movies, self.weights, batch.offsets[:-1], mode="sum", per_sample_weights=entry)
+        starts = batch.offsets[:-1]
+        return F.embedding_bag(batch.movies, self.weights, starts, mode="sum", per_sample_weights=entry)
 
 # %% ../../nbs/evaluate/baselines.ipynb #597500b1
 class EDLAE(EASE):
@@ -220,10 +227,8 @@ class KernelRidge:
         dislikes: float = 0.0,  # $g$: entry of a cell with value 0 that is known, in rows and targets; likes are 1
     ):
         self.gamma, self.regularization, self.dislikes = gamma, regularization, dislikes
-    def kernel(self,
-        x: Any,  # scipy sparse array [B, n_movies]
-    ) -> np.ndarray:  # float32 [B, n_train]
-        "The similarity of rows to the training users."
+    def kernel(self, x: Any) -> np.ndarray:
+        "The similarity of rows (sparse, [B, n_movies]) to the training users, float32 [B, n_train]."
         k = (self._unit(x) @ self.rows.T).toarray().astype(np.float32)
         return np.exp(2 * self.gamma * (k - 1))
     @staticmethod
@@ -237,15 +242,15 @@ class KernelRidge:
         x = like_matrix(train, self.dislikes)
         x = x[np.flatnonzero(np.diff(x.indptr))]
         n, m = x.shape
-        announce_memory(f"Kernel ridge of {n:,} users and {m:,} movies", 4 * (3 * n**2 + 2 * n * m),
-                        "use fewer users, or EASE, whose matrix is movies x movies")
+        instead = "use fewer users, or EASE, whose matrix is movies x movies"
+        announce_memory(f"Kernel ridge of {n:,} users and {m:,} movies", 4 * (3 * n**2 + 2 * n * m), instead)
 
         self.rows = self._unit(x)
         k = self.kernel(x)
         k[np.diag_indices_from(k)] += self.regularization
 
-        factor = cho_factor(k, lower=True, overwrite_a=True)
-        self.weights = torch.from_numpy(cho_solve(factor, x.toarray().astype(np.float32), overwrite_b=True))
+        factor, likes = cho_factor(k, lower=True, overwrite_a=True), x.toarray().astype(np.float32)
+        self.weights = torch.from_numpy(cho_solve(factor, likes, overwrite_b=True))
         return self
     def scores(self, batch: Batch) -> Tensor:
         "The weighted likes of similar people."

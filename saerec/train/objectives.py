@@ -67,8 +67,8 @@ def _rank_columns(
     for part in torch.arange(len(shown)).split(rows_at_once(shown.n_movies)):
         known = shown.take(part)
         scores = model.scores(known)
-        never = scores.new_tensor(masked)
-        scores = scores.index_put((known.rows, known.movies), never)  # a copy: a model may give what it keeps
+        # a copy: a model may give what it keeps
+        scores = scores.index_put((known.rows, known.movies), scores.new_tensor(masked))
         total += float(loss(scores, target.take(part))) * len(part)
     ndcg = rank_metrics(model, held, ["NDCG@100"])["NDCG@100"].mean()
     return {"valid_loss": total / len(shown), "NDCG@100": float(ndcg)}
@@ -104,20 +104,22 @@ def _likes_divisor(batch: Batch, visible: Tensor, settings: Settings) -> Tensor:
 
 # %% ../../nbs/train/objectives.ipynb #dff6b919
 LossFunction = Callable[[Network, Batch, Batch, Tensor, Settings], Tensor]
+Validation = Callable[[Scorer, HeldOut], dict[str, float]]
+Divisor = Callable[[Batch, Tensor, Settings], Tensor]
 
 # %% ../../nbs/train/objectives.ipynb #7f6e68cd
 @dataclass(frozen=True)
 class Objective:
     "What a network is trained for. `fit` takes one of your own as well."
     loss: LossFunction  # (network, whole rows, masked rows, bool [n] visible, settings) -> a mean
-    validate: Callable[[Scorer, HeldOut], dict[str, float]]  # columns of an epoch, one is valid_loss
+    validate: Validation  # (model, held-out part) -> columns of an epoch, one is valid_loss
     metric: str  # the column that chooses the epoch
     settings: Settings  # good ones
     network: Mapping[str, Any] = field(default_factory=dict)  # options of a `StackedAutoencoder`
     higher_is_better: bool = False  # of the metric
     predicts_likes: bool = False  # the scores are probabilities of liking
     mean_over_movies: bool = False  # the loss is, so training scales its small gradients up
-    divisor: Callable[[Batch, Tensor, Settings], Tensor] = field(default_factory=lambda: _rows_divisor)  # of the mean
+    divisor: Divisor = field(default_factory=lambda: _rows_divisor)  # what the loss is a mean over
 
     @property
     def name(self) -> str: return self.settings.objective
@@ -177,7 +179,8 @@ def settings_for(
 ) -> dict[str, Any]:  # changes to the settings of the objective
     "What the number of users and ratings asks for: many small steps for few, fewer and larger ones for many."
     name, n = find_objective(objective).name, len(np.unique(train.user))
-    large = dict(batch_size=batch_size_for(n), lr=5e-3) if n >= 20_000 else {}  # measured on ML-1M only
+    # measured on ML-1M only
+    large = dict(batch_size=batch_size_for(n), lr=5e-3) if n >= 20_000 else {}
     if not member and n < (1000 if name == "ranking" else 20_000): return {}
 
     if name == "likes" and len(train) < 300_000: return dict(epochs=30, weight_decay=5.0)
@@ -187,4 +190,5 @@ def settings_for(
 
     graded = dict(dislikes=GRADE) if (train.value <= 0).any() else {}
     if n < 1000: return graded | dict(epochs=20, weight_decay=0.1)
-    return graded | dict(epochs=30 if large else 20, weight_decay=1.0, batch_size=batch_size_for(n)) | large
+    usual = dict(epochs=30 if large else 20, weight_decay=1.0, batch_size=batch_size_for(n))
+    return graded | usual | large
