@@ -42,7 +42,7 @@ class Ensemble:
         self.weights = {k: float(given.get(k, 0.0)) for k in self.members}
         self.recorders: dict[str, Recorder] = {}  # of the members that were trained step by step
         if not any(self.weights.values()) or min(self.weights.values()) < 0:
-            raise InputError(f"weights={self.weights}: an ensemble needs weights of 0 or more, one of them above 0.")
+            raise InputError(f"weights={self.weights}: they have to be 0 or more, and one above 0.")
 
     def __repr__(self) -> str:
         return "Ensemble(" + ", ".join(f"{k} {w:.2g}" for k, w in self.weights.items()) + ")"

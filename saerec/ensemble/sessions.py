@@ -77,7 +77,7 @@ class SessionEDLAE(EDLAE):
         from scipy.linalg import cho_factor, cho_solve
         from scipy.sparse import csr_array
         if not self.regularization > 0:
-            raise InputError(f"SessionEDLAE: regularization is {self.regularization:g}; it must be above 0.")
+            raise InputError(f"SessionEDLAE: regularization {self.regularization:g} is not above 0.")
 
         known = train.select((train.value > 0) | (self.dislikes != 0))
         codes, movie = np.unique(known.movie, return_inverse=True)

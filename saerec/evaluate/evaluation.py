@@ -21,7 +21,7 @@ from fastcore.basics import GetAttr
 from .. import __version__
 from ..data import HeldOut, HonestyWarning, InputError, Ratings, Split
 from .intervals import LOWER_IS_BETTER, PairSums, Sums, paired_difference, plot_forest, value_of
-from .likes import like_sums, predict_cells, predicts, star_sums
+from .likes import check_kinds, like_sums, predict_cells, predicts, star_sums
 from .protocols import EvaluationProtocol, find_protocol
 from .ranking import RANK_METRICS, MetricFunction, Scorer, find_metric, rank_metrics
 from .strong import baselines_to_beat, prepare
@@ -34,14 +34,10 @@ __all__ = ['Evaluation', 'evaluate', 'plot_table']
 def _measurable(held: HeldOut, kind: str | None = None) -> str:
     "What can be measured on a part. Raises `InputError` if likes are asked for where all answers are of one kind."
     y = held.target.value
-    liked = int((y > 0).sum())
-    if kind == "likes" and liked in (0, len(y)):
-        raise InputError(f"like metrics need cells of both kinds; there are {liked} liked "
-                         f"and {len(y) - liked} not liked.")
-
+    if kind == "likes": check_kinds(y)
     if kind is not None: return kind
     if not set(np.unique(y)) <= {0.0, 1.0}: return "stars"
-    return "both" if 0 < liked < len(y) else "ranking"
+    return "both" if len(np.unique(y)) == 2 else "ranking"
 
 # %% ../../nbs/03_evaluate.ipynb #8b95913d
 def compute_metrics(
@@ -157,7 +153,7 @@ def evaluate(
     if part not in ("test", "valid"):
         raise InputError(f"There is no part {part!r} to evaluate on; there are test and valid.")
     if (split is None) == (protocol is None):
-        raise InputError("Give evaluate either a split, for fitted models, or a protocol, for models to be fitted.")
+        raise InputError("Give evaluate either a split, for fitted models, or a protocol, for others.")
     how = None if protocol is None else find_protocol(protocol)
     metrics = metrics if metrics is not None else how.metrics if how else RANK_METRICS
     for m in metrics: find_metric(m)  # an unknown one is said before the test is opened
@@ -167,7 +163,7 @@ def evaluate(
     if how: splits = how.splits(None if seeds is None else tuple(seeds), ratings)
     if how and baselines: named = named | _baselines_of(how, splits) | named  # what is given stays
     if not named or not splits:
-        raise InputError("There is nothing to evaluate: give one model or more, and a seed or more.")
+        raise InputError("There is nothing to evaluate: give a model, and a seed.")
 
     seconds = {name: {"fit": 0.0, "evaluate": 0.0} for name in named}
     runs, answers = [], []

@@ -85,6 +85,14 @@ def _auc_by_user(p: np.ndarray, y: np.ndarray, user: np.ndarray) -> pd.DataFrame
     n, pos, ranks = n[both], pos[both], ranks.reindex(n.index)[both]
     return pd.DataFrame({"auc": (ranks - pos * (pos + 1) / 2) / (pos * (n - pos)), "cells": n})
 
+# %% ../../nbs/evaluate/likes.ipynb #2a0282b4
+def check_kinds(y: np.ndarray) -> int:
+    "How many cells are liked. Raises `InputError` unless there are cells of both kinds."
+    liked, n = int((np.asarray(y) > 0).sum()), len(y)
+    if 0 < liked < n: return liked
+    counts = f"there are {liked} liked and {n - liked} not liked"
+    raise InputError(f"like metrics need cells of both kinds; {counts}.")
+
 # %% ../../nbs/evaluate/likes.ipynb #018de8b6
 def like_metrics(
     p: np.ndarray,  # float [n]: predictions, one a cell
@@ -93,9 +101,7 @@ def like_metrics(
     probabilities: bool = True,  # False: p are only scores; MSE and log loss are then missing
 ) -> dict[str, float]:
     "How well likes are told from not-likes. Raises `InputError` unless there are cells of both kinds."
-    liked, n = int((np.asarray(y) > 0).sum()), len(y)
-    if liked in (0, n):
-        raise InputError(f"like metrics need cells of both kinds; there are {liked} liked and {n - liked} not liked.")
+    liked, n = check_kinds(y), len(y)
     values = {name: value_of(s) for name, s in like_sums(p, y, user, probabilities).items()}
     names = ("MSE", "log loss", "AUC", "GAUC", "accuracy")
     return {name: values.get(name, float("nan")) for name in names} | {"base rate": max(liked, n - liked) / n}

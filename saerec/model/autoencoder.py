@@ -45,7 +45,7 @@ class Network(nn.Module):
         movies: Tensor | None = None,  # int64 [k]: score only these; None: all
     ) -> Tensor:  # float [B, n_movies] or [B, k]
         "A score for every movie, or for those asked for."
-        raise NotImplementedError(f"{type(self).__name__} has no forward(batch); write one: [users, movies]")
+        raise NotImplementedError(f"{type(self).__name__} has no forward(batch)")
 
     def factored(self, batch: Batch) -> Tensor | Factored:  # [B, n_movies]
         "The scores that training compares with the catalogue; not written out where a network can."
@@ -177,11 +177,11 @@ class StackedAutoencoder(Network):
 def check_layers(hidden: Sequence[int], activation: str, residual: bool, tied: bool) -> None:
     "Raises `InputError` for hidden layers that cannot be."
     if not hidden or min(hidden) < 1:
-        raise InputError(f"hidden={tuple(hidden)}: a stacked autoencoder needs hidden layers of one neuron or more.")
+        raise InputError(f"hidden={tuple(hidden)}: each hidden layer needs one neuron or more.")
     if activation not in ACTIVATIONS:
         raise InputError(f"activation={activation!r}: there are {', '.join(ACTIVATIONS)}.")
     if tied and not residual and hidden[-1] != hidden[0]:
-        raise InputError(f"hidden={tuple(hidden)}: a tied decoder needs the last hidden layer as wide as the first.")
+        raise InputError(f"hidden={tuple(hidden)}: tied, the last has to be as wide as the first.")
 
 # %% ../../nbs/01_model.ipynb #1ff1ee75
 def observed_mse(

@@ -88,7 +88,7 @@ def open_data(source: str, out: Path, group: Group) -> Source:
         elif source in ("bundled", *MOVIELENS): r = load_movielens(source)
         else:
             known = ", ".join(["bundled", *MOVIELENS])
-            raise InputError(f"{source}: neither a file or folder nor an edition of MovieLens: {known}.")
+            raise InputError(f"{source}: neither a file or folder nor an edition: {known}.")
         return Source(r.name, to_batch(r), r.users.user_id.to_numpy(), r.movies.movie_id.to_numpy())
 
     return agreed(group, read)
@@ -150,9 +150,10 @@ def load_network(
         model = StackedAutoencoder(**about["network"])
         model.load_state_dict(tensors)
     except FileNotFoundError:
-        raise InputError(f"{path}: there is no such file; train first, with the same --out.") from None
+        raise InputError(f"{path}: there is no such file; train first.") from None
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as e:
-        raise InputError(f"{path}: it is no readable network ({type(e).__name__}); train again.") from None
+        reason = type(e).__name__
+        raise InputError(f"{path}: no readable network ({reason}); train again.") from None
     return model.eval()
 
 # %% ../../nbs/train/bulk.ipynb #70ee70b6

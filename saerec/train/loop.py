@@ -40,9 +40,10 @@ def _check_network(model: Network, n_movies: int) -> None:
     "Raises `InputError` for a network that cannot be trained on such rows."
     if n_movies != model.n_movies:
         advice = "make it with n_movies=split.train.n_movies"
-        raise InputError(f"The network has {model.n_movies} movies and the split {n_movies}; {advice}.")
+        sizes = f"The network has {model.n_movies} movies and the split {n_movies}"
+        raise InputError(f"{sizes}; {advice}.")
     if not all(bool(p.isfinite().all()) for p in model.parameters()):
-        raise InputError("The network has weights that are NaN or infinite before training begins; make it anew.")
+        raise InputError("A weight is NaN or infinite before training begins; make the network anew.")
 
 # %% ../../nbs/02_train.ipynb #15ddacaf
 def _train_epochs(
