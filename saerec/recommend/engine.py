@@ -59,7 +59,6 @@ class NetworkModel:
         self.config, self.arrays = config, arrays
         self.decoder = arrays["table" if config["tied"] else "decoder"].T  # [width, n_movies]
         self.bias = arrays["decoder_bias"] + arrays["movie_offset"] if config["centred"] else arrays["decoder_bias"]
-        self._singles = 0  # single users scored so far
 
     def base(self, rows: csr_array) -> np.ndarray:  # float32 [B]
         "The mean plus the damped offset of each user; zeros for a network that does not centre."
@@ -95,10 +94,8 @@ class NetworkModel:
     def scores(self, rows: csr_array, movies: np.ndarray | None = None) -> np.ndarray:  # [B, n_movies] or [B, k]
         "From ratings to scores."
         h, base = self.encode(rows), self.base(rows)[:, None]
-        if movies is not None: return h @ self.decoder[:, movies] + self.bias[movies] + base
-        self._singles += len(h) == 1
-        if self._singles == 3: self.decoder = np.ascontiguousarray(self.decoder)  # it pays from the third on
-        return h @ self.decoder + self.bias + base
+        if movies is None: return h @ self.decoder + self.bias + base
+        return h @ self.decoder[:, movies] + self.bias[movies] + base
 
     def cells(self, rows: csr_array, users: np.ndarray, movies: np.ndarray) -> np.ndarray:  # float32 [n]
         "Scores of single cells: of a row, and of a movie."

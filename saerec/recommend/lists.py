@@ -40,8 +40,7 @@ FEW_LIKES = 4  # the fewest likes that a held-out user is shown: 4 of 5
 
 def movie_columns(people: People, movies: np.ndarray, names: Sequence[str]) -> dict[str, Any]:
     "Columns of a table, of movies by index: movie (its id), title, genres."
-    own = {"movie": "movie_id"}
-    return {k: people.movies[own.get(k, k)].array.take(movies) for k in names}
+    return {k: people.columns[k].take(movies) for k in names}
 
 def list_frame(
     people: People,
@@ -54,7 +53,7 @@ def list_frame(
     top, scores, owed = best
     columns = movie_columns(people, top, ["movie", "title", "genres"]) | {"score": scores}
     if engine.liker is not None: columns["p_like"] = engine.p_like(row, top)[0]
-    titles = people.movies.title.array
+    titles = people.columns["title"]
     because = [""] * len(top)
     if owed.size:
         named = titles.take(likes[owed.argmax(0)])
@@ -67,7 +66,7 @@ def about_list(people: People, row: csr_array, likes: int, top: np.ndarray, usua
     "How much is known about a user, and how much of the list anybody would get."
     same, kind = int(np.isin(top, usual).sum()), "is a like" if likes == 1 else "are likes"
     told = (f"{row.nnz} rating{'s' * (row.nnz != 1)}, of which {likes} {kind} that the model can use; {same} of the "
-            f"{len(top)} {things(people.movies)} would also be listed for somebody of whom nothing is known.")
+            f"{len(top)} {people.things} would also be listed for somebody of whom nothing is known.")
     if len(top) and 2 * same >= len(top): told += " It is hardly this person's own yet."
     return told + (" The model was never measured on people with so few likes." if likes < FEW_LIKES else "")
 
@@ -99,7 +98,7 @@ def _left_out(people: People, r: Ratings, found: np.ndarray) -> str:
     if not len(unknown): return ""
     ratings = int((found[r.movie] < 0).sum())
     return (f"{ratings:,} of {len(r):,} ratings were left out: {len(unknown):,} of {len(found):,} "
-            f"{things(people.movies)} are not known to the model, the first {r.movies.title[unknown[0]]!r}.")
+            f"{people.things} are not known to the model, the first {r.movies.title[unknown[0]]!r}.")
 
 # %% ../../nbs/recommend/lists.ipynb #626c78f7
 def in_model_terms(people: People, r: Ratings) -> tuple[csr_array, np.ndarray, str]:

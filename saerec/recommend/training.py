@@ -158,7 +158,7 @@ def _assemble(plan: TrainingPlan, ranker: Any, liker: StackedAutoencoder | None,
 def models_of(artefact: Artefact) -> tuple[Any, Calibrated | None]:
     "What ranks, and what predicts likes, calibrated (None: nothing does), as torch has them, for measuring."
     def model(name: str, part: Any) -> Any:
-        return from_tensors(part.model_dump(), {k: torch.from_numpy(a) for k, a in artefact.part(name).items()})
+        return from_tensors(part.model_dump(), {k: torch.tensor(a) for k, a in artefact.part(name).items()})
 
     m = artefact.manifest
     if m.liker is None: return model("ranker", m.ranker), None
