@@ -8,6 +8,7 @@ Docs: https://saerec.github.io/saerec/app/answers.html.md"""
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import pandas as pd
 from pydantic import BaseModel
@@ -15,8 +16,7 @@ from pydantic import BaseModel
 from .catalogue import Catalogue, genres_of
 
 # %% auto #0
-__all__ = ['Movie', 'Recommended', 'RecommendedList', 'recommend', 'Reason', 'Explanation', 'explain', 'Similar', 'SimilarList',
-           'similar', 'GenreTaste', 'taste']
+__all__ = []
 
 # %% ../../nbs/app/answers.ipynb #3f3b33dd
 class Movie(BaseModel):
@@ -39,15 +39,13 @@ class RecommendedList(BaseModel):
     movies: list[Recommended]
 
 # %% ../../nbs/app/answers.ipynb #55f4f569
-def _recommended(
-    frame: pd.DataFrame,  # from `Recommender.recommend`
-) -> list[Recommended]:
-    "The lines of a list, numbers with four digits."
-    probable = frame.p_like if "p_like" in frame else [None] * len(frame)
-    rows = zip(frame.movie, frame.title, frame.genres, frame.score, probable, frame.because, strict=True)
-    return [Recommended(rank=k, movie=str(movie), title=title, genres=genres_of(genres), score=round(float(score), 4),
-                        p_like=None if p is None else round(float(p), 4), because=because)
-            for k, (movie, title, genres, score, p, because) in enumerate(rows, 1)]
+def _lines(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    "The rows of a table as the API sends them: ids as text, genres as a list, numbers with four digits."
+    lines: list[dict[str, Any]] = []
+    for rank, o in enumerate(frame.to_dict("records"), 1):
+        row = {str(k): round(v, 4) if isinstance(v, float) else v for k, v in o.items()}
+        lines.append(row | {"rank": rank, "movie": str(row["movie"]), "genres": genres_of(row.get("genres"))})
+    return lines
 
 # %% ../../nbs/app/answers.ipynb #2a0549a9
 def recommend(
@@ -60,7 +58,7 @@ def recommend(
 ) -> RecommendedList:
     "The best movies for these ratings. Raises `InputError` for a genre or years that cannot be."
     top = cat.rec.recommend(cat.person(stars), n=n, genres=genre or (), years=years, diversity=diversity)
-    return RecommendedList(about=top.attrs["about"], movies=_recommended(top))
+    return RecommendedList.model_validate({"about": top.attrs["about"], "movies": _lines(top)})
 
 # %% ../../nbs/app/answers.ipynb #78569594
 class Reason(BaseModel):
@@ -80,19 +78,12 @@ class Explanation(BaseModel):
     reasons: list[Reason]
 
 # %% ../../nbs/app/answers.ipynb #56b145ca
-def explain(
-    cat: Catalogue,
-    stars: Mapping[int, float],  # code -> rating
-    code: int,  # the movie to explain
-) -> Explanation:
-    "Reasons for and against a movie. Raises `InputError` if it is never recommended."
+def explain(cat: Catalogue, stars: Mapping[int, float], code: int) -> Explanation:
+    "Reasons for and against a movie, by ratings by code. Raises `InputError` if it is never recommended."
     frame = cat.rec.explain(cat.person(stars), f"id:{cat.ids[code]}")
-    numbers = [c for c in ("stars", "change", "p_change") if c in frame]
-    about = {k: round(float(frame.attrs[k]), 4) for k in ("score", "p_like") if frame.attrs.get(k) is not None}
-
-    reasons = [Reason(movie=str(o["movie"]), title=o["title"], **{k: round(float(o[k]), 4) for k in numbers})
-               for o in frame.to_dict("records")]
-    return Explanation(movie=cat.ids[code], title=cat.titles[code], reasons=reasons, **about)
+    about = {k: round(v, 4) for k in ("score", "p_like") if (v := frame.attrs[k]) is not None}
+    told = {"movie": cat.ids[code], "title": cat.titles[code], "reasons": _lines(frame)}
+    return Explanation.model_validate(told | about)
 
 # %% ../../nbs/app/answers.ipynb #f8b65fc5
 class Similar(Movie):
@@ -107,17 +98,10 @@ class SimilarList(BaseModel):
     movies: list[Similar]
 
 # %% ../../nbs/app/answers.ipynb #7d0976bc
-def similar(
-    cat: Catalogue,
-    code: int,  # the movie
-    n: int = 10,  # length of the list
-) -> SimilarList:
-    "Movies that go together with one. Raises `InputError` if nothing is known about it."
-    frame = cat.rec.similar(f"id:{cat.ids[code]}", n)
-    rows = zip(frame.movie, frame.title, frame.genres, frame.similarity, strict=True)
-    movies = [Similar(rank=k, movie=str(movie), title=title, genres=genres_of(genres), similarity=round(float(v), 4))
-              for k, (movie, title, genres, v) in enumerate(rows, 1)]
-    return SimilarList(movie=cat.ids[code], title=cat.titles[code], movies=movies)
+def similar(cat: Catalogue, code: int, n: int = 10) -> SimilarList:
+    "The n movies that go together with one. Raises `InputError` if nothing is known about it."
+    movies = _lines(cat.rec.similar(f"id:{cat.ids[code]}", n))
+    return SimilarList.model_validate({"movie": cat.ids[code], "title": cat.titles[code], "movies": movies})
 
 # %% ../../nbs/app/answers.ipynb #a673ee3d
 class GenreTaste(BaseModel):
@@ -128,11 +112,8 @@ class GenreTaste(BaseModel):
     mean: float  # rating
 
 # %% ../../nbs/app/answers.ipynb #1a95fdfb
-def taste(
-    cat: Catalogue,
-    stars: Mapping[int, float],  # code -> rating
-) -> list[GenreTaste]:  # what is liked most often first
-    "Likes by genre."
+def taste(cat: Catalogue, stars: Mapping[int, float]) -> list[GenreTaste]:
+    "Likes by genre, of ratings by code; what is liked most often first."
     given: dict[str, list[float]] = {}
     for code, value in stars.items():
         for genre in cat.genres[code]: given.setdefault(genre, []).append(value)

@@ -19,10 +19,13 @@ from .visit import MAX_RATINGS, MAX_TEXT, on_scale, read_ratings
 from ..errors import InputError
 
 # %% auto #0
-__all__ = ['api', 'Known', 'SearchQuery', 'SimilarQuery', 'ByAddress', 'ByTitle', 'ListWishes', 'RecommendQuery', 'RecommendBody',
-           'ExplainQuery', 'ExplainBody', 'Fault', 'FoundMovies', 'Taste']
+__all__ = []
 
 # %% ../../nbs/app/api.ipynb #6ae5480e
+_Title = Annotated[str, Field(max_length=300)]
+_Stars = Annotated[float, Field(strict=True, allow_inf_nan=False)]  # strict: neither "5" nor true
+_Length = Annotated[int, Field(ge=1, le=50, description="length of the list")]
+
 class _Question(BaseModel):
     "A question that knows no other parameters than its own."
     model_config = ConfigDict(extra="forbid")
@@ -30,12 +33,12 @@ class _Question(BaseModel):
 class SearchQuery(_Question):
     "What is searched."
     q: str = Field(max_length=MAX_TEXT, description="words of a title, or their beginnings")
-    n: int = Field(10, ge=1, le=50, description="at most so many")
+    n: _Length = 10
 
 class SimilarQuery(_Question):
     "Of which movie."
-    movie: str = Field(max_length=300, description="an id, else a title")
-    n: int = Field(10, ge=1, le=50, description="length of the list")
+    movie: _Title = Field(description="an id, else a title")
+    n: _Length = 10
 
 # %% ../../nbs/app/api.ipynb #6ef844fe
 class ByAddress(_Question):
@@ -43,23 +46,16 @@ class ByAddress(_Question):
     r: str = Field(pattern=r"^[A-Za-z0-9._-]*$",
                    description=f"ratings as ID-STARS, joined by _, such as 1-5_6-4.5; at most {MAX_RATINGS}")
 
-    def stars(self,
-        cat: Catalogue,
-    ) -> dict[int, float]:  # code -> rating
+    def stars(self, cat: Catalogue) -> dict[int, float]:
         "The ratings by code."
         return read_ratings(cat, self.r)
 
 # %% ../../nbs/app/api.ipynb #7d60b922
-_Title = Annotated[str, Field(max_length=300)]
-_Stars = Annotated[float, Field(strict=True, allow_inf_nan=False)]  # strict: neither "5" nor true
-
 class ByTitle(_Question):
     "Ratings by id or title."
     ratings: dict[_Title, _Stars] = Field(max_length=MAX_RATINGS, description="id or title -> stars")
 
-    def stars(self,
-        cat: Catalogue,
-    ) -> dict[int, float]:  # code -> rating
+    def stars(self, cat: Catalogue) -> dict[int, float]:
         "The ratings by code. Raises `InputError` for an unknown title, one given twice, or stars off the scale."
         found: dict[int, float] = {}
         for movie, value in self.ratings.items():
@@ -69,30 +65,31 @@ class ByTitle(_Question):
         return found
 
 # %% ../../nbs/app/api.ipynb #724983a4
-class ListWishes(BaseModel):
+class _Wishes(BaseModel):
     "How the list is to be."
-    n: int = Field(10, ge=1, le=50, description="length of the list")
+    n: _Length = 10
     genre: str = Field("", max_length=50, description="only movies of this genre")
     first: int | None = Field(None, alias="from", ge=0, le=9999, description="only movies of this year or later")
     last: int | None = Field(None, alias="to", ge=0, le=9999, description="only movies of this year or earlier")
     diversity: float = Field(0.0, ge=0, le=1, allow_inf_nan=False,
                              description="0: by score alone; towards 1: away from what is in the list already")
 
+class _OneMovie(BaseModel):
+    "Which movie is to be explained."
+    movie: _Title = Field(description="an id, else a title")
+
 # %% ../../nbs/app/api.ipynb #26e9a64f
-class RecommendQuery(ByAddress, ListWishes):
+class RecommendQuery(ByAddress, _Wishes):
     "A list, ratings in the address."
 
-class RecommendBody(ByTitle, ListWishes):
+class RecommendBody(ByTitle, _Wishes):
     "A list, ratings by title."
 
-# %% ../../nbs/app/api.ipynb #fbd88b49
-class ExplainQuery(ByAddress):
+class ExplainQuery(ByAddress, _OneMovie):
     "The reasons for a movie, ratings in the address."
-    movie: _Title = Field(description="an id, else a title")
 
-class ExplainBody(ByTitle):
+class ExplainBody(ByTitle, _OneMovie):
     "The reasons for a movie, ratings by title."
-    movie: _Title = Field(description="an id, else a title")
 
 # %% ../../nbs/app/api.ipynb #6f008de9
 class Fault(BaseModel):
@@ -102,10 +99,7 @@ class Fault(BaseModel):
 api = APIRouter(prefix="/api", responses={"4XX": {"model": Fault, "description": "What cannot be understood"}},
                 generate_unique_id_function=lambda route: route.name)
 
-# %% ../../nbs/app/api.ipynb #949bde95
-async def _catalogue(
-    request: Request,  # to the application
-) -> Catalogue:
+async def _catalogue(request: Request) -> Catalogue:
     "The catalogue of the application that is asked."
     return request.app.state.catalogue
 
@@ -124,16 +118,13 @@ async def _get_search(cat: Known, asked: Annotated[SearchQuery, Query()]) -> Fou
 
 # %% ../../nbs/app/api.ipynb #c8492e83
 def _best(cat: Catalogue, asked: RecommendQuery | RecommendBody) -> RecommendedList:
-    "The list that is asked for."
     return recommend(cat, asked.stars(cat), asked.n, asked.genre, (asked.first, asked.last), asked.diversity)
 
-# %% ../../nbs/app/api.ipynb #9a817811
 @api.get("/recommend", name="recommend")
 async def _get_recommend(cat: Known, asked: Annotated[RecommendQuery, Query()]) -> RecommendedList:
     "The best movies for these ratings, with the chance that each is liked and the rating that speaks for it."
     return _best(cat, asked)
 
-# %% ../../nbs/app/api.ipynb #0d24838c
 @api.post("/recommend", name="recommend_by_title")
 async def _post_recommend(cat: Known, asked: RecommendBody) -> RecommendedList:
     "The best movies for these ratings, with the chance that each is liked and the rating that speaks for it."

@@ -17,7 +17,7 @@ from scipy.sparse import csr_array
 from ..data.ratings import Ratings, default_threshold
 from ..errors import InputError
 from .engine import Engine, best_of
-from .people import People, things
+from .people import People
 
 # %% auto #0
 __all__ = []

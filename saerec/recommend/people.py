@@ -54,7 +54,8 @@ class People:
     @cached_property
     def columns(self) -> dict[str, Any]:
         "Ids, titles and genres of the movies, as arrays of pandas."
-        return {"movie": self.movies.movie_id.array, "title": self.movies.title.array, "genres": self.movies.genres.array}
+        names = {"movie": "movie_id", "title": "title", "genres": "genres"}
+        return {k: self.movies[name].array for k, name in names.items()}
 
     @property
     def scale(self) -> str:
