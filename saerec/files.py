@@ -15,7 +15,6 @@ import re
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,43 +23,49 @@ import pandas as pd
 from .errors import InputError
 
 # %% auto #0
-__all__ = ['plain_errors', 'check_growth', 'file_bytes', 'decode', 'read_text', 'read_table', 'take_header']
+__all__ = []
 
 # %% ../nbs/base/files.ipynb #a76d83b3
+_SAID: dict[type[Exception], str] = {
+    FileNotFoundError: "there is no such file or folder; check the path",
+    PermissionError: "reading is not permitted; check the file's rights",
+    pd.errors.EmptyDataError: "the file is empty",
+    zipfile.BadZipFile: "it is no readable zip file; download or pack it again"}
+
 @contextmanager
 def plain_errors(
     where: str,  # the source, named in the sentence
 ) -> Iterator[None]:
-    "Foreign exceptions of reading become one `InputError` that names the file."
+    "Whatever goes wrong in reading becomes one `InputError` that names the source."
     try: yield
-    except (InputError, MemoryError): raise
-    except FileNotFoundError: raise InputError(f"{where}: there is no such file or folder; check the path.") from None
-    except PermissionError: raise InputError(f"{where}: reading is not permitted; check the file's rights.") from None
-    except pd.errors.EmptyDataError: raise InputError(f"{where}: the file is empty.") from None
-    except zipfile.BadZipFile:
-        raise InputError(f"{where}: it is no readable zip file; download or pack it again.") from None
-    except RuntimeError as e: raise InputError(f"{where}: it cannot be unpacked ({e}).") from None
+    except MemoryError: raise
+    except InputError as e:
+        if str(e).startswith(where): raise
+        place = re.match("(line|row|entry|column) ", str(e))
+        raise InputError(f"{where}{',' if place else ':'} {e}") from None
     except Exception as e:
-        said = (str(e).splitlines() or [""])[0][:160]
-        raise InputError(f"{where}: it cannot be read as ratings ({type(e).__name__}: {said}).") from None
+        foreign = f"it cannot be read as ratings ({type(e).__name__}: {(str(e).splitlines() or [''])[0][:160]})"
+        said = next((text for kind, text in _SAID.items() if isinstance(e, kind)), foreign)
+        raise InputError(f"{where}: {said}.") from None
+
+def place_of(
+    index: pd.Index,  # of a table; its name says what it counts, lines, rows or entries
+    i: int,  # position
+) -> str:  # "line 3"
+    "Where something stands in its source."
+    return f"{index.name if index.name in ('line', 'entry') else 'row'} {index[i]}"
 
 # %% ../nbs/base/files.ipynb #8dc4c05a
 _MAX_GROWTH, _SMALL = 100, 2**26  # how many times its size a file may unpack to, and bytes that are always allowed
-_MAGIC = {  # how files that are no text begin, and what helps
-    b"\x1f\x8b": "gzip; unpack it first", b"BZh": "bzip2; unpack it first",
-    b"\xfd7zXZ\0": "xz; unpack it first", b"(\xb5/\xfd": "zstd; unpack it first",
-    b"PK\x03\x04": "zip; let its name end in .zip", b"PAR1": "Parquet; let its name end in .parquet",
-    b"\xd0\xcf\x11\xe0": "an old Excel workbook; save it as CSV", b"%PDF": "PDF; save it as CSV"}
 
 def check_growth(
     packed: int,  # bytes of the file
     unpacked: int,  # bytes that it says it becomes
-    where: str,  # its name, for the message
 ) -> None:
     "Raises `InputError` if a file unpacks to more than any ratings do."
-    if unpacked > max(_SMALL, _MAX_GROWTH * packed):
-        raise InputError(f"{where}: its {packed:,} bytes say that they unpack to {unpacked:,}, which no ratings do; "
-                         "it was not unpacked.")
+    if unpacked <= max(_SMALL, _MAX_GROWTH * packed): return
+    raise InputError(f"its {packed:,} bytes say that they unpack to {unpacked:,}, which no ratings do; "
+                     "it was not unpacked.")
 
 def file_bytes(
     path: Any,  # a Path, or a zipfile.Path to a member
@@ -68,19 +73,18 @@ def file_bytes(
     "What is in a file. Raises `InputError` if it is a member of a zip that unpacks to more than any ratings do."
     if not isinstance(path, zipfile.Path): return path.read_bytes()
     info = path.root.getinfo(path.at)
-    check_growth(info.compress_size, info.file_size, str(path))
+    check_growth(info.compress_size, info.file_size)
     with path.open("rb") as f: return f.read(info.file_size)  # and not one byte more, whatever is in it
 
 # %% ../nbs/base/files.ipynb #d75e21fb
-_ENCODINGS = ["cp1252", "cp1250", "cp1251", "cp1253", "cp1254", "cp1255", "cp1256",
-              "cp932", "euc_jp", "gb18030", "big5", "cp949", "koi8_r"]
+_ENCODINGS = "cp1252 cp1250 cp1251 cp1253 cp1254 cp1255 cp1256 cp932 euc_jp gb18030 big5 cp949 koi8_r".split()
 
 def _guess_encoding(data: bytes) -> str:
     "The encoding of text that is no Unicode: Windows-1252 unless another one reads better."
     from charset_normalizer import from_bytes
     sample = b"\n".join(line for line in data.splitlines() if not line.isascii())[:2**16]
     found = list(from_bytes(sample, cp_isolation=_ENCODINGS))
-    if not found: return "cp1252"
+    if not found: return "latin-1"
 
     good = [o for o in found if o.percent_chaos <= found[0].percent_chaos + 2]
     return "cp1252" if any("cp1252" in o.could_be_from_charset for o in good) else found[0].encoding
@@ -96,26 +100,29 @@ def decode(
         encoding = "utf-16-le" if head[1::2].count(0) > head[::2].count(0) else "utf-16-be"
 
     try: text = data.decode(encoding)
-    except UnicodeDecodeError:
-        try: text = data.decode(_guess_encoding(data))
-        except UnicodeDecodeError: text = data.decode("latin-1")
+    except UnicodeDecodeError: text = data.decode(_guess_encoding(data), "replace")
     return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
 
+# %% ../nbs/base/files.ipynb #a52a54af
+_MAGIC = {  # how files that are no text begin, and what helps
+    b"\x1f\x8b": "gzip; unpack it first", b"BZh": "bzip2; unpack it first", b"\xfd7zXZ\0": "xz; unpack it first",
+    b"PK\x03\x04": "zip; let its name end in .zip", b"PAR1": "Parquet; let its name end in .parquet"}
+
 def read_text(
-    path: Any,  # a path (str or Path), or a zipfile.Path to a member
+    path: Any,  # a Path, or a zipfile.Path to a member
 ) -> str:  # its lines end in a line feed
     "The text of a file. Raises `InputError` if it is no text, `pandas.errors.EmptyDataError` if nothing is in it."
-    path = Path(path) if isinstance(path, str) else path
     data = file_bytes(path)
-    kind = next((o for begin, o in _MAGIC.items() if data.startswith(begin)), None)
-    if kind: raise InputError(f"{path}: it is no text but {kind}.")
-
+    for begin, kind in _MAGIC.items():
+        if data.startswith(begin): raise InputError(f"it is no text but {kind}.")
     text = decode(data)
     if not text.strip(): raise pd.errors.EmptyDataError
-    if "\0" in text: raise InputError(f"{path}: it is no text (it holds NUL characters); save it as CSV.")
+    if "\0" in text: raise InputError("it is no text (it holds NUL characters); save it as CSV.")
     return text
 
+
 # %% ../nbs/base/files.ipynb #044c698e
+_SEP = re.compile(r'"?sep=(.)"?\n', re.IGNORECASE)  # Excel says it
 _DELIMITERS = ("::", "\t", ",", ";", "|", " ")
 
 def _widths(lines: list[str], delimiter: str) -> list[int]:
@@ -124,65 +131,50 @@ def _widths(lines: list[str], delimiter: str) -> list[int]:
     try: return [len(cells) for cells in csv.reader(lines, delimiter=delimiter) if any(cells)] or [1]
     except csv.Error: return [line.count(delimiter) + 1 for line in lines]
 
-def _find_delimiter(
-    text: str,  # of a table
-) -> tuple[str, int]:  # the delimiter; the cells of the widest of the first lines
-    "What stands between the cells, judged by the first twenty lines."
-    lines = [line for line in text[:100_000].split("\n", 30)[:30] if line.strip()][:20]
+def _find_delimiter(text: str) -> tuple[str, int]:
+    "What stands between the cells, and the cells of the widest line, judged by the first twenty lines."
+    lines = [line for line in text.lstrip("\n")[:100_000].split("\n", 30)[:30] if line.strip()][:20]
     lines = [line for line in lines if not line.startswith(("#", "%"))] or lines  # remarks are no table
+    if said := _SEP.match(text): return said[1], max(_widths(lines[1:], said[1]))
     widths = {d: _widths(lines, d) for d in _DELIMITERS}
     if len(set(widths[" "])) > 1 or widths[" "][0] < 3: del widths[" "]  # words of a text, no table
 
-    def even(d: str) -> tuple[int, int]: return min(widths[d]), sum(widths[d]) if d != " " else 0
-    best = max(widths, key=even)
+    best = max(widths, key=lambda d: (min(widths[d]), sum(widths[d]) if d != " " else 0))
     return best, max(widths[best])
 
 # %% ../nbs/base/files.ipynb #4c79038f
-def _parse(text: str, delimiter: str, width: int, quotes: bool, rows: int | None = None) -> pd.DataFrame:
+def _parse(text: str, delimiter: str, width: int, rows: int | None = None) -> pd.DataFrame:
     "Cells as texts; blank lines are rows of empty cells."
+    quotes = '"' in text
     # pandas' fast parser takes one character
     if delimiter == "::": text, delimiter = text.replace("::", "\x1f"), "\x1f"
     return pd.read_csv(io.StringIO(text), sep=delimiter, header=None, names=range(width), index_col=False, nrows=rows,
                        dtype="str", keep_default_na=False, skip_blank_lines=False, skipinitialspace=delimiter != " ",
                        quoting=csv.QUOTE_MINIMAL if quotes else csv.QUOTE_NONE)
 
-def _lines(table: pd.DataFrame, quotes: bool) -> np.ndarray:
+def _lines(table: pd.DataFrame) -> np.ndarray:
     "The line on which each row begins, from 1; one more than there are rows, for the line after the last."
-    n = np.ones(len(table), np.int64)
-    if quotes:
-        for c in table: n += table[c].str.count("\n").to_numpy(dtype=np.int64)
-    return np.concatenate([[1], 1 + n.cumsum()])
+    ends = sum(table[c].str.count("\n").to_numpy(dtype=np.int64) for c in table) + np.ones(len(table), np.int64)
+    return np.concatenate([[1], 1 + ends.cumsum()])
 
-def _parse_table(
-    text: str,  # a table
-    where: str,  # its name, for messages
-    quotes: bool = True,  # whether '"' may stand around a cell
-) -> pd.DataFrame:  # texts, "" where nothing is; columns 0, 1, ...; index: the line in the file; attrs: delimiter, unit
+def _parse_table(text: str) -> pd.DataFrame:  # texts, "" where nothing is; columns 0, 1, ...; index: the line
     "The cells of a text. Raises `InputError` with the line of what is no table."
-    if said := re.match(r'"?sep=(.)"?\n', text, re.IGNORECASE): text = text[said.end() - 1:]
-    delimiter, width = _find_delimiter(text.lstrip("\n"))
-    if said: delimiter, width = said[1], max(_widths(text[:100_000].split("\n")[1:20], said[1]))
-    quotes = quotes and '"' in text
+    delimiter, width = _find_delimiter(text)
+    if said := _SEP.match(text): text = text[said.end() - 1:]
 
-    try: table = _parse(text, delimiter, width + 1, quotes)
+    try: table = _parse(text, delimiter, width + 1)
     except pd.errors.ParserError as e:
-        long = re.search(r"line (\d+), saw (\d+)", str(e))
-        open_quote = re.search(r"EOF inside string starting at row (\d+)", str(e))
-        if not (long or open_quote): raise
-        before = int(long[1]) - 1 if long else int(open_quote[1]) if open_quote else 0
-        line = _lines(_parse(text, delimiter, width + 1, quotes, before), quotes)[-1]
-        what = "a quote is opened and never closed; close it or delete it."
-        if long:
-            what = f"it has {long[2]} cells where {width} were expected; a text with {delimiter!r} in it needs quotes."
-        raise InputError(f"{where}, line {line}: {what}") from None
+        fault = re.search(r"line (\d+), saw (\d+)|EOF inside string starting at row (\d+)", str(e))
+        if not fault: raise
+        after, cells, opened = fault.groups()
+        line = _lines(_parse(text, delimiter, width + 1, int(after) - 1 if after else int(opened)))[-1]
+        long = f"it has {cells} cells where {width} were expected; a text with {delimiter!r} in it needs quotes."
+        raise InputError(f"line {line}: {long if after else 'a quote is opened and never closed.'}") from None
 
-    table.index = pd.Index(_lines(table, quotes)[:-1])
-    blank = table[0].str.strip() == ""
-    for c in table.columns[1:]: blank &= table[c] == ""
-    while len(table.columns) > 1 and (table.iloc[:, -1] == "").all(): table = table.iloc[:, :-1]
-    table = table[~blank.to_numpy(dtype=bool)]
-    table.attrs = {"delimiter": delimiter, "unit": "line"}
-    return table
+    table.index = pd.Index(_lines(table)[:-1] if '"' in text else np.arange(1, len(table) + 1), name="line")
+    filled = table.apply(lambda c: c.str.strip() != "")
+    used = np.flatnonzero(filled.any())
+    return table.loc[filled.any(axis=1), :int(used[-1]) if len(used) else 0]
 
 # %% ../nbs/base/files.ipynb #89e23680
 def _text(v: Any) -> str:
@@ -192,84 +184,75 @@ def _text(v: Any) -> str:
     if isinstance(v, list): return "|".join(map(_text, v))
     return v.isoformat() if hasattr(v, "isoformat") else str(v)
 
-def _read_excel(data: bytes, where: str) -> pd.DataFrame:
+def _read_excel(data: bytes) -> pd.DataFrame:
     "The first sheet that has cells."
-    try: import openpyxl
+    with zipfile.ZipFile(io.BytesIO(data)) as z: check_growth(len(data), sum(o.file_size for o in z.infolist()))
+    try:
+        import openpyxl
+        sheets = openpyxl.load_workbook(io.BytesIO(data), read_only=True, data_only=True).worksheets
     except ImportError:
-        raise InputError(f"{where}: it is an Excel workbook; save it as CSV, or install saerec[excel].") from None
-    with zipfile.ZipFile(io.BytesIO(data)) as z: check_growth(len(data), sum(o.file_size for o in z.infolist()), where)
-
-    try: sheets = openpyxl.load_workbook(io.BytesIO(data), read_only=True, data_only=True).worksheets
+        raise InputError("it is an Excel workbook; save it as CSV, or install saerec[excel].") from None
     except Exception as e:
-        raise InputError(f"{where}: the Excel workbook cannot be read ({type(e).__name__}); save it as CSV.") from None
-    rows: dict[int, list[str]] = {}
-    for sheet in sheets:
-        cells = ((i, [_text(v) for v in row]) for i, row in enumerate(sheet.iter_rows(values_only=True), 1))
-        rows = rows or {i: row for i, row in cells if any(row)}
-    if not rows: raise pd.errors.EmptyDataError
-    table = pd.DataFrame.from_dict(rows, orient="index", dtype="str").fillna("")
-    table.attrs = {"delimiter": None, "unit": "row"}
-    return table
+        raise InputError(f"the Excel workbook cannot be read ({type(e).__name__}); save it as CSV.") from None
 
+    for sheet in sheets:
+        cells = ([_text(v) for v in row] for row in sheet.iter_rows(values_only=True))
+        rows = {i: row for i, row in enumerate(cells, 1) if any(row)}
+        if rows: return pd.DataFrame.from_dict(rows, orient="index", dtype="str").fillna("")
+    raise pd.errors.EmptyDataError
+
+# %% ../nbs/base/files.ipynb #d49363f8
 def _flat(o: dict[str, Any], path: str = "") -> Iterator[tuple[str, str]]:
     "The cells of an object, named by their paths."
     for k, v in o.items():
         if isinstance(v, dict): yield from _flat(v, f"{path}{k}.")
         else: yield f"{path}{k}", _text(v)
 
-def _read_json(text: str, where: str) -> pd.DataFrame:
+def _read_json(text: str) -> pd.DataFrame:
     "Objects of a list, or one on each line."
     lines = {i: line for i, line in enumerate(text.split("\n"), 1) if line.strip()}
     try:
         try: found, unit = json.loads(text), "entry"
         except ValueError: found, unit = {i: json.loads(line) for i, line in lines.items()}, "line"
     except (ValueError, RecursionError) as e:
-        raise InputError(f"{where}: it is no valid JSON ({str(e)[:100]}); save it as CSV.") from None
+        raise InputError(f"it is no valid JSON ({str(e)[:100]}); save it as CSV.") from None
 
     if unit == "entry":
-        inner = [v for v in found.values() if isinstance(v, list)] if isinstance(found, dict) else [found]
-        longest = sorted(inner, key=len)[-1] if inner else [found]
-        found = dict(enumerate(longest, 1))
+        if isinstance(found, dict):
+            found = max((v for v in found.values() if isinstance(v, list)), key=len, default=[found])
+        found = dict(enumerate(found, 1))
     if not found or not all(isinstance(o, dict) for o in found.values()):
-        raise InputError(f"{where}: the JSON is no list of objects with a title and a rating; save it as CSV.")
-    table = pd.DataFrame.from_dict({i: dict(_flat(o)) for i, o in found.items()}, orient="index")
-    table = table.fillna("").astype("str")
+        raise InputError("the JSON is no list of objects with a title and a rating; save it as CSV.")
+
+    table = pd.DataFrame.from_dict({i: dict(_flat(o)) for i, o in found.items()}, orient="index").fillna("")
     last = [str(c).rpartition(".")[2] for c in table]
     names = [short if last.count(short) == 1 else str(c) for c, short in zip(table, last, strict=True)]
     header = pd.DataFrame([names], index=[0], columns=table.columns)
-    table = pd.concat([header, table]).set_axis(range(len(names)), axis=1).astype("str")
-    table.attrs = {"delimiter": None, "unit": unit}
-    return table
+    return pd.concat([header, table]).set_axis(range(len(names)), axis=1).astype("str").rename_axis(unit)
 
 # %% ../nbs/base/files.ipynb #aaaef3bb
 def read_table(
-    path: Any,  # a path (str or Path), or a zipfile.Path to a member: delimited text, JSON or an Excel workbook
-) -> pd.DataFrame:  # texts, "" where nothing is; index: line of the file; attrs: delimiter (None: not text), unit
+    path: Any,  # a Path, or a zipfile.Path to a member: delimited text, JSON or an Excel workbook
+) -> pd.DataFrame:  # texts, "" where nothing is; index: the line, row or entry, and its name says which
     "The cells of a file; the first row may be a header or not. Raises `InputError` with file and line."
-    path = Path(path) if isinstance(path, str) else path
     with plain_errors(str(path)):
         data = file_bytes(path)
         if data.startswith(b"PK\x03\x04") and b"xl/" in data or str(path).lower().endswith((".xlsx", ".xlsm")):
-            return _read_excel(data, str(path))
+            return _read_excel(data)
         text = read_text(path)
-        if text.lstrip()[:1] in ("{", "["): return _read_json(text, str(path))
-        return _parse_table(text, str(path))
+        return _read_json(text) if text.lstrip()[:1] in ("{", "[") else _parse_table(text)
 
 def take_header(
     table: pd.DataFrame,  # of `read_table`
-    where: str,  # the file, for messages
-    row: int = 0,  # which row has the names
-) -> pd.DataFrame:  # the rows below it; columns named by it; attrs as before
-    "Name the columns by a row. Raises `InputError` if a row below has more cells than that."
-    names = table.iloc[row].tolist()
+) -> pd.DataFrame:  # the rows below the first; columns named by it
+    "Name the columns by the first row. Raises `InputError` if a row below has more cells than that."
+    names = [str(o).strip() for o in table.iloc[0]]
     while len(names) > 1 and not names[-1]: names.pop()
-    body = table.iloc[row + 1:]
-    over = (body[body.columns[len(names):]] != "").any(axis=1).to_numpy()
+    body = table.iloc[1:]
+    over = (body.iloc[:, len(names):] != "").any(axis=1).to_numpy()
     if over.any():
         i = int(over.argmax())
         n = int(np.flatnonzero(body.iloc[i] != "")[-1]) + 1
-        raise InputError(f"{where}, {table.attrs.get('unit', 'line')} {body.index[i]}: it has {n} cells where the "
-                         f"header has {len(names)}; a text with the delimiter in it needs quotes around it.")
-    out = body[body.columns[:len(names)]].set_axis([str(o).strip() for o in names], axis=1)
-    out.attrs = table.attrs
-    return out
+        raise InputError(f"{place_of(body.index, i)}: it has {n} cells where the header has {len(names)}; "
+                         "a text with the delimiter in it needs quotes around it.")
+    return body.iloc[:, :len(names)].set_axis(names, axis=1)

@@ -187,14 +187,14 @@ def test_rated_again(base: pd.DataFrame, tmp_path: Path) -> None:
     twice = pd.concat([base, base.head(200)])
     assert "200 ratings are repeated in all (with the same value)" in said(twice) and "--duplicates latest, first or mean" in said(twice)
     again = pd.concat([base, base.head(200).assign(rating=0.5, timestamp=base.timestamp.max() + 1)], ignore_index=True)
-    assert "200 ratings are repeated in all:" in said(again) and "rows 0 and " in said(again)
+    assert "200 ratings are repeated in all:" in said(again) and "row 0 and row " in said(again)
     latest, first, mean = (read_ratings(again, duplicates=how) for how in ("latest", "first", "mean"))
     assert len(latest) == len(first) == len(mean) == len(base) and "200 ratings are repeated: the latest counts." in latest.notes
     assert (latest.value == 0.5).sum() >= 200 and first.fingerprint(times=False) == read_ratings(base).fingerprint(times=False)
     assert read_ratings(pd.DataFrame({"user": [1, 1], "movie": [2, 2], "rating": [5, 2]}), duplicates="mean").value.tolist() == [3.5]
     path = tmp_path / "r.csv"
     twice.drop(columns="title").to_csv(path, index=False)
-    assert f"lines 2 and {len(base) + 2}" in said(path)
+    assert f"line 2 and line {len(base) + 2}" in said(path)
 
 
 def test_the_threshold_follows_the_scale(base: pd.DataFrame) -> None:

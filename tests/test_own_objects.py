@@ -5,8 +5,10 @@ import numpy as np
 import pytest
 import torch
 
-from saerec.data import HeldOut, InputError, Ratings, Split, load_movielens, split_users
-from saerec.evaluate import EvaluationProtocol, Popularity, evaluate
+from saerec.data import Batch, HeldOut, InputError, Ratings, Split, load_movielens, split_pairs, split_users
+from saerec.evaluate import EvaluationProtocol, Popularity, Scorer, evaluate, predict_cells
+from saerec.model import Network
+from saerec.train import Objective, Settings, fit, make_model, settings_for, trainer
 
 
 @pytest.fixture(scope="module")
@@ -63,3 +65,48 @@ def test_own_protocol(likes: Ratings) -> None:
     half = stars.select(stars.user % 2 == 0)
     fewer = evaluate({"Mine": Popularity()}, protocol=own, ratings=half, baselines=False)
     assert fewer.about["fingerprint"] != found.about["fingerprint"]
+
+
+class Linear(Network):
+    "One vector a movie: a user is the mean of those that he or she likes."
+    def __init__(self, n_movies: int, width: int = 16):
+        super().__init__(n_movies, width=width)
+        self.table = torch.nn.Parameter(0.1 * torch.randn(n_movies, width, generator=torch.Generator().manual_seed(0)))
+
+    def forward(self, batch: Batch, movies: torch.Tensor | None = None) -> torch.Tensor:
+        liked = batch.where(batch.values > 0)
+        code = liked.csr() @ self.table / liked.counts.clamp(min=1)[:, None]
+        return code @ (self.table if movies is None else self.table[movies]).T
+
+
+@pytest.mark.parametrize("objective", ["ranking", "multinomial", "likes"])
+def test_own_network(likes: Ratings, objective: str) -> None:
+    "A network with nothing but `forward` learns for each objective, and is measured like any other."
+    likes = likes.only_movies(np.flatnonzero(np.bincount(likes.movie, minlength=likes.n_movies) >= 20))
+    split = split_pairs(likes, seed=0) if objective == "likes" else split_users(likes, seed=0)
+    model = Linear(split.train.n_movies)
+    recorder = fit(model, split, objective, epochs=3, lr=0.01, say=None)
+    assert recorder.frame.train_loss.iloc[-1] < recorder.frame.train_loss.iloc[0]
+    found = evaluate(model, split, part="valid")
+    if objective == "likes": assert 0.5 < found.loc["Linear", "AUC"] < 1
+    else: assert found.loc["Linear", "NDCG@100"] == pytest.approx(recorder.best)
+
+
+def test_own_objective(likes: Ratings) -> None:
+    "An objective of one's own: the absolute error, which chooses the epoch and stands beside baselines by itself."
+    def loss(model: Network, batch: Batch, shown: Batch, visible: torch.Tensor, settings: Settings) -> torch.Tensor:
+        return (model.at(shown, batch) - batch.values).abs().mean()
+
+    def validate(model: Scorer, held: HeldOut) -> dict[str, float]:
+        return {"valid_loss": float(np.abs(predict_cells(model, held) - held.target.value).mean())}
+
+    likes = likes.only_movies(np.flatnonzero(np.bincount(likes.movie, minlength=likes.n_movies) >= 20))
+    split = split_pairs(likes, seed=0)
+    network = {"hidden": (32,), "centred": True}
+    absolute = Objective(loss, validate, "valid_loss", Settings("absolute", epochs=4), network)
+    said: list[str] = []
+    recorder = fit(make_model(absolute, split.train.n_movies), split, absolute, say=said.append)
+    assert recorder.frame.valid_loss.idxmin() == recorder.best_epoch and len(recorder.rows) == 4
+    assert said[0].startswith("absolute: validation loss 0.") and "User + movie means" in said[0]
+    assert settings_for(absolute, split.train) == {}
+    assert evaluate(trainer(absolute)(split), split, part="valid").table.notna().all(axis=None)

@@ -17,7 +17,7 @@ import torch
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from saerec.data import Batch, InputError, Ratings, ratings_from_frame, read_ratings, to_batch
+from saerec.data import Batch, InputError, Ratings, read_ratings, to_batch
 from saerec.evaluate import like_metrics, like_sums, top_k, value_of
 from saerec.evaluate.beyond import coverage, diversity, genre_matrix
 from saerec.evaluate.calibration import Calibration
@@ -174,20 +174,20 @@ SPECIAL = {
 
 @pytest.mark.parametrize("name", SPECIAL)
 def test_special_frames(name: str) -> None:
-    valid_or_sentence(lambda: ratings_from_frame(SPECIAL[name], name="my table"), "my table")
+    valid_or_sentence(lambda: read_ratings(SPECIAL[name], name="my table"), "my table")
 
 
 @given(df=frames())
 @tries
 def test_wild_frames(df: pd.DataFrame) -> None:
-    valid_or_sentence(lambda: ratings_from_frame(df, name="my table"), "my table")
+    valid_or_sentence(lambda: read_ratings(df, name="my table"), "my table")
     valid_or_sentence(lambda: read_ratings(df), "DataFrame")
 
 
 @given(movies=frames())
 @tries
 def test_wild_movie_frames(movies: pd.DataFrame) -> None:
-    valid_or_sentence(lambda: ratings_from_frame(base(), movies=movies, name="my table"), "my table")
+    valid_or_sentence(lambda: read_ratings(base(), movies=movies, name="my table"), "my table")
 
 
 NO_SOURCES = ["", "no such file.csv", "a\0b", "a\nb.csv", "a" * 5000, "no.zip", "no.parquet"]
@@ -204,7 +204,7 @@ def test_dates_are_no_ratings() -> None:
     "pandas turns dates into numbers without a word."
     times = pd.to_datetime(["2020-01-01"] * 3), pd.to_timedelta([1, 2, 3], unit="D")
     for odd_rating in (*times, pd.period_range("2020", periods=3, freq="D"), np.array([1 + 2j, 1, 2])):
-        with pytest.raises(InputError) as e: ratings_from_frame(base(rating=odd_rating), name="my table")
+        with pytest.raises(InputError) as e: read_ratings(base(rating=odd_rating), name="my table")
         check_sentence(e.value, "my table")
 
 
@@ -214,7 +214,7 @@ def test_seconds_are_seconds_in_any_dtype() -> None:
     dates = pd.to_datetime(seconds, unit="s")
     for t in (np.array(seconds), *(pd.Series(seconds, dtype=kind) for kind in (object, "Int64", "category")),
               [float(s) for s in seconds], dates, dates.tz_localize("UTC"), dates.astype(str)):
-        r = ratings_from_frame(base(timestamp=t))
+        r = read_ratings(base(timestamp=t))
         assert r.time is not None and r.time.tolist() == seconds, t
 
 
@@ -373,9 +373,9 @@ def write_files(tmp: Path, files: dict[str, bytes], zipped: bool) -> Path:
 @given(df=tables())
 @tries
 def test_frames_are_read(df: pd.DataFrame) -> None:
-    check_same(ratings_from_frame(df, scale=ANY), df)
+    check_same(read_ratings(df, scale=ANY), df)
     other = {"user": "userId", "movie": "Item_ID", "rating": " stars", "timestamp": "ts"}
-    check_same(ratings_from_frame(df.rename(columns=other), scale=ANY), df)
+    check_same(read_ratings(df.rename(columns=other), scale=ANY), df)
 
 
 SEPARATORS, ENDS = st.sampled_from([",", ";", "\t", "::", "|"]), st.sampled_from(["\n", "\r\n", "\r"])

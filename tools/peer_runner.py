@@ -17,6 +17,7 @@ import time
 import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -114,13 +115,12 @@ def scores_of(model, split) -> Scores:
 def saerec_network(data: Data, times: Times) -> tuple[Scores, dict]:
     "The single network with saerec's own settings; after each epoch everybody is ranked, off the clock."
     import saerec.train as t
-    from saerec.ensemble import network_settings
-    split, plain, curve, extra = split_of(data), t._validate, [], {}
+    split, plain, curve, extra = split_of(data), t.find_objective("ranking"), [], {}
     start = time.perf_counter(), time.process_time()
     def now() -> list[float]: return [time.perf_counter() - start[0], time.process_time() - start[1]]
 
-    def validate(model, held, objective):
-        with times("validation"): row = plain(model, held, objective)
+    def validate(model, held):
+        with times("validation"): row = plain.validate(model, held)
         with times("off the clock"):
             curve.append([a - b for a, b in zip(now(), times.get("off the clock"), strict=True)])
             scores = scores_of(model.eval(), split)
@@ -128,11 +128,10 @@ def saerec_network(data: Data, times: Times) -> tuple[Scores, dict]:
                 extra.setdefault(f"{name}_by_epoch", []).append(rank(scores, data, hidden, 10))
         return row
 
-    t._validate = validate
     with times("fit"):
         model = t.make_model("ranking", data.n_movies, seed=data.seed)
-        settings = network_settings("ranking", split.train)
-        recorder = t.fit(model, split, "ranking", seed=data.seed, say=None, **settings)
+        settings = t.settings_for("ranking", split.train, member=True)
+        recorder = t.fit(model, split, replace(plain, validate=validate), seed=data.seed, say=None, **settings)
 
     about = {"settings": settings, "epochs": len(recorder.rows), "best_epoch": recorder.best_epoch, "curve": curve}
     return scores_of(model, split), about | {"arrays": {k: np.stack(v) for k, v in extra.items()}}

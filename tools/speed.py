@@ -13,7 +13,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,8 @@ from saerec.data import SHAPES, Batch, HeldOut, InputError, Ratings, synthetic_r
 from saerec.evaluate import rank_metrics
 from saerec.model import Factored, StackedAutoencoder, catalogue_mse, gram_error, gram_is_cheaper
 from saerec.data.shards import open_csr, write_csr, write_shards
-from saerec.train import OBJECTIVES, Rows, Training, batch_size_for, make_model
+from saerec.train import OBJECTIVES, Rows, Training, make_model
+from saerec.train.objectives import batch_size_for
 
 # --- one batch, both ways ---
 
@@ -48,8 +48,8 @@ def random_factors(n_rows: int, n_movies: int, width: int, per_row: int = 80) ->
     popular = torch.arange(1, n_movies + 1).float() ** -0.9
     rows = [torch.multinomial(popular, per_row, generator=rng).sort().values for _ in range(min(n_rows, 64))]
     movies = torch.stack(rows).repeat(math.ceil(n_rows / 64), 1)[:n_rows].flatten()
-    offsets = torch.arange(0, len(movies) + 1, per_row)
-    return factors, Batch(offsets, movies, torch.ones(len(movies)), n_movies, torch.arange(n_rows))
+    users = torch.arange(n_rows).repeat_interleave(per_row)
+    return factors, Batch.from_cells(users, movies, torch.ones(len(movies)), (n_rows, n_movies))
 
 
 def seconds_both_ways(n_rows: int, n_movies: int, width: int, repeats: int = 3) -> dict[str, float]:
@@ -103,7 +103,7 @@ GROUPS = {  # torch's operators, by what they are for
 
 def steps(model: StackedAutoencoder, rows: Rows, size: int) -> tuple[Training, Sequence[Tensor]]:
     "A training of the ranking objective, and the users of each batch of an epoch."
-    training = Training(model.train(), rows, replace(OBJECTIVES["ranking"], batch_size=size), device="cpu")
+    training = Training(model.train(), rows, OBJECTIVES["ranking"].changed(batch_size=size), device="cpu")
     order = torch.randperm(len(training.users), generator=training.rng)
     return training, training.users[order].split(size)
 

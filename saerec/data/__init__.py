@@ -4,13 +4,11 @@ from ..lazy import front_door
 
 __getattr__, __all__ = front_door(__name__, {
     "ratings": "Ratings default_threshold like_share_note",
-    "ids": "as_ids encode_ids",
-    "movies": "GENRES_100K title_year",
-    "reading": "ReadOptions ratings_from_frame read_ratings",
+    "reading": "read_ratings",
     "editions": "BUNDLED MOVIELENS MOVIELENS_URL TRIES download_movielens load_bundled load_movielens",
     "describe": "plot_ratings summary",
     "rows": "Batch damped_means row_offset to_batch",
     "splits": "HeldOut Split split_by_time split_fold split_pairs split_per_user split_users",
-    "shards": "MappedRows open_csr read_shards write_csr write_shards",
+    "shards": "open_csr read_shards write_csr write_shards",
     "synthetic": "SHAPES gini shape_at synthetic_ratings",
 })

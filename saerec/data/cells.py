@@ -13,9 +13,10 @@ import numpy as np
 import pandas as pd
 
 from ..errors import InputError
+from ..files import place_of
 
 # %% auto #0
-__all__ = ['DUPLICATES', 'read_values', 'one_rating_each']
+__all__ = []
 
 # %% ../../nbs/data/cells.ipynb #508237d1
 def _to_stars(
@@ -44,19 +45,16 @@ def _is_empty(column: pd.Series) -> np.ndarray:
 def _check_stars(
     value: np.ndarray,  # of `_to_stars`
     column: pd.Series,  # what it was made from
-    where: str,  # the source
-    unit: str = "row",  # what the index counts
 ) -> None:
     "Raises `InputError` with the place of the first rating that is no finite number."
     bad = ~np.isfinite(value)
     if not bad.any(): return
     i, n = int(bad.argmax()), int(bad.sum())
-    v = column.iloc[i]
     empty = bool(_is_empty(column.iloc[i:i + 1])[0])
-    given = "missing" if empty else f"{repr(v)[:80]}, which is not a finite number"
+    given = "missing" if empty else f"{repr(column.iloc[i])[:80]}, which is not a finite number"
     more = f" (and {n - 1:,} more)" if n > 1 else ""
-    step = f"fix or delete that {unit}" + (", or leave out all without a rating with --unrated ''" if empty else "")
-    raise InputError(f"{where}, {unit} {column.index[i]}, column rating: the rating is {given}{more}; {step}.")
+    step = "fix it, or leave out all without a rating with --unrated ''" if empty else "fix or delete it"
+    raise InputError(f"{place_of(column.index, i)}, column rating: the rating is {given}{more}; {step}.")
 
 # %% ../../nbs/data/cells.ipynb #ec5a9d92
 def _suspect(v: np.ndarray) -> float | None:
@@ -64,78 +62,61 @@ def _suspect(v: np.ndarray) -> float | None:
     low, high = float(v.min()), float(v.max())
     if low == high: return None
     others = v[v > low]
-    if low in (-1, -9, -99, -999) and float(others.min()) >= 0 and others.max() > 1: return low
-    if low == 0 and float(others.min()) >= 1 and float(others.max()) > 1 and len(v) - len(others) >= 0.1 * len(v):
-        return low
-    if high in (99, 999, 9999) and float(v[v < high].max()) <= 10: return high
+    if low in (-1, -9, -99, -999) and others.min() >= 0 and others.max() > 1: return low
+    if low == 0 and others.min() >= 1 and others.max() > 1 and len(v) - len(others) >= 0.1 * len(v): return low
+    if high in (99, 999, 9999) and v[v < high].max() <= 10: return high
     return None
 
-def _ask_unrated(
-    v: np.ndarray,  # ratings, finite
-    scale: tuple[float, float] | None,  # as stated by the user
-    where: str,  # the source
-) -> str:  # a note, or ""
+def _ask_unrated(v: np.ndarray) -> str:  # a note, or ""
     "Raises `InputError`, which is the question, if a value looks as if it meant: not rated."
-    if scale is not None or not len(v): return ""
     if (odd := _suspect(v)) is not None:
         n, rest = int((v == odd).sum()), v[v != odd]
-        raise InputError(f"{where}: {n:,} of {len(v):,} ratings are {odd:g}, which often means not rated; leave them "
-                         f"out with --unrated {odd:g}, "
-                         f"or keep them with --scale {min(odd, rest.min()):g} {max(odd, rest.max()):g}.")
+        raise InputError(f"{n:,} of {len(v):,} ratings are {odd:g}, which often means not rated; leave them out with "
+                         f"--unrated {odd:g}, or keep them with --scale {min(odd, rest.min()):g} "
+                         f"{max(odd, rest.max()):g}.")
     zeros = int((v == 0).sum()) if v.min() == 0 and v.max() > 1 and v[v > 0].min() >= 1 else 0
-    if not zeros: return ""
-    return f"{zeros:,} ratings are 0 and count as the lowest; if they mean not rated, leave them out with --unrated 0."
+    said = f"{zeros:,} ratings are 0 and count as the lowest; if they mean not rated, leave them out with --unrated 0."
+    return said if zeros else ""
 
 def _check_scale(
     v: np.ndarray,  # ratings, finite
-    scale: tuple[float, float] | None,  # lowest and best
+    scale: tuple[float, float],  # lowest and best
     index: pd.Index,  # numbers the rows of the source
-    where: str,  # the source
-    unit: str = "row",  # what the index counts
 ) -> None:
     "Raises `InputError` with the place of the first rating off the stated scale."
-    if scale is None: return
     low, high = scale
     if not -np.inf < low < high < np.inf:
         raise InputError(f"--scale {low:g} {high:g}: give the lowest and the best rating, such as 1 10.")
     off = (v < low) | (v > high)
     if not off.any(): return
-    i = int(off.argmax())
-    raise InputError(f"{where}, {unit} {index[i]}, column rating: {v[i]:g} is off the scale of {low:g} to {high:g}, "
-                     f"and so are {int(off.sum()) - 1:,} more; "
-                     f"fix them, state another --scale, or leave out what is not rated with --unrated {v[i]:g}.")
+    i, more = int(off.argmax()), int(off.sum()) - 1
+    raise InputError(f"{place_of(index, i)}, column rating: {v[i]:g} is off the scale of {low:g} to {high:g}, and so "
+                     f"are {more:,} more; state another --scale, or leave them out with --unrated {v[i]:g}.")
 
 # %% ../../nbs/data/cells.ipynb #3c8480f1
-def _is_unrated(value: np.ndarray, column: pd.Series, unrated: float | str | None) -> np.ndarray:
-    "Which cells mean: not rated."
-    if unrated is None: return np.zeros(len(value), bool)
-    if not isinstance(unrated, str): return value == np.float32(unrated)
-    return _is_empty(column)
-
 def read_values(
     column: pd.Series,  # ratings of any type; the index numbers the rows of the source
     unrated: float | str | None,  # the number that means: not rated; "" for empty cells
     scale: tuple[float, float] | None,  # as stated by the user
-    where: str,  # the source
-    unit: str = "row",  # what the index counts
 ) -> tuple[np.ndarray, np.ndarray, list[str]]:  # float32 [kept]; which rows are kept, bool [n]; notes
     "The ratings, what is not rated left out. Raises `InputError` for a fault, or a question."
     try: value = _to_stars(column)
-    except TypeError as e:
-        raise InputError(f"{where}, column rating: it holds {e}, which are no numbers of stars.") from None
+    except TypeError as e: raise InputError(f"column rating: it holds {e}, which are no numbers of stars.") from None
 
-    keep, notes = ~_is_unrated(value, column, unrated), []
+    keep, notes = np.ones(len(value), bool), []
+    if unrated is not None: keep = ~_is_empty(column) if isinstance(unrated, str) else value != np.float32(unrated)
     if not keep.all():
         value, column = value[keep], column[keep]
         notes.append(f"{len(keep) - len(value):,} of {len(keep):,} cells are not rated and are left out.")
-    if not len(value): raise InputError(f"{where}: none of its {len(keep):,} ratings is left; check --unrated.")
-    _check_stars(value, column, where, unit)
-    _check_scale(value, scale, column.index, where, unit)
-    if (note := _ask_unrated(value, scale, where)): notes.append(note)
+    if not len(value): raise InputError(f"none of its {len(keep):,} ratings is left; check --unrated.")
+    _check_stars(value, column)
+    if scale is not None: _check_scale(value, scale, column.index)
+    elif note := _ask_unrated(value): notes.append(note)
 
     low, high = value.min(), value.max()
     if low == high: notes.append(f"all ratings are {low:g}: this is implicit feedback, and each is a like.")
-    elif low == 0 and high == 1 and (value % 1 == 0).all(): notes.append("ratings are 0 and 1: 1 is a like, 0 is none.")
+    elif (low, high) == (0, 1) and (value % 1 == 0).all():
+        notes.append("ratings are 0 and 1: 1 is a like, 0 is none.")
     elif high > 100 and scale is None:
         said = "if they count plays or clicks, --columns rating= takes each as a like."
         notes.append(f"ratings run from {low:g} to {high:g}: {said}")
@@ -144,7 +125,7 @@ def read_values(
 # %% ../../nbs/data/cells.ipynb #7dc0686a
 DUPLICATES = ("refuse", "latest", "first", "mean")
 
-def _has_repeats(
+def has_repeats(
     user: np.ndarray,  # codes [n]
     movie: np.ndarray,  # codes [n]
     n_movies: int,
@@ -157,44 +138,31 @@ def _has_repeats(
     key.sort()
     return bool((key[1:] == key[:-1]).any())
 
-def _settle_repeats(
-    cells: pd.DataFrame,  # user, movie (codes), value, and maybe time; with repeats
-    how: str,  # of `DUPLICATES`, but "refuse"
-) -> pd.DataFrame:  # one row a pair, in the order of the source
-    "One rating of each pair that was rated again."
-    cells = cells.reset_index(drop=True)
-    by_time = cells.sort_values("time", kind="stable") if "time" in cells else cells
-    kept = by_time.drop_duplicates(["user", "movie"], keep="first" if how == "first" else "last").sort_index()
-    if how != "mean": return kept
-    mean = cells.groupby(["user", "movie"]).value.mean()
-    return kept.assign(value=mean.loc[list(zip(kept.user, kept.movie, strict=True))].to_numpy(dtype=np.float32))
-
 # %% ../../nbs/data/cells.ipynb #65da0476
 def one_rating_each(
     cells: dict[str, Any],  # user, movie (codes), value, time (or None): arrays [n]
     how: str,  # of `DUPLICATES`
-    names: tuple[pd.Index, pd.Index],  # ids of users and movies
+    users: pd.Index,  # their ids
+    movies: pd.Index,  # their ids
     index: pd.Index,  # numbers the rows of the source
-    where: str,  # the source
-    unit: str = "row",  # what the index counts
 ) -> tuple[dict[str, Any], str]:  # the same without repeats; a note, or ""
     "One rating of each pair. Raises `InputError` with the number of repeats if nobody said which counts."
-    user, movie = cells["user"], cells["movie"]
-    if not _has_repeats(user, movie, len(names[1])): return cells, ""
-    frame = pd.DataFrame({k: v for k, v in cells.items() if v is not None})
-    again = frame.duplicated(["user", "movie"]).to_numpy()
-    n, i = int(again.sum()), int(again.argmax())
+    if not has_repeats(cells["user"], cells["movie"], len(movies)): return cells, ""
+    frame, pair = pd.DataFrame({k: v for k, v in cells.items() if v is not None}), ["user", "movie"]
+    n = int(frame.duplicated(pair).sum())
 
     if how == "refuse":
-        first, second = index[np.flatnonzero((user == user[i]) & (movie == movie[i]))[:2]]
-        rated = f"user {str(names[0][user[i]])[:60]} rated movie {str(names[1][movie[i]])[:60]} twice"
-        same = not frame.drop_duplicates(["user", "movie", "value"]).duplicated(["user", "movie"]).any()
-        raise InputError(f"{where}, {unit}s {first} and {second}: {rated}; {n:,} rating{'s are' if n > 1 else ' is'} "
-                         "repeated in all"
-                         f"{' (with the same value)' if same else ''}: "
-                         "say which counts with --duplicates latest, first or mean.")
+        user, movie = frame[frame.duplicated(pair)].iloc[0][pair]
+        a, b = np.flatnonzero((cells["user"] == user) & (cells["movie"] == movie))[:2]
+        who, what = (str(names[cells[k][a]])[:60] for k, names in (("user", users), ("movie", movies)))
+        same = " (with the same value)" if len(frame) - len(frame.drop_duplicates([*pair, "value"])) == n else ""
+        raise InputError(f"{place_of(index, a)} and {place_of(index, b)}: user {who} rated movie {what} twice; {n:,} "
+                         f"rating{'s are' if n > 1 else ' is'} repeated in all{same}: say which counts with "
+                         "--duplicates latest, first or mean.")
 
-    kept = _settle_repeats(frame, how)
+    if how == "mean": frame["value"] = frame.groupby(pair).value.transform("mean").astype(np.float32)
+    by_time = frame.sort_values("time", kind="stable") if "time" in frame else frame
+    kept = by_time.drop_duplicates(pair, keep="first" if how == "first" else "last").sort_index()
     said = "their mean counts" if how == "mean" else f"the {how} counts"
     if "time" not in frame and how == "latest": said = "there are no times, so the last line counts"
     return {k: kept[k].to_numpy() if k in kept else None for k in cells}, f"{n:,} ratings are repeated: {said}."

@@ -17,8 +17,7 @@ import pandas as pd
 from ..errors import InputError
 
 # %% auto #0
-__all__ = ['plain_name', 'known_columns', 'has_header', 'guess_columns', 'assign_roles', 'as_texts', 'constant_within',
-           'choose_title']
+__all__ = []
 
 # %% ../../nbs/data/columns.ipynb #03cf2875
 _ROLES = {  # role -> names of a first rank, of a second, ...
@@ -63,82 +62,73 @@ def has_header(
     "Whether a row names columns."
     said = {plain_name(c) for c in given.values() if not c.strip().isdigit()}  # a number is a place
     if said & {plain_name(c) for c in first if plain_name(c)}: return True
-    known, numbers = known_columns(first), [bool(_NUMBER.fullmatch(c)) for c in first]
-    if len(known) > 1 or known and (sum(numbers) > 1 or len(first) == 1):
-        return True  # names, or "user,1,2,3": a column for each movie
-    return not any(numbers)
+    known, numbers = known_columns(first), sum(bool(_NUMBER.fullmatch(c)) for c in first)
+    if len(known) == 1: return numbers != 1 or len(first) == 1  # "user,1,2,3": a column for each movie
+    return bool(known) or not numbers
 
 def guess_columns(
     table: pd.DataFrame,  # texts, without a header
-    where: str,  # the source, for messages
 ) -> list[str]:  # names
     "The columns of a table without a header. Raises `InputError` if there are fewer than two or more than four."
     n = table.shape[1]
     if not 2 <= n <= 4:
-        raise InputError(f"{where}: {n} column{'s' * (n != 1)} and no header; three or four are read as user, movie, "
-                         "rating[, timestamp]. "
-                         "Say which are which by their numbers, as in --columns user=1,movie=2,rating=3.")
+        raise InputError(f"{n} column{'s' * (n != 1)} and no header; three or four are read as user, movie, rating[, "
+                         "timestamp]. Say which are which by their numbers, as in --columns user=1,movie=2,rating=3.")
     names = ["user", "movie", "rating", "timestamp"][:n]
-    if n == 3 and table[table.columns[2]].str.fullmatch(r"\s*[0-9]{9,}\s*").all(): names[2] = "timestamp"
-    a, b = (table[table.columns[i]].head(1000) for i in (0, 1))
-    product_first = a.str.fullmatch(r"B[0-9A-Z]{9}|[0-9]{9}[0-9X]").all() and b.str.fullmatch(r"A[0-9A-Z]{9,27}").all()
-    if product_first: names[:2] = ["movie", "user"]
-    return names
+    if n == 3 and table.iloc[:, 2].str.fullmatch(r"\s*[0-9]{9,}\s*").all(): names[2] = "timestamp"
+    a, b = (table.iloc[:1000, i].str for i in (0, 1))
+    product_first = a.fullmatch(r"B[0-9A-Z]{9}|[0-9]{9}[0-9X]").all() and b.fullmatch(r"A[0-9A-Z]{9,27}").all()
+    return ["movie", "user", *names[2:]] if product_first else names
 
 # %% ../../nbs/data/columns.ipynb #6440ceaa
-def _place_of(names: Sequence[Any], column: str, where: str) -> int:
+def _place_of(names: Sequence[Any], column: str) -> int:
     "Where a column is that the user named."
-    for same in (lambda a: str(a) == column, lambda a: plain_name(a) == plain_name(column)):
-        if (found := [i for i, c in enumerate(names) if same(c)]): return found[0]
-    raise InputError(f"{where}: there is no column {column!r} (columns found: {', '.join(map(str, names))}).")
+    for same in (str, plain_name):
+        if found := [i for i, c in enumerate(names) if same(c) == same(column)]: return found[0]
+    raise InputError(f"there is no column {column!r} (columns found: {', '.join(map(str, names))}).")
 
-def _ask(names: Sequence[Any], role: str, where: str) -> InputError:
+def _ask(names: Sequence[Any], role: str) -> InputError:
     "The sentence for a role that no column has."
-    known = known_columns(names)
-    have = ", ".join(map(str, names)) or "none"
-    if role == "user" and ({"title"} & set(known) or "const" in map(plain_name, names)):
-        if not any("rat" in plain_name(c) for c in names):
-            return InputError(f"{where}: no column for the user, and none for the rating (columns found: {have}); a "
-                              "person's ratings are in another file of the same export, such as ratings.csv.")
-        return InputError(f"{where}: no column for the user: this is one person's export, which a trained model "
-                          "takes with saerec recommend --ratings FILE; training needs the ratings of many.")
-    return InputError(f"{where}: no column for the {role} (columns found: {have}); say which it is, as in --columns "
-                      "user=reviewerID,movie=asin.")
+    have, plain = ", ".join(map(str, names)) or "none", [plain_name(c) for c in names]
+    if role != "user" or "title" not in known_columns(names) and "const" not in plain:
+        return InputError(f"no column for the {role} (columns found: {have}); say which it is, as in --columns "
+                          "user=reviewerID,movie=asin.")
+    if any("rat" in c for c in plain):
+        return InputError("no column for the user: this is one person's export, which a trained model takes with "
+                          "saerec recommend --ratings FILE; training needs the ratings of many.")
+    return InputError(f"no column for the user, and none for the rating (columns found: {have}); a person's ratings "
+                      "are in another file of the same export, such as ratings.csv.")
 
+# %% ../../nbs/data/columns.ipynb #6ffe9263
 def assign_roles(
     df: pd.DataFrame,  # any table with named columns
     given: Mapping[str, str],  # role -> column, as said by the user
-    where: str,  # the source, for messages
     need: Sequence[str] = ("user", "movie"),  # roles without which nothing can be read
 ) -> dict[str, list[pd.Series]]:  # role -> the columns that may have it, the best first
     "The roles of the columns of a table. Raises `InputError` if one is missing, or taken twice."
-    if (bad := set(given) - set(_ROLES)):
+    if bad := set(given) - set(_ROLES):
         raise InputError(f"{min(bad)!r} is no role of a column; there are {', '.join(_ROLES)}.")
     names = list(df.columns)
-    places = {role: [_place_of(names, c, where)] for role, c in given.items()}
+    places = {role: [_place_of(names, c)] for role, c in given.items()}
     taken = {p[0] for p in places.values()}
-    if len(taken) < len(places):
-        raise InputError(f"{where}: --columns gives one column to two roles; name one for each.")
+    if len(taken) < len(places): raise InputError("--columns gives one column to two roles; name one for each.")
 
     for role, found in known_columns(names).items():
-        found = [(rank, i) for rank, i in found if i not in taken]
-        if role in places or not found: continue
-        best = [i for rank, i in found if rank == found[0][0]]
-        if role in ("user", "movie", "rating") and len(best) > 1:
-            a, b = (names[i] for i in best[:2])
-            raise InputError(f"{where}: the columns {a!r} and {b!r} both look like the {role}; keep one, or say "
+        free = [(rank, i) for rank, i in found if i not in taken]
+        if role in places or not free: continue
+        a, b, *_ = [i for rank, i in free if rank == free[0][0]] + [-1]
+        if role in ("user", "movie", "rating") and b >= 0:
+            raise InputError(f"the columns {names[a]!r} and {names[b]!r} both look like the {role}; keep one, or say "
                              f"which with --columns {role}=NAME.")
-        places[role] = [i for _, i in found]
+        places[role] = [i for _, i in free]
 
-    if "movie" in places:  # "movie" beside "movie_id" may be its title
-        words = ("movie", "item", "film", "product", "book")
-        others = [i for i in places["movie"][1:] if plain_name(names[i]) in words]
-        places["title"] = places.get("title", []) + others
-    if "movie" not in places and places.get("title"):
-        places["movie"] = places["title"][:1]  # movies that are named, not numbered
+    # "movie" beside "movie_id" may be its title; and movies may be named, not numbered
+    words = ("movie", "item", "film", "product", "book")
+    titles = places.get("title", []) + [i for i in places.get("movie", [])[1:] if plain_name(names[i]) in words]
+    if titles: places |= {"title": titles, "movie": places.get("movie", titles[:1])}
     for role in need:
-        if not places.get(role): raise _ask(names, role, where)
-    return {role: [df.iloc[:, i] for i in found] for role, found in places.items() if found}
+        if role not in places: raise _ask(names, role)
+    return {role: [df.iloc[:, i] for i in found] for role, found in places.items()}
 
 # %% ../../nbs/data/columns.ipynb #2501068b
 def as_texts(
@@ -150,8 +140,7 @@ def as_texts(
 
 def _one_each(of: np.ndarray, value: np.ndarray) -> bool:
     "Whether each thing of one kind goes with a single value of another."
-    pairs = pd.DataFrame({"of": of, "value": value}).drop_duplicates()
-    return bool(pairs.of.is_unique)
+    return bool(pd.DataFrame({"of": of, "value": value}).drop_duplicates().of.is_unique)
 
 def constant_within(
     movie: np.ndarray,  # codes [n]
@@ -170,11 +159,10 @@ def choose_title(
     columns: Sequence[pd.Series],  # that may be the title, the best first
 ) -> tuple[pd.Series | None, str]:  # texts [n] or None; a note, or ""
     "The first column that names movies, not users."
-    dropped = ""
+    several, dropped = not _one_each(user, movie), ""
     for c in columns:
         text = constant_within(movie, c)
-        several = len(pd.unique(user.astype(np.int64) * (int(movie.max()) + 1) + movie)) > len(pd.unique(user))
         if text is not None and not (several and _one_each(user, pd.factorize(text)[0])): return text, ""
-        name = str(c.name)[:60]
-        dropped = dropped or f"the column {name!r} differs within a movie or is the user's, so it does not name movies."
+        dropped = dropped or (f"the column {str(c.name)[:60]!r} differs within a movie or is the user's, "
+                              "so it does not name movies.")
     return None, dropped

@@ -16,7 +16,7 @@ from typing import Any
 import pandas as pd
 
 from .ratings import Ratings
-from .reading import ratings_from_frame, read_ratings
+from .reading import read_ratings
 from ..errors import InputError
 
 # %% auto #0
@@ -30,7 +30,7 @@ def load_bundled() -> Ratings:
     d = files("saerec") / "bundled"
     with (d / "ratings.parquet").open("rb") as f: r = pd.read_parquet(f)
     with (d / "movies.parquet").open("rb") as f: m = pd.read_parquet(f)
-    return ratings_from_frame(r, movies=m, name=BUNDLED)
+    return read_ratings(r, movies=m, name=BUNDLED)
 
 # %% ../../nbs/data/editions.ipynb #dac95807
 MOVIELENS = {  # edition: checksum of its zip as published beside it (md5), or of the newest edition seen (sha256)

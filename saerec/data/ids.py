@@ -14,9 +14,10 @@ import numpy as np
 import pandas as pd
 
 from ..errors import InputError
+from ..files import place_of
 
 # %% auto #0
-__all__ = ['as_ids', 'encode_ids', 'ids_like']
+__all__ = []
 
 # %% ../../nbs/data/ids.ipynb #1b197ecc
 _WHOLE = r"(?:0|-?[1-9][0-9]{0,18})(?:\.0+)?"  # a whole number as a text, without leading zeros or a plus
@@ -33,68 +34,40 @@ def _text(v: Any) -> str:
         raise TypeError(type(v).__name__)
     return str(v)
 
-def as_ids(
-    values: pd.Series,  # of any type, none missing
-) -> pd.Series:  # int64, or str
-    "A column of ids by the rule. Raises `TypeError` if a value has no text."
+def _as_ids(values: pd.Series) -> pd.Series:  # int64, or str
+    "A column of ids, none missing, by the rule. Raises `TypeError` if a value has no text."
     if isinstance(values.dtype, np.dtype) and values.dtype.kind == "i": return values.astype(np.int64)
     text = pd.Series([_text(v) for v in values], index=values.index, dtype="str")
+    if not len(text) or not text.str.strip().str.fullmatch(_WHOLE).all(): return text
 
-    clean = text.str.strip()
-    if len(text) and clean.str.fullmatch(_WHOLE).all():
-        numbers = [int(v.partition(".")[0]) for v in clean]
-        if -2**63 <= min(numbers) and max(numbers) < 2**63:
-            return pd.Series(numbers, index=values.index, dtype=np.int64)
-    return text
-
-# %% ../../nbs/data/ids.ipynb #09c99c9d
-def _encode_integers(
-    ids: np.ndarray,  # whole numbers of any integer type
-) -> tuple[np.ndarray, np.ndarray]:  # codes, int32; the different numbers, ascending
-    "Codes and vocabulary of whole numbers, by integer arithmetic."
-    low, high = int(ids.min()), int(ids.max())
-    if high - low > 4 * len(ids) + 1_000_000:
-        code, known = pd.factorize(ids, sort=True)
-        return code.astype(np.int32), known
-
-    at = ids.astype(np.int64) - low if low < 0 or low > 1_000_000 else ids  # small types overflow
-    there = np.zeros(int(at.max()) + 1, bool)
-    there[at] = True
-    code_of = there.cumsum(dtype=np.int32) - np.int32(1)
-    return code_of[at], (np.flatnonzero(there) + (high - int(at.max()))).astype(ids.dtype)
+    numbers = [int(v.partition(".")[0]) for v in text]
+    fit = -2**63 <= min(numbers) and max(numbers) < 2**63
+    return pd.Series(numbers, index=values.index, dtype=np.int64) if fit else text
 
 # %% ../../nbs/data/ids.ipynb #3870e1f7
 def encode_ids(
     values: pd.Series,  # one id a rating; the index numbers the rows of the source
     what: str,  # "user" or "movie", for messages
-    where: str,  # the source, for messages
-    unit: str = "row",  # what the index counts, for messages
 ) -> tuple[np.ndarray, pd.Index]:  # codes [n], int32; the different ids, ascending: int64 or str
     "Codes and vocabulary of a column of ids. Raises `InputError` with the place of what is no id."
-    if isinstance(values.dtype, np.dtype) and values.dtype.kind == "i" and len(values):
-        code, numbers = _encode_integers(values.to_numpy())
-        return code, pd.Index(numbers.astype(np.int64))
-
-    def refuse(bad: np.ndarray, why: str) -> InputError:
-        return InputError(f"{where}, {unit} {values.index[int(bad.argmax())]}: the {what} is {why}; every rating "
-                          "needs a user and a movie.")
-
-    if (missing := values.isna().to_numpy(dtype=bool)).any(): raise refuse(missing, "missing")
+    missing = values.isna().to_numpy(dtype=bool)
     try:
         code, different = pd.factorize(values)
-        known = as_ids(pd.Series(different))
+        known = _as_ids(pd.Series(different))
     except TypeError as e:
-        raise InputError(f"{where}: a {what} is an object ({str(e)[:60]}), which is no id; give numbers or "
-                         "texts.") from None
+        raise InputError(f"a {what} is an object ({str(e)[:60]}), which is no id; give numbers or texts.") from None
+
     if known.dtype != np.int64:
-        if (blank := known.str.strip() == "").any(): raise refuse(blank.to_numpy(dtype=bool)[code], "missing")
+        missing = missing | (known.str.strip() == "").to_numpy(dtype=bool)[code]
         try: "".join(known).encode()
         except UnicodeEncodeError:
-            raise InputError(f"{where}: a {what} is no text that can be written (a lone surrogate); repair the "
-                             "encoding.") from None
+            raise InputError(f"a {what} is no text (a lone surrogate); repair the encoding.") from None
+    if missing.any():
+        place = place_of(values.index, int(missing.argmax()))
+        raise InputError(f"{place}: the {what} is missing; every rating needs a user and a movie.")
 
     again, ids = pd.factorize(known, sort=True)
-    return again[code].astype(np.int32), pd.Index(ids)
+    return again.astype(np.int32)[code], pd.Index(ids)
 
 # %% ../../nbs/data/ids.ipynb #de67f3d9
 def ids_like(
@@ -105,6 +78,5 @@ def ids_like(
     texts = [None if pd.api.types.is_scalar(v) and pd.isna(v) else _text(v) for v in values]
     text = pd.Series(texts, index=values.index, dtype="str")
     if ids.dtype != np.int64: return text
-    clean = text.str.strip()
-    number = clean.str.fullmatch(_WHOLE).fillna(False)
-    return pd.to_numeric(clean.where(number).str.replace(r"\.0+$", "", regex=True), errors="coerce").astype("Int64")
+    whole = text.str.strip().str.extract(rf"^({_WHOLE})$")[0].str.partition(".")[0]
+    return pd.to_numeric(whole, errors="coerce").astype("Int64")

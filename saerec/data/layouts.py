@@ -20,16 +20,15 @@ from ..errors import InputError
 from ..files import check_growth, file_bytes, read_table, read_text, take_header
 
 # %% auto #0
-__all__ = ['find_ratings', 'check_footer', 'read_parquet', 'read_rating_table']
+__all__ = []
 
 # %% ../../nbs/data/layouts.ipynb #d47b259f
-_RATING_FILES = (r"u\.data", r"ratings?\.dat", r"ratings?\.csv", r"ratings?\.(parquet|pq|tsv|txt|xlsx|jsonl?)",
-                 r".+\.inter", r"u1\.(base|test)", r"combined_data_[0-9]+\.txt", r"mv_[0-9]+\.txt",
-                 r"(bx-)?book-ratings\.csv",
-                 r"(interactions|ratings_small|reviews)\.(csv|tsv|parquet|jsonl?)")
-_MOVIE_FILES = (r"u\.item", r"movies?\.dat", r"movies?\.csv", r"movies?\.(parquet|pq|tsv)", r".+\.item",
-                r"movie_titles\.(csv|txt)", r"(items|movies_metadata)\.(csv|parquet)")
-_SEVERAL = (5, 6, 7)  # places in _RATING_FILES of what is cut into files
+_RATINGS = (r"u\.data", r"ratings?\.dat", r"ratings?\.csv", r"ratings?\.(parquet|pq|tsv|txt|xlsx|jsonl?)", r".+\.inter",
+            r"u1\.(base|test)", r"(combined_data_|mv_)[0-9]+\.txt", r"(bx-)?book-ratings\.csv",
+            r"(interactions|ratings_small|reviews)\.(csv|tsv|parquet|jsonl?)")
+_SEVERAL = _RATINGS[5:7]  # what is cut into files
+_MOVIES = (r"u\.item", r"movies?\.dat", r"movies?\.csv", r"movies?\.(parquet|pq|tsv)", r".+\.item",
+           r"movie_titles\.(csv|txt)", r"(items|movies_metadata)\.(csv|parquet)")
 _TABLES = r".+\.(csv|tsv|parquet|pq|xlsx|jsonl?|inter|dat)"
 
 def _matching(files: list[Any], pattern: str) -> list[Any]:
@@ -37,100 +36,78 @@ def _matching(files: list[Any], pattern: str) -> list[Any]:
 
 def find_ratings(
     root: Any,  # a folder: a Path or a zipfile.Path
-    where: str,  # its name, for messages
     depth: int = 2,  # levels of folders below it that are searched
 ) -> tuple[list[Any], Any]:  # the files of ratings, none if there are none; the file of movies, or None
     "What to read in a folder. Raises `InputError` if ratings are in several places."
     inside = [o for o in root.iterdir() if o.name == ".." or not o.name.startswith((".", "__MACOSX"))]
     inside.sort(key=lambda o: o.name)
     files = [o for o in inside if o.is_file()]
-    for i, pattern in enumerate(_RATING_FILES):
-        if not (found := _matching(files, pattern)): continue
-        if len(found) > 1 and i not in _SEVERAL:
-            raise InputError(f"{where}: there are ratings in {found[0].name} and in {found[1].name}; give one of "
-                             "these files.")
-        order = [f for p in _MOVIE_FILES for f in _matching(files, p)]
-        beside = sorted(order, key=lambda f: f.name.rpartition(".")[2] != found[0].name.rpartition(".")[2])
-        found.sort(key=lambda f: f.name, reverse=i == 5)  # u1.test before u1.base: then fold 1 is u1
-        return found, next(iter(beside), None)
+    pattern = next((p for p in _RATINGS if _matching(files, p)), None)
+    if pattern is None:
+        hits = {o.name: hit for o in inside if depth and o.is_dir() and (hit := find_ratings(o, depth - 1))[0]}
+        if len(hits) > 1: raise _ask_which(list(hits), "folders")
+        tables = _matching(files, _TABLES)
+        return next(iter(hits.values()), (tables if len(tables) == 1 else [], None))
 
-    folders = [o for o in inside if depth and o.is_dir()]
-    below = [(o, hit) for o in folders if (hit := find_ratings(o, f"{where}/{o.name}", depth - 1))[0]]
-    if len(below) > 1:
-        raise InputError(f"{where}: there are ratings in {below[0][0].name} and in {below[1][0].name}; give one of "
-                         "these folders.")
-    if below: return below[0][1]
-    tables = _matching(files, _TABLES)
-    return (tables, None) if len(tables) == 1 else ([], None)
+    found = _matching(files, pattern)
+    if len(found) > 1 and pattern not in _SEVERAL: raise _ask_which([f.name for f in found], "files")
+    if pattern == _SEVERAL[0]: found.reverse()  # u1.test before u1.base: then fold 1 is u1
+    beside = [f for p in _MOVIES for f in _matching(files, p)]
+    beside.sort(key=lambda f: f.name.rpartition(".")[2] != found[0].name.rpartition(".")[2])
+    return found, next(iter(beside), None)
+
+def _ask_which(names: list[str], what: str) -> InputError:
+    return InputError(f"there are ratings in {names[0]} and in {names[1]}; give one of these {what}.")
 
 # %% ../../nbs/data/layouts.ipynb #3e788e37
-def check_footer(
-    file: Any,  # Parquet, open for reading; read on from its beginning
-    where: str,  # its name, for the message
-) -> None:
-    "Raises `InputError` if the footer of a Parquet file says that it unpacks to more than any ratings do."
-    import pyarrow.parquet as pq
-    m, size = pq.read_metadata(file), file.seek(0, io.SEEK_END)
-    pages = sum(m.row_group(g).total_byte_size for g in range(m.num_row_groups))
-    check_growth(size, max(pages, 8 * m.num_rows * m.num_columns), where)
-    file.seek(0)
-
 def read_parquet(
     path: Any,  # a Path or zipfile.Path
-    where: str,  # its name, for messages
     given: Mapping[str, str],  # role -> column, as said by the user
-) -> pd.DataFrame:  # all columns if none is known
+) -> pd.DataFrame:  # all columns, and no rows, if none is known
     "The columns of a Parquet file that have a known name, or that the user named."
     import pyarrow.parquet as pq
     with path.open("rb") if isinstance(path, Path) else io.BytesIO(file_bytes(path)) as f:
-        check_footer(f, where)
-        names = pq.read_schema(f).names
-        places = [place for found in known_columns(names).values() for _, place in found]
-        known = {names[place] for place in places} | set(given.values()) | {"id"}
-        wanted = [k for k in names if k in known]
-        f.seek(0)
+        table, size = pq.ParquetFile(f), f.seek(0, io.SEEK_END)
+        m, names = table.metadata, table.schema_arrow.names
+        pages = sum(m.row_group(g).total_byte_size for g in range(m.num_row_groups))
+        check_growth(size, max(pages, 8 * m.num_rows * m.num_columns))
+
+        known = {names[place] for found in known_columns(names).values() for _, place in found}
+        wanted = [k for k in names if k in known | set(given.values()) | {"id"}]
         if not wanted: return pd.DataFrame(columns=names)
-        return pq.read_table(f, columns=wanted).to_pandas().reset_index(drop=True)
+        return table.read(columns=wanted).to_pandas().reset_index(drop=True)
 
 # %% ../../nbs/data/layouts.ipynb #43e7c690
 def _read_blocks(
     text: str,  # blocks of a movie and its ratings
-    where: str,  # the source, for messages
 ) -> pd.DataFrame:  # user, movie, rating, timestamp; index: the line
     "The ratings of the Netflix prize. Raises `InputError` with the line of what is none."
     lines = pd.Series(text.rstrip("\n").split("\n"), dtype="str")
-    lines.index += 1
+    lines.index = pd.RangeIndex(1, len(lines) + 1, name="line")
     head = lines.str.endswith(":")
     movie = lines.where(head).str.slice(0, -1).ffill()
     body = lines[~head & (lines.str.strip() != "")]
+
     cells = body.str.split(",", expand=True).reindex(columns=range(3))
     bad = (body.str.count(",") > 2) | cells[1].isna()
-    if bad.any():
-        raise InputError(f"{where}, line {bad.idxmax()}: a line is user,rating,date below the line of its movie.")
+    if bad.any(): raise InputError(f"line {bad.idxmax()}: a line is user,rating,date below the line of its movie.")
     out = cells.set_axis(["user", "rating", "timestamp"], axis=1).assign(movie=movie.reindex(body.index))
     return out.dropna(axis=1, how="all")
 
 # %% ../../nbs/data/layouts.ipynb #55f36068
 def read_rating_table(
     path: Any,  # a Path or zipfile.Path to Parquet, text, JSON or Excel
-    where: str,  # its name, for messages
     given: Mapping[str, str],  # role -> column, as said by the user
-) -> tuple[pd.DataFrame, str]:  # columns named by the file or their place; what the index counts: line, row or entry
+) -> pd.DataFrame:  # columns named by the file or their place; the name of the index: line, row or entry
     "The table in a file, with its header or without. Raises `InputError` with the line of a fault."
     with path.open("rb") as f: begin = f.read(100)
-    if begin.startswith(b"PAR1"): return read_parquet(path, where, given), "row"
-    if re.match(rb"\s*[0-9]+:\s*\n", begin): return _read_blocks(read_text(path), where), "line"
+    if begin.startswith(b"PAR1"): return read_parquet(path, given)
+    if re.match(rb"\s*[0-9]+:\s*\n", begin): return _read_blocks(read_text(path))
     if b"Letterboxd list export" in begin:
-        raise InputError(f"{where}: it is a list of Letterboxd, which has no ratings; they are in ratings.csv of the "
-                         "same export.")
+        raise InputError("it is a list of Letterboxd, without ratings; they are in ratings.csv of the same export.")
 
     table = read_table(path)
-    unit = table.attrs["unit"]
     while len(table) > 1 and str(table.iloc[0, 0]).startswith(("#", "%")) and not any(table.iloc[0, 1:]):
         table = table.iloc[1:]  # a remark
-    first = table.iloc[0].tolist()
-    if has_header(first, given): return take_header(table, where), unit
-    if given:
-        places = [str(i + 1) for i in range(table.shape[1])]
-        return table.set_axis(places, axis=1), unit  # columns named by their numbers
-    return table.set_axis(guess_columns(table, where), axis=1), unit
+    if has_header(table.iloc[0].tolist(), given): return take_header(table)
+    return table.set_axis([str(i + 1) for i in range(table.shape[1])] if given else guess_columns(table), axis=1)

@@ -15,10 +15,10 @@ import pandas as pd
 from .columns import as_texts, assign_roles, has_header
 from .ids import ids_like
 from ..errors import InputError
-from ..files import file_bytes, decode, read_table, take_header
+from ..files import decode, file_bytes, read_table, take_header
 
 # %% auto #0
-__all__ = ['GENRES_100K', 'title_year', 'complete_titles', 'movie_frame', 'read_movies']
+__all__ = []
 
 # %% ../../nbs/data/movies.ipynb #a1725dfe
 def title_year(
@@ -41,48 +41,46 @@ def complete_titles(
 def movie_frame(
     ids: pd.Index,  # the ids of the rated movies, in code order
     movies: pd.DataFrame | None,  # what is known about movies: movie (id), title, maybe year and genres
-    where: str,  # the source
 ) -> pd.DataFrame:  # movie_id, title, year, genres
     "The vocabulary of movies; a movie without a title is called after its id."
-    own = pd.Series([i if isinstance(i, str) else f"movie {i}" for i in ids], dtype="str")
-    title, genres = pd.Series([""] * len(ids), dtype="str"), pd.Series([""] * len(ids), dtype="str")
+    known = pd.DataFrame({"title": "", "genres": ""}, index=ids, dtype="str")
     if movies is not None:
         named = {c: "movieid" for c in movies if str(c).strip().lower() == "id"}
-        cols = assign_roles(movies.rename(columns=named), {}, where, ("movie", "title"))
-        known = pd.DataFrame({k: as_texts(v[0]) for k, v in cols.items() if k in ("title", "genres")})
-        if "year" in cols: known["title"] = complete_titles(known.title, cols["year"][0].reset_index(drop=True))
-        known["movie"] = ids_like(cols["movie"][0], ids).array
-        known = known[known.movie.notna()].drop_duplicates("movie").set_index("movie").reindex(ids)
-        title = known.title.fillna("").reset_index(drop=True)
-        if "genres" in known: genres = known.genres.fillna("").reset_index(drop=True)
-    title = title.where(title != "", own)
-    found = {"movie_id": ids, "title": title.to_numpy(), "year": title_year(title).array, "genres": genres.to_numpy()}
-    return pd.DataFrame(found)
+        cols = assign_roles(movies.rename(columns=named), {}, ("movie", "title"))
+        texts: dict[str, Any] = {k: as_texts(v[0]) for k, v in cols.items() if k in ("title", "genres")}
+        texts.setdefault("genres", "")
+        if "year" in cols: texts["title"] = complete_titles(texts["title"], cols["year"][0].reset_index(drop=True))
+        found = pd.DataFrame(texts, dtype="str").set_axis(ids_like(cols["movie"][0], ids).array)
+        found = found[found.index.notna() & ~found.index.duplicated()]
+        known = found.reindex(ids).fillna("")
+
+    own = [i if isinstance(i, str) else f"movie {i}" for i in ids]
+    title = known.title.where(known.title != "", pd.Series(own, index=ids, dtype="str"))
+    return pd.DataFrame({"movie_id": ids, "title": title.array, "year": title_year(title).array,
+                         "genres": known.genres.array})
 
 # %% ../../nbs/data/movies.ipynb #51aced55
-GENRES_100K = ("unknown Action Adventure Animation Children's Comedy Crime Documentary Drama Fantasy Film-Noir "
-               "Horror Musical Mystery Romance Sci-Fi Thriller War Western").split()
+_GENRES_100K = ("unknown Action Adventure Animation Children's Comedy Crime Documentary Drama Fantasy Film-Noir "
+                "Horror Musical Mystery Romance Sci-Fi Thriller War Western").split()
 
 def read_movies(
     path: Any,  # a Path or zipfile.Path: u.item, movies.dat, movie_titles.csv, or a table with a header
-    where: str,  # its name, for messages
 ) -> pd.DataFrame:  # columns movie, title, and maybe year and genres
     "What a file says about movies. Raises `InputError` with the line of a fault."
     delimiters = {"u.item": "|", "movies.dat": "::", "movie_titles.csv": ",", "movie_titles.txt": ","}
     special = delimiters.get(path.name.lower())
     if special is None or special == "," and not re.match(rb"\s*[0-9]+,([0-9]{4}|NULL),", file_bytes(path)[:100]):
         table = read_table(path)
-        if not has_header(table.iloc[0].tolist(), {}):
-            raise InputError(f"{where}: a file of movies needs a header with movie and title.")
-        return take_header(table, where)
+        if has_header(table.iloc[0].tolist(), {}): return take_header(table)
+        raise InputError("a file of movies needs a header with movie and title.")
 
     rows = []
     for n, line in enumerate(decode(file_bytes(path)).split("\n"), 1):
         if not line.strip(): continue
         f = line.split(special)
         if len(f) < 3 or not f[0].strip().isdigit():
-            raise InputError(f"{where}, line {n}: a movie needs an id, a title and genres between {special!r}.")
-        flags = "|".join(g for g, on in zip(GENRES_100K, f[5:], strict=False) if on.strip() == "1")
+            raise InputError(f"line {n}: a movie needs an id, a title and genres between {special!r}.")
+        flags = "|".join(g for g, on in zip(_GENRES_100K, f[5:], strict=False) if on.strip() == "1")
         if special == "|": rows.append((f[0], f[1], "", flags))
         elif special == ",": rows.append((f[0], ",".join(f[2:]), f[1], ""))
         else: rows.append((f[0], "::".join(f[1:-1]), "", f[-1].strip()))

@@ -87,7 +87,7 @@ class Ratings:
         if self.time is not None: d["time"] = pd.to_datetime(self.time, unit="s", errors="coerce")
         return pd.DataFrame(d)
 
-    def _with(self, **kw: Any) -> Ratings:
+    def replace(self, **kw: Any) -> Ratings:
         "A copy with some parts replaced."
         names = ("user", "movie", "value", "users", "movies", "time", "name", "notes")
         return Ratings(**({k: getattr(self, k) for k in names} | {"scale": self._scale} | kw))
@@ -97,13 +97,13 @@ class Ratings:
     ) -> Ratings:  # those ratings in that order, same vocabularies
         "Some of the ratings; codes keep their meaning."
         time = None if self.time is None else self.time[which]
-        return self._with(user=self.user[which], movie=self.movie[which], value=self.value[which], time=time)
+        return self.replace(user=self.user[which], movie=self.movie[which], value=self.value[which], time=time)
 
     def likes(self,
         threshold: float = 4.0,  # stars from which a rating counts as a like; 4.0 is used all over saerec
     ) -> Ratings:  # the same cells with value 1 (liked) or 0 (not liked)
         "Binary ratings: $y = 1$ if the rating is at least `threshold`, else 0."
-        return self._with(value=(self.value >= threshold).astype(np.float32), scale=None)
+        return self.replace(value=(self.value >= threshold).astype(np.float32), scale=None)
 
     def only_movies(self,
         codes: np.ndarray,  # movie codes, ascending
@@ -111,7 +111,7 @@ class Ratings:
         "Only ratings of some movies, which are coded anew as 0, 1, 2, ... in the order given."
         at = np.minimum(np.searchsorted(codes, self.movie), max(0, len(codes) - 1))
         keep = (np.asarray(codes)[at] == self.movie) if len(codes) else np.zeros(len(self), bool)
-        return self.select(keep)._with(movie=at[keep], movies=self.movies.iloc[codes].reset_index(drop=True))
+        return self.select(keep).replace(movie=at[keep], movies=self.movies.iloc[codes].reset_index(drop=True))
 
     def transposed(self) -> Ratings:
         "Movies as rows and users as columns: the item side. The same network then learns a code for each movie."
@@ -119,7 +119,7 @@ class Ratings:
         movies = self._users.rename(columns={"user_id": "movie_id"})
         movies = movies.assign(title="user " + movies.movie_id.astype(str), year=None, genres="")
         name = self.name + " (transposed)"
-        return self._with(user=self.movie, movie=self.user, users=users, movies=movies, name=name)
+        return self.replace(user=self.movie, movie=self.user, users=users, movies=movies, name=name)
 
     def fingerprint(self,
         times: bool = True,  # cover the times; False: as models of format 3 and before have it

@@ -14,7 +14,6 @@ import re
 import zipfile
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,36 +31,26 @@ from ..errors import InputError
 from ..files import file_bytes, plain_errors
 
 # %% auto #0
-__all__ = ['ReadOptions', 'ratings_from_frame', 'read_ratings']
+__all__ = ['read_ratings']
 
 # %% ../../nbs/data/reading.ipynb #1296a2eb
-@dataclass(frozen=True)
-class ReadOptions:
-    "What the user says about a table of ratings. Raises `InputError` for what cannot be said."
-    columns: Mapping[str, str] = field(default_factory=dict)  # role -> column, such as {"user": "who"}; "" for none
-    unrated: float | str | None = None  # the number that means: not rated; "" for empty cells
-    scale: tuple[float, float] | None = None  # the lowest and the best rating there can be
-    duplicates: str = "refuse"  # which rating of a pair counts: "latest", "first" or "mean"
-
-    def __post_init__(self) -> None:
-        if self.duplicates not in DUPLICATES:
-            raise InputError(f"duplicates={self.duplicates!r}: there are {', '.join(DUPLICATES)}.")
-        if isinstance(self.unrated, str) and self.unrated.strip():
-            raise InputError(f"unrated={self.unrated!r}: give a number, or '' for empty cells.")
-        if self.scale is not None and len(self.scale) != 2:
-            raise InputError(f"scale={self.scale!r}: give the lowest and the best rating, such as (1, 10).")
+def _check_options(unrated: float | str | None, scale: tuple[float, float] | None, duplicates: str) -> None:
+    "Raises `InputError` for what cannot be said."
+    if duplicates not in DUPLICATES: raise InputError(f"duplicates={duplicates!r}: there are {', '.join(DUPLICATES)}.")
+    if isinstance(unrated, str) and unrated.strip():
+        raise InputError(f"unrated={unrated!r}: give a number, or '' for empty cells.")
+    if scale is not None and len(scale) != 2:
+        raise InputError(f"scale={scale!r}: give the lowest and the best rating, such as (1, 10).")
 
 # %% ../../nbs/data/reading.ipynb #d1e1d120
-def _check_left_over(df: pd.DataFrame, cols: Mapping[str, list[pd.Series]], where: str) -> None:
+def _check_left_over(df: pd.DataFrame, cols: Mapping[str, list[pd.Series]]) -> None:
     "Raises `InputError` if a column of unknown name may hold the ratings."
     used = {c.name for found in cols.values() for c in found}
     for name in df.columns:
         if name in used or re.match(r"(unnamed.*|index|id|row|)$", plain_name(name)): continue
-        if pd.to_numeric(df[name], errors="coerce").notna().all():
-            have = ", ".join(map(str, df.columns))
-            raise InputError(f"{where}: no column for the rating (columns found: {have}); say which it is with "
-                             f"--columns rating={name}, "
-                             "or --columns rating= if there is none.")
+        if not pd.to_numeric(df[name], errors="coerce").notna().all(): continue
+        raise InputError(f"no column for the rating (columns found: {', '.join(map(str, df.columns))}); say which it "
+                         f"is with --columns rating={name}, or --columns rating= if there is none.")
 
 # %% ../../nbs/data/reading.ipynb #48c24698
 def _movie_column(cols: Mapping[str, list[pd.Series]]) -> pd.Series:
@@ -86,56 +75,97 @@ def _known_movies(
     return out[out.title != ""], note
 
 # %% ../../nbs/data/reading.ipynb #a65fc293
-def ratings_from_frame(
-    df: pd.DataFrame,  # columns user and movie, maybe rating, timestamp, title, year, genres, or well-known spellings
-    movies: pd.DataFrame | None = None,  # columns movie, title[, year][, genres]; None: titles from `df`, else from ids
-    name: str = "DataFrame",  # the source; part of every message
-    unit: str = "row",  # what the index of `df` counts, for messages
-    **options: Any,  # of `ReadOptions`
-) -> Ratings:  # movies and users coded in the order of their ids; ratings in the order of `df`
-    "Checked ratings from a table. Raises `InputError` with the place of the first fault."
-    with plain_errors(name): return _from_frame(df, movies, name, unit, ReadOptions(**options))
-
-def _from_frame(df: pd.DataFrame, movies: pd.DataFrame | None, where: str, unit: str, o: ReadOptions) -> Ratings:
-    "The work of `ratings_from_frame`."
+def _from_frame(
+    df: pd.DataFrame,
+    movies: pd.DataFrame | None,
+    name: str,
+    columns: Mapping[str, str],
+    unrated: float | str | None,
+    scale: tuple[float, float] | None,
+    duplicates: str,
+) -> Ratings:
+    "Checked ratings from a table; all as in `read_ratings`."
     if known_columns([n for n in df.index.names if n is not None]): df = df.reset_index()  # ids made the index
     elif not df.index.is_unique or isinstance(df.index, pd.MultiIndex): df = df.reset_index(drop=True)
-    cols = assign_roles(df, {k: v for k, v in o.columns.items() if v}, where)
-    if o.columns.get("rating") == "": cols.pop("rating", None)
-    if not len(df):
-        raise InputError(f"{where}: it holds no ratings; at least the columns user, movie and one {unit} are needed.")
+    cols = assign_roles(df, {k: v for k, v in columns.items() if v})
+    if not len(df): raise InputError("it holds no ratings; at least the columns user, movie and one row are needed.")
 
-    if "rating" in cols: value, keep, notes = read_values(cols["rating"][0], o.unrated, o.scale, where, unit)
-    else:
-        if "rating" not in o.columns: _check_left_over(df, cols, where)
-        value, keep = np.ones(len(df), np.float32), np.ones(len(df), bool)
-        notes = ["there is no rating column: this is implicit feedback, and each line is a like."]
+    value, keep = np.ones(len(df), np.float32), np.ones(len(df), bool)
+    notes = ["there is no rating column: this is implicit feedback, and each line is a like."]
+    rated = "rating" in cols and columns.get("rating") != ""
+    if rated: value, keep, notes = read_values(cols["rating"][0], unrated, scale)
+    elif "rating" not in columns: _check_left_over(df, cols)
     if not keep.all(): cols = {k: [c[keep] for c in found] for k, found in cols.items()}
-    user, users = encode_ids(cols["user"][0], "user", where, unit)
-    movie, ids = encode_ids(_movie_column(cols), "movie", where, unit)
-    time, late = to_seconds(cols["timestamp"][0], unit) if "timestamp" in cols else (None, "")
+
+    user, users = encode_ids(cols["user"][0], "user")
+    movie, ids = encode_ids(_movie_column(cols), "movie")
+    time, late = to_seconds(cols["timestamp"][0]) if "timestamp" in cols else (None, "")
     found, untitled = (movies, "") if movies is not None else _known_movies(cols, user, movie, ids)
 
-    how = "latest" if o.duplicates == "refuse" and "rating" not in cols else o.duplicates  # who comes again has come
-    given = {"user": user, "movie": movie, "value": value, "time": time}
-    cells, repeated = one_rating_each(given, how, (users, ids), cols["user"][0].index, where, unit)
+    if duplicates == "refuse" and not rated: duplicates = "latest"  # who comes again has come
+    cells: dict[str, Any] = {"user": user, "movie": movie, "value": value, "time": time}
+    cells, repeated = one_rating_each(cells, duplicates, users, ids, cols["user"][0].index)
     for a in cells.values():
         if a is not None and a.base is None: a.setflags(write=False)
-    notes = [*notes, *(note for note in (late, untitled, repeated) if note)]
-    return Ratings(**cells, users=pd.DataFrame({"user_id": users}), movies=movie_frame(ids, found, where), name=where,
-                   notes=tuple(notes), scale=o.scale)
+    notes += [note for note in (late, untitled, repeated) if note]
+    return Ratings(**cells, users=pd.DataFrame({"user_id": users}), movies=movie_frame(ids, found), name=name,
+                   notes=tuple(notes), scale=scale)
+
+# %% ../../nbs/data/reading.ipynb #96960824
+def read_ratings(
+    source: pd.DataFrame | str | os.PathLike[str],  # frame, or path: table (text, JSON, Excel, Parquet), folder or zip
+    movies: pd.DataFrame | None = None,  # titles for a single file or frame: columns movie, title[, year][, genres]
+    name: str | None = None,  # the name shown in reports; default: the file's
+    *,
+    columns: Mapping[str, str] | None = None,  # role -> column, such as {"user": "reviewerID", "movie": "asin"}
+    unrated: float | str | None = None,  # the number that means: not rated; "" for empty cells
+    scale: tuple[float, float] | None = None,  # the lowest and the best rating there can be; default: those that occur
+    duplicates: str = "refuse",  # which rating of a pair that was rated twice counts: "latest", "first" or "mean"
+) -> Ratings:  # in the order of the source; its `notes` say what was understood
+    "Ratings from your own data or any published layout. Raises `InputError` with file, line and what to do."
+    _check_options(unrated, scale, duplicates)
+    options: dict[str, Any] = {"columns": columns or {}, "unrated": unrated, "scale": scale, "duplicates": duplicates}
+    if isinstance(source, pd.DataFrame):
+        name = name or "DataFrame"
+        with plain_errors(name): return _from_frame(source, movies, name, **options)
+
+    with plain_errors(str(source)): paths, beside = _find(Path(source))
+    if beside is not None and movies is None:
+        packed = beside.name.lower().endswith((".parquet", ".pq"))
+        with plain_errors(str(beside)): movies = read_parquet(beside, {}) if packed else read_movies(beside)
+    with plain_errors(str(paths[0])): return _read_files(paths, movies, name or str(paths[0]), options)
+
+def _find(path: Path) -> tuple[list[Any], Any]:
+    "The files of ratings, and the file of movies or None."
+    if not path.exists(): raise FileNotFoundError
+    if not path.is_dir() and not path.is_file():
+        raise InputError("it is a pipe or a device, which can be read only once; write it to a file first.")
+    if path.is_file() and path.suffix.lower() != ".zip": return [path], None
+    paths, beside = find_ratings(path if path.is_dir() else zipfile.Path(path))
+    if paths: return paths, beside
+    raise InputError("no ratings in it; a folder or zip holds ratings.csv, ratings.dat, u.data, ratings.parquet or "
+                     "the like, or one table alone. Give the file that has them.")
+
+def _read_files(paths: list[Any], movies: pd.DataFrame | None, name: str, options: dict[str, Any]) -> Ratings:
+    "Ratings of one file, or of several that belong together; the fast way first."
+    if len(paths) == 1 and not options["columns"] and (plain := _plain_table(paths[0])) is not None:
+        with suppress(InputError): return _from_frame(plain, movies, name, **options)
+        # a fault is found again below, with its line
+        del plain
+    tables = []
+    for path in paths:
+        with plain_errors(str(path)): tables.append(read_rating_table(path, options["columns"]))
+    df = tables[0] if len(tables) == 1 else pd.concat(tables, ignore_index=True)
+    return _from_frame(df, movies, name, **options)
 
 # %% ../../nbs/data/reading.ipynb #345c3964
 def _is_plain(block: bytes) -> bool:
     "Whether text is nothing but numbers that pyarrow and a person read alike: no 0x1F, no quotes, no leading zeros."
     if block.translate(None, b"0123456789.,;:\t\r\n- ") or b"-" in block and b"-0" in block: return False
     a = np.frombuffer(block, np.uint8)
-    leading = a[1:-1] == ord("0")  # a zero ...
-    leading &= a[2:] - np.uint8(ord("0")) < 10  # with a digit behind it ...
-    before = a[:-2]
-    starts = before < ord("-")  # and the beginning of a cell before it: a blank, a comma, a tab or a line end, ...
-    starts |= before >= ord(":")  # a colon or semicolon
-    leading &= starts
+    leading = a[1:-1] == ord("0")  # a zero, with a digit behind it, and no digit, point or minus before it
+    leading &= a[2:] - np.uint8(ord("0")) < 10
+    leading &= a[:-2] - np.uint8(ord("-")) > ord("9") - ord("-")
     return not leading.any()
 
 def _plain_layout(first: str) -> tuple[str, list[str], bool] | None:
@@ -150,6 +180,7 @@ def _plain_layout(first: str) -> tuple[str, list[str], bool] | None:
     needed = sorted(set(known.values()) - {"timestamp"}) == ["movie", "rating", "user"] and len(known) == len(cells)
     return (sep, [known[i] for i in range(len(cells))], True) if needed and sep != "::" else None
 
+# %% ../../nbs/data/reading.ipynb #f04630c0
 def _plain_table(
     path: Any,  # a Path or zipfile.Path to a text file
 ) -> pd.DataFrame | None:  # columns user, movie, rating[, timestamp]: int64, int64, float32, int64; None: not plain
@@ -170,61 +201,13 @@ def _plain_table(
 
     names = [role or f"empty{i}" for i, role in enumerate(roles)]
     types = {"user": pa.int64(), "movie": pa.int64(), "rating": pa.float32(), "timestamp": pa.int64()}
+    how = arrow_csv.ReadOptions(column_names=names, skip_rows=int(header), block_size=1 << 22)
+    what = arrow_csv.ConvertOptions(column_types=types, null_values=[], strings_can_be_null=False,
+                                    include_columns=[role for role in roles if role])
     with pa.memory_map(str(path)) if unpacked is None else pa.BufferReader(unpacked) as source:
-        how = arrow_csv.ReadOptions(column_names=names, skip_rows=int(header), block_size=1 << 22)
-        what = arrow_csv.ConvertOptions(column_types=types, null_values=[], strings_can_be_null=False,
-                                        include_columns=[role for role in roles if role])
         try: table = arrow_csv.read_csv(source, how, arrow_csv.ParseOptions(delimiter=sep), what)
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError): return None
     columns = dict(zip(table.column_names, table.columns, strict=True))
     del table  # so that each column is given back once it is copied out
     return pd.DataFrame({c: columns.pop(c).to_numpy() for c in list(columns)}, copy=False)
 
-# %% ../../nbs/data/reading.ipynb #96960824
-def read_ratings(
-    source: pd.DataFrame | str | os.PathLike[str],  # frame, or path: table (text, JSON, Excel, Parquet), folder or zip
-    movies: pd.DataFrame | None = None,  # titles for a single file or frame: columns movie, title[, year][, genres]
-    name: str | None = None,  # the name shown in reports; default: the file's
-    *,
-    columns: Mapping[str, str] | None = None,  # role -> column, such as {"user": "reviewerID", "movie": "asin"}
-    unrated: float | str | None = None,  # the number that means: not rated; "" for empty cells
-    scale: tuple[float, float] | None = None,  # the lowest and the best rating there can be; default: those that occur
-    duplicates: str = "refuse",  # which rating of a pair that was rated twice counts: "latest", "first" or "mean"
-) -> Ratings:  # in the order of the source; its `notes` say what was understood
-    "Ratings from your own data or any published layout. Raises `InputError` with file, line and what to do."
-    options: dict[str, Any] = {"columns": columns or {}, "unrated": unrated, "scale": scale, "duplicates": duplicates}
-    if isinstance(source, pd.DataFrame): return ratings_from_frame(source, movies, name or "DataFrame", **options)
-    where = str(source)
-    with plain_errors(where): paths, beside = _find(Path(source), where)
-    if paths[0] != Path(source): where = f"{where}/{paths[0].name}"
-
-    if beside is not None and movies is None:
-        at = f"{source}/{beside.name}"
-        packed = beside.name.lower().endswith((".parquet", ".pq"))
-        with plain_errors(at): movies = read_parquet(beside, at, {}) if packed else read_movies(beside, at)
-    with plain_errors(where):
-        r = _read_files(paths, movies, where, options)
-        return r._with(name=name) if name else r
-
-def _find(path: Path, where: str) -> tuple[list[Any], Any]:
-    "The files of ratings, and the file of movies or None."
-    if path.exists() and not path.is_dir() and not path.is_file():
-        raise InputError(f"{where}: it is a pipe or a device, which can be read only once; write it to a file first.")
-    if not path.exists(): raise FileNotFoundError
-    if path.is_file() and path.suffix.lower() != ".zip": return [path], None
-    paths, beside = find_ratings(path if path.is_dir() else zipfile.Path(path), where)
-    if not paths:
-        raise InputError(f"{where}: no ratings in it; a folder or zip holds ratings.csv, ratings.dat, u.data, "
-                         "ratings.parquet or the like, or one table alone. Give the file that has them.")
-    return paths, beside
-
-def _read_files(paths: list[Any], movies: pd.DataFrame | None, where: str, options: dict[str, Any]) -> Ratings:
-    "Ratings of one file, or of several that belong together; the fast way first."
-    if len(paths) == 1 and not options["columns"] and (plain := _plain_table(paths[0])) is not None:
-        with suppress(InputError): return ratings_from_frame(plain, movies, where, "line", **options)
-        # a fault is found again below, with its line
-        del plain
-    at = [where] if len(paths) == 1 else [f"{where.rpartition('/')[0]}/{p.name}" for p in paths]
-    tables = [read_rating_table(p, place, options["columns"]) for p, place in zip(paths, at, strict=True)]
-    df = tables[0][0] if len(tables) == 1 else pd.concat([t for t, _ in tables], ignore_index=True)
-    return ratings_from_frame(df, movies, where, tables[0][1], **options)

@@ -40,10 +40,24 @@ def damped_means(
 class Batch:
     "Rows of users in CSR form. Nothing of size users x movies is ever stored."
     offsets: Tensor  # int64 [B + 1]: row b is offsets[b] .. offsets[b+1]
-    movies: Tensor  # int64 [n]: movie codes, ascending within a row
+    movies: Tensor  # int64 [n] (mapped rows: int32): movie codes, ascending within a row
     values: Tensor  # float32 [n]: stars, or 1 liked / 0 not liked
     n_movies: int  # columns
     users: Tensor  # int64 [B]: the user code of each row
+
+    @classmethod
+    def from_cells(cls,
+        rows: Tensor,  # int64 [n]: the row of each rating, in any order
+        movies: Tensor,  # int64 [n]: its movie
+        values: Tensor,  # float32 [n]
+        shape: tuple[int, int],  # rows, movies
+    ) -> Batch:
+        "Rows from single cells, each there once; the users are numbered like the rows."
+        rows, movies = (torch.as_tensor(t, dtype=torch.int64) for t in (rows, movies))
+        order = (rows * shape[1] + movies).argsort(stable=True)
+        counts = torch.bincount(rows, minlength=shape[0])
+        offsets = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+        return cls(offsets, movies[order], torch.as_tensor(values)[order], shape[1], torch.arange(shape[0]))
 
     def __len__(self) -> int: return len(self.users)
     @property
@@ -60,7 +74,7 @@ class Batch:
         offsets = torch.cat([n.new_zeros(1), n.cumsum(0)])
         first = torch.repeat_interleave(self.offsets[rows] - offsets[:-1], n)
         i = torch.arange(int(offsets[-1]), device=n.device) + first
-        return Batch(offsets, self.movies[i], self.values[i], self.n_movies, self.users[rows])
+        return Batch(offsets, self.movies[i].long(), self.values[i], self.n_movies, self.users[rows])
 
     def where(self,
         keep: Tensor,  # bool [n]: which ratings stay
@@ -97,10 +111,8 @@ def to_batch(
     users: np.ndarray | None = None,  # user codes of the rows; None: every user, in code order
 ) -> Batch:
     "Ratings as one CSR batch; training takes smaller ones out of it with `take`."
-    order = np.lexsort((r.movie, r.user))
-    offsets = np.concatenate([[0], np.bincount(r.user, minlength=r.n_users).cumsum()])
-    movies, values = torch.from_numpy(r.movie[order].astype(np.int64)), torch.from_numpy(r.value[order])
-    whole = Batch(torch.from_numpy(offsets), movies, values, r.n_movies, torch.arange(r.n_users))
+    user, movie = (torch.from_numpy(codes.astype(np.int64)) for codes in (r.user, r.movie))
+    whole = Batch.from_cells(user, movie, torch.tensor(r.value), (r.n_users, r.n_movies))
     return whole if users is None else whole.take(torch.tensor(np.array(users), dtype=torch.int64))
 
 # %% ../../nbs/data/rows.ipynb #86a6e59a

@@ -7,122 +7,79 @@ Docs: https://saerec.github.io/saerec/data/shards.html.md"""
 # %% ../../nbs/data/shards.ipynb #b12bb0f1
 from __future__ import annotations
 
-import errno
-import json
 import os
 import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+import pandas as pd
 import torch
-from torch import Tensor
+from pydantic import BaseModel, NonNegativeInt
 
 from . import Batch, InputError, Ratings
 
 # %% auto #0
-__all__ = ['write_shards', 'read_shards', 'write_csr', 'MappedRows', 'open_csr']
+__all__ = ['write_shards', 'read_shards', 'write_csr', 'open_csr']
 
 # %% ../../nbs/data/shards.ipynb #436c0b63
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # disk full, quota used up, file larger than is allowed
-
 @contextmanager
-def _whole_or_nothing(folder: Path) -> Iterator[Path]:
-    "A new folder under a temporary name, which gets its own name if all goes well and is removed if not."
-    if folder.exists():
-        raise InputError(f"{folder}: it exists already; choose another folder, or remove this one first.")
+def _new_folder(folder: Path, m: _Manifest, users: pd.DataFrame, movies: pd.DataFrame) -> Iterator[Path]:
+    "A folder under a temporary name, which gets its own name if all goes well and is removed if not."
+    if folder.exists(): raise InputError(f"{folder}: it exists already; choose another folder, or remove it first.")
     part = folder.with_name(f".{folder.name}.part-{secrets.token_hex(4)}")
     try:
         part.mkdir(parents=True)
         yield part
+        users.to_parquet(part / "users.parquet", index=False)
+        movies.to_parquet(part / "movies.parquet", index=False)
+        (part / "manifest.json").write_text(m.model_dump_json(indent=1, exclude_defaults=True) + "\n", encoding="utf-8")
         part.rename(folder)
     except OSError as e:
-        if e.errno in _FULL:
-            raise InputError(f"{folder}: no room is left on the disk, and nothing was written; "
-                             "free some space or choose a folder on another disk.") from None
-        reason = os.strerror(e.errno) if e.errno else type(e).__name__
-        raise InputError(f"{folder}: it cannot be written ({reason}); check the path and its rights.") from None
+        reason = os.strerror(e.errno or 0)
+        raise InputError(f"{folder}: it cannot be written, and nothing was ({reason}); make room there.") from None
     finally: shutil.rmtree(part, ignore_errors=True)
 
 # %% ../../nbs/data/shards.ipynb #6112c68c
-_VERSION = 1  # of both layouts: Parquet shards and mapped rows
-
-def _write_manifest(folder: Path, kind: str, **content: Any) -> None:
-    "What a folder holds, for `_manifest`."
-    text = json.dumps({"kind": kind, "version": _VERSION} | content, indent=1) + "\n"
-    (folder / "manifest.json").write_text(text, encoding="utf-8")
-
-def _are_sizes(d: Any, *keys: str) -> bool:
-    "Whether these entries are whole numbers that can be sizes."
-    return isinstance(d, dict) and all(type(d.get(k)) is int and 0 <= d[k] < 2**40 for k in keys)
+class _Manifest(BaseModel):
+    "What a folder of either layout says of itself."
+    kind: Literal["shards of ratings", "rows of users"]
+    version: Literal[1]
+    name: str
+    users: NonNegativeInt
+    movies: NonNegativeInt
+    ratings: NonNegativeInt
+    times: bool = False
+    shards: list[dict[str, int]] = []  # first_user, users, ratings
 
 # %% ../../nbs/data/shards.ipynb #11a179e9
-def _manifest(folder: Path, kind: str, maker: str) -> dict[str, Any]:
-    "The checked manifest of a folder; a sentence if it is another kind of folder, or of another version."
-    path = folder / "manifest.json"
-    again = f"write the folder again with {maker}"
-    try:
-        m = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{path}: there is no such file; {maker} makes a folder that has one.") from None
-    except OSError as e:
-        reason = os.strerror(e.errno or 0)
-        raise InputError(f"{path}: it cannot be read ({reason}); check the path and its rights.") from None
-    except ValueError:
-        raise InputError(f"{path}: it is no readable JSON; {again}.") from None
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    "Whatever is wrong with a file becomes one sentence."
+    try: yield
+    except Exception as e:
+        reason = getattr(e, "strerror", None) or " ".join(str(e).split())[:120] or type(e).__name__
+        again = "copy it again, or write the folder again with write_shards or write_csr"
+        raise InputError(f"{path}: it is not as it was written ({reason}); {again}.") from None
 
-    if not isinstance(m, dict) or m.get("kind") != kind:
-        raise InputError(f"{path}: it does not describe {kind}; {again}.")
-    if m.get("version") != _VERSION:
-        raise InputError(f"{path}: it is of version {str(m.get('version'))[:20]}, and this saerec reads version "
-                         f"{_VERSION}; {again}, or use the saerec that made it.")
-    if not isinstance(m.get("name"), str) or not _are_sizes(m, "users", "movies", "ratings"):
-        raise InputError(f"{path}: its name or one of its sizes is missing or of the wrong kind; {again}.")
-    return m
-
-# %% ../../nbs/data/shards.ipynb #3a21d435
-def _table(path: Path, maker: str) -> Any:  # a pyarrow table
-    "A Parquet file, or a sentence about it."
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-    again = f"or write the folder again with {maker}"
-    try:
-        return pq.read_table(path, partitioning=None)
-    except FileNotFoundError:
-        raise InputError(f"{path}: the file is missing; copy it back, {again}.") from None
-    except (pa.ArrowException, OSError, ValueError) as e:
-        reason = type(e).__name__
-        raise InputError(f"{path}: it is no readable Parquet file ({reason}); copy it again, {again}.") from None
+def _manifest(folder: Path, kind: str) -> _Manifest:
+    "The checked manifest of a folder."
+    with _reading(path := folder / "manifest.json"):
+        m = _Manifest.model_validate_json(path.read_bytes())
+        if m.kind != kind: raise ValueError(f"it describes {m.kind}, not {kind}")
+        return m
 
 # %% ../../nbs/data/shards.ipynb #20a0ba82
-def _schema(times: bool) -> Any:
-    "The columns of a shard."
-    import pyarrow as pa
-    columns = [("user", pa.int32()), ("movie", pa.int32()), ("rating", pa.float32())]
-    return pa.schema(columns + [("time", pa.int64())] * times)
-
-def _shard(i: int) -> str: return f"ratings-{i:05}.parquet"
-
-# %% ../../nbs/data/shards.ipynb #b9626346
-def _in_order(r: Ratings) -> dict[str, np.ndarray]:  # user, movie, rating[, time]
-    "The columns of a shard in the order of users and movies."
+def _in_order(r: Ratings) -> Ratings:
+    "The same ratings in the order of users and movies."
     key = r.user.astype(np.int64) * r.n_movies + r.movie
-    order = slice(None) if (key[1:] >= key[:-1]).all() else np.argsort(key, kind="stable")
-    columns = {"user": r.user, "movie": r.movie, "rating": r.value, "time": r.time}
-    return {k: v[order] for k, v in columns.items() if v is not None}
+    return r if (key[1:] >= key[:-1]).all() else r.select(np.argsort(key, kind="stable"))
 
-def _write_vocabularies(r: Ratings, folder: Path, target: Path) -> None:
-    "Users and movies as tables in `folder`, which will be `target`."
-    import pyarrow as pa
-    for name, frame in (("users", r.users), ("movies", r.movies)):
-        try:
-            frame.to_parquet(folder / f"{name}.parquet", index=False)
-        except (pa.ArrowInvalid, pa.ArrowTypeError):
-            raise InputError(f"{target}: the ids of the {name} are of several types; "
-                             "make them all numbers or all text.") from None
+def _shard_file(folder: Path, i: int) -> Path: return folder / f"ratings-{i:05}.parquet"
 
 # %% ../../nbs/data/shards.ipynb #d7e6751f
 def write_shards(
@@ -135,86 +92,56 @@ def write_shards(
     Raises `InputError`, and leaves nothing behind, where that fails."""
     import pyarrow as pa
     import pyarrow.parquet as pq
-    folder, per = Path(folder), int(users_per_shard)
-    if per < 1: raise InputError(f"users_per_shard is {per}; at least one user goes into a shard.")
+    r, times = _in_order(r), r.time is not None
+    ends = [*range(0, r.n_users, users_per_shard), r.n_users]
+    at = np.searchsorted(r.user, ends).tolist()
+    shards = [{"first_user": u, "users": v - u, "ratings": b - a}
+              for (u, v), (a, b) in zip(pairwise(ends), pairwise(at), strict=True)]
+    sizes = {"users": r.n_users, "movies": r.n_movies, "ratings": len(r)}
+    m = _Manifest(kind="shards of ratings", version=1, name=r.name, **sizes, times=times, shards=shards)
 
-    times, columns = r.time is not None, _in_order(r)
-    firsts = range(0, r.n_users, per)
-    at = np.searchsorted(columns["user"], [*firsts, r.n_users])
-    shards = [{"first_user": f, "users": min(per, r.n_users - f), "ratings": int(at[i + 1] - at[i])}
-              for i, f in enumerate(firsts)]
-
-    with _whole_or_nothing(folder) as new:
-        _write_vocabularies(r, new, folder)
-        for i in range(len(firsts)):
-            part = {k: v[at[i]:at[i + 1]] for k, v in columns.items()}
-            pq.write_table(pa.table(part, _schema(times)), new / _shard(i))
-        _write_manifest(new, "shards of ratings", name=r.name, users=r.n_users, movies=r.n_movies,
-                        ratings=len(r), times=times, shards=shards)
-    return folder
+    columns = {"user": r.user, "movie": r.movie, "rating": r.value, "time": r.time}
+    with _new_folder(Path(folder), m, r.users, r.movies) as new:
+        for i, (a, b) in enumerate(pairwise(at)):
+            part = pa.table({k: v[a:b] for k, v in columns.items() if v is not None})
+            pq.write_table(part, _shard_file(new, i))
+    return Path(folder)
 
 # %% ../../nbs/data/shards.ipynb #942a0f4e
-def _check_columns(
-    path: Path,
-    t: Any,  # pyarrow table that was read from there
-    want: Any,  # pyarrow schema that it must have
-    again: str,  # what helps
-) -> None:
-    "Raise `InputError` where a shard has other columns or types, or gaps."
-    if t.column_names != want.names:
-        columns = ", ".join(t.column_names)[:200] or "none"
-        raise InputError(f"{path}: its columns are {columns} where {', '.join(want.names)} were expected; {again}.")
+def _types(m: _Manifest) -> dict[str, str]:
+    "The columns of a shard."
+    return {"user": "int32", "movie": "int32", "rating": "float32"} | ({"time": "int64"} if m.times else {})
 
-    for f in want:
-        holds, where = t.schema.field(f.name).type, f"{path}, column {f.name}"
-        if holds != f.type:
-            raise InputError(f"{where}: it holds {str(holds)[:40]} where {f.type} was expected; {again}.")
-        if t[f.name].null_count: raise InputError(f"{where}: a value is missing; {again}.")
+def _fits(d: dict[str, np.ndarray], m: _Manifest, last: int) -> bool:
+    "Whether a shard has the columns of its manifest, and rises in users and movies from the last cell before it."
+    if {k: str(v.dtype) for k, v in d.items()} != _types(m): return False
+    user, movie = d["user"].astype(np.int64), d["movie"]
+    if not len(user): return True
+    inside = 0 <= user.min() and user.max() < m.users and 0 <= movie.min() and movie.max() < m.movies
+    cell = user * m.movies + movie
+    return bool(inside and last < cell[0] and (cell[1:] > cell[:-1]).all())
 
 # %% ../../nbs/data/shards.ipynb #2014db83
-def _read_shard(
-    folder: Path,
-    i: int,  # which shard
-    m: dict[str, Any],  # the manifest
-) -> dict[str, np.ndarray]:  # user, movie, rating[, time]
-    "One shard, checked against the manifest."
-    path, s, want = folder / _shard(i), m["shards"][i], _schema(bool(m["times"]))
-    again = "copy it again, or write the folder again with write_shards"
-    t = _table(path, "write_shards")
-    _check_columns(path, t, want, again)
-    if len(t) != s["ratings"]:
-        raise InputError(f"{path}: it has {len(t):,} ratings where {s['ratings']:,} were expected; {again}.")
-    d = {k: t[k].to_numpy() for k in want.names}
-    if not len(t): return d
+def _read_shards(folder: Path, m: _Manifest) -> Iterator[dict[str, np.ndarray]]:  # columns, as in `_types`
+    "The shards, one after the other."
+    import pyarrow.parquet as pq
+    n, last = 0, -1
+    for i in range(len(m.shards)):
+        with _reading(path := _shard_file(folder, i)):
+            t = pq.read_table(path, partitioning=None)
+            d = {k: t[k].to_numpy() for k in t.column_names}
+            if not _fits(d, m, last): raise ValueError("its columns, users or movies are not those of the manifest")
+        if len(t): n, last = n + len(t), int(d["user"][-1]) * m.movies + int(d["movie"][-1])
+        yield d
+    with _reading(folder):
+        if n != m.ratings: raise ValueError(f"its shards hold {n:,} ratings where {m.ratings:,} were expected")
 
-    user, movie, first, end = d["user"], d["movie"], s["first_user"], s["first_user"] + s["users"]
-    users_fit = first <= user.min() and user.max() < end
-    movies_fit = 0 <= movie.min() and movie.max() < m["movies"]
-    if not (users_fit and movies_fit):
-        limits = f"users {first} to {end - 1} or movies 0 to {m['movies'] - 1}"
-        raise InputError(f"{path}: a code lies outside {limits}; {again}.")
-
-    key = user.astype(np.int64) * m["movies"] + movie
-    if (key[1:] < key[:-1]).any(): raise InputError(f"{path}: it is not in the order of users and movies; {again}.")
-    return d
-
-# %% ../../nbs/data/shards.ipynb #9cb9ac40
-def _shards_manifest(folder: Path) -> dict[str, Any]:
-    "The manifest of `write_shards`, with shards that add up."
-    m = _manifest(folder, "shards of ratings", "write_shards")
-    if not isinstance(m.get("times"), bool) or not _add_up(m):
-        raise InputError(f"{folder / 'manifest.json'}: its shards do not add up to its users and ratings; "
-                         "write the folder again with write_shards.")
-    return m
-
-def _add_up(m: dict[str, Any]) -> bool:
-    "Whether the shards of a manifest follow each other and hold its users and ratings."
-    shards: Any = m.get("shards")
-    if not isinstance(shards, list): return False
-    if not all(_are_sizes(s, "first_user", "users", "ratings") for s in shards): return False
-    ends = [0, *np.cumsum([s["users"] for s in shards], dtype=np.int64).tolist()]
-    if [s["first_user"] for s in shards] != ends[:-1]: return False
-    return ends[-1] == m["users"] and sum(s["ratings"] for s in shards) == m["ratings"]
+def _vocabulary(folder: Path, name: str, n: int) -> pd.DataFrame:
+    "Users or movies."
+    with _reading(path := folder / f"{name}.parquet"):
+        frame = pd.read_parquet(path)
+        if len(frame) != n: raise ValueError(f"it has {len(frame):,} lines where {n:,} were expected")
+        return frame
 
 # %% ../../nbs/data/shards.ipynb #f5ce0f85
 def read_shards(
@@ -222,22 +149,13 @@ def read_shards(
 ) -> Ratings:  # in the order of users and movies
     "All shards as ratings. Raises `InputError` that names the file if one is missing, or is not as it was written."
     folder = Path(folder)
-    m = _shards_manifest(folder)
-    users, movies = (_table(folder / f"{k}.parquet", "write_shards").to_pandas() for k in ("users", "movies"))
-    for k, frame in (("users", users), ("movies", movies)):
-        if len(frame) != m[k]:
-            raise InputError(f"{folder / f'{k}.parquet'}: it has {len(frame):,} lines where {m[k]:,} were expected; "
-                             "write the folder again with write_shards.")
+    m = _manifest(folder, "shards of ratings")
+    users, movies = _vocabulary(folder, "users", m.users), _vocabulary(folder, "movies", m.movies)
 
-    types = {"user": np.int32, "movie": np.int32, "rating": np.float32} | ({"time": np.int64} if m["times"] else {})
-    whole: dict[str, np.ndarray] = {k: np.empty(m["ratings"], t) for k, t in types.items()}
-    a = 0
-    for i, s in enumerate(m["shards"]):
-        for k, v in _read_shard(folder, i, m).items(): whole[k][a:a + s["ratings"]] = v
-        a += s["ratings"]
+    parts = list(_read_shards(folder, m))
+    whole = {k: np.concatenate([np.empty(0, t), *(d.pop(k) for d in parts)]) for k, t in _types(m).items()}
     for v in whole.values(): v.setflags(write=False)
-
-    return Ratings(whole["user"], whole["movie"], whole["rating"], users, movies, whole.get("time"), m["name"])
+    return Ratings(whole["user"], whole["movie"], whole["rating"], users, movies, whole.get("time"), m.name)
 
 # %% ../../nbs/data/shards.ipynb #15525bf6
 def _open_array(path: Path, dtype: str, n: int) -> Any:
@@ -245,21 +163,6 @@ def _open_array(path: Path, dtype: str, n: int) -> Any:
     f = path.open("wb")
     np.lib.format.write_array_header_1_0(f, {"descr": dtype, "fortran_order": False, "shape": (n,)})
     return f
-
-def _write_rows(shards: Path, m: dict[str, Any], folder: Path) -> None:
-    "The three arrays in `folder`, from one shard at a time."
-    counts = np.zeros(m["users"] + 1, np.int64)
-    with (_open_array(folder / "movies.npy", "<i4", m["ratings"]) as movies,
-          _open_array(folder / "values.npy", "<f4", m["ratings"]) as values):
-        for i, s in enumerate(m["shards"]):
-            d = _read_shard(shards, i, m)
-            first, n = s["first_user"], s["users"]
-            counts[1 + first:1 + first + n] = np.bincount(d["user"] - first, minlength=n)
-            movies.write(d["movie"].astype("<i4", copy=False).data)
-            values.write(d["rating"].astype("<f4", copy=False).data)
-
-    with _open_array(folder / "offsets.npy", "<i8", m["users"] + 1) as offsets:
-        offsets.write(counts.cumsum().astype("<i8", copy=False).data)
 
 # %% ../../nbs/data/shards.ipynb #603843e5
 def write_csr(
@@ -269,85 +172,43 @@ def write_csr(
     """The rows of all users as files for `open_csr`, from one shard at a time.
 
     Raises `InputError`, and leaves nothing behind, where that fails."""
-    shards, folder = Path(shards), Path(folder)
-    m = _shards_manifest(shards)
+    shards = Path(shards)
+    m = _manifest(shards, "shards of ratings")
+    users, movies = _vocabulary(shards, "users", m.users), _vocabulary(shards, "movies", m.movies)
+    counts = np.zeros(m.users + 1, np.int64)
 
-    with _whole_or_nothing(folder) as new:
-        _write_rows(shards, m, new)
-        for name in ("users.parquet", "movies.parquet"):
-            try:
-                shutil.copyfile(shards / name, new / name)
-            except FileNotFoundError:
-                raise InputError(f"{shards / name}: the file is missing; copy it back, "
-                                 "or write the folder again with write_shards.") from None
-        _write_manifest(new, "rows of users", **{k: m[k] for k in ("name", "users", "movies", "ratings")})
-    return folder
-
-# %% ../../nbs/data/shards.ipynb #9ca5cd6e
-class MappedRows:
-    "Rows of users in files: of these, `take` reads the rows that are asked for. Made by `open_csr`."
-    def __init__(self,
-        offsets: np.ndarray,  # int64 [n_users + 1], rising: row b is offsets[b] .. offsets[b+1]
-        movies: np.ndarray,  # int32 [n], mapped: movie codes, ascending within a row
-        values: np.ndarray,  # float32 [n], mapped: stars, or 1 liked / 0 not liked
-        n_movies: int,  # columns
-        name: str = "ratings",  # where they come from
-    ):
-        self.offsets, self.movies, self.values = offsets, movies, values
-        self.n_movies, self.name = n_movies, name
-
-    def __len__(self) -> int: return len(self.offsets) - 1
-    def __repr__(self) -> str:
-        sizes = f"{len(self.movies):,} ratings, {len(self):,} users, {self.n_movies:,} movies"
-        return f"MappedRows({self.name}: {sizes})"
-    @property
-    def users(self) -> Tensor: return torch.arange(len(self))  # int64 [n_users]
-    @property
-    def counts(self) -> Tensor: return torch.from_numpy(np.diff(self.offsets))  # int64 [n_users]
-
-    def take(self,
-        rows: Tensor,  # int64 [B]: row numbers, in any order
-    ) -> Batch:  # those rows in that order, in memory
-        "Some rows, gathered without a loop."
-        rows = torch.as_tensor(rows, dtype=torch.int64)
-        if len(rows) and not (0 <= int(rows.min()) and int(rows.max()) < len(self)):
-            raise IndexError(f"a row lies outside 0..{len(self) - 1}")
-
-        start, end = self.offsets[rows.numpy()], self.offsets[rows.numpy() + 1]
-        offsets = np.concatenate([[0], (end - start).cumsum()])
-        i = np.arange(offsets[-1]) + np.repeat(start - offsets[:-1], end - start)
-        movies, values = self.movies[i].astype(np.int64), np.array(self.values[i])
-        return Batch(torch.from_numpy(offsets), torch.from_numpy(movies), torch.from_numpy(values), self.n_movies, rows)
+    of_rows = m.model_copy(update={"kind": "rows of users", "times": False, "shards": []})
+    with _new_folder(Path(folder), of_rows, users, movies) as new:
+        with (_open_array(new / "movies.npy", "<i4", m.ratings) as to_movies,
+              _open_array(new / "values.npy", "<f4", m.ratings) as to_values):
+            for d in _read_shards(shards, m):
+                counts[1:] += np.bincount(d["user"], minlength=m.users)
+                to_movies.write(d["movie"].astype("<i4", copy=False).data)
+                to_values.write(d["rating"].astype("<f4", copy=False).data)
+        with _open_array(new / "offsets.npy", "<i8", m.users + 1) as to_offsets:
+            to_offsets.write(counts.cumsum().astype("<i8", copy=False).data)
+    return Path(folder)
 
 # %% ../../nbs/data/shards.ipynb #1e86dc72
-def _mapped(path: Path, dtype: str, n: int) -> np.ndarray:
-    "An .npy file as an array that is read where it is touched."
-    again = "copy it again, or write the folder again with write_csr"
-    try:
-        a = np.load(path, mmap_mode="r", allow_pickle=False)
-    except FileNotFoundError:
-        raise InputError(f"{path}: the file is missing; {again}.") from None
-    except Exception as e:
-        raise InputError(f"{path}: it is no whole .npy file ({type(e).__name__}); {again}.") from None
-
-    if a.dtype != np.dtype(dtype) or a.shape != (n,):
-        holds, wanted = f"{a.dtype} {list(a.shape)}", f"{np.dtype(dtype)} [{n}]"
-        raise InputError(f"{path}: it holds {holds} where {wanted} was expected; {again}.")
-    return a
+def _mapped(path: Path, dtype: str, n: int) -> torch.Tensor:
+    "An .npy file as a tensor that is read where it is touched."
+    with _reading(path):
+        a = np.load(path, mmap_mode="c", allow_pickle=False)
+        if (a.dtype, a.shape) != (np.dtype(dtype), (n,)): raise ValueError(f"it is not {dtype} [{n}]")
+        return torch.from_numpy(a)
 
 # %% ../../nbs/data/shards.ipynb #40a44a2b
 def open_csr(
     folder: str | os.PathLike[str],  # made by `write_csr`
-) -> MappedRows:
+) -> Batch:  # its movies and values mapped; for `take`
     """Rows of users, mapped: opening reads the offsets, and nothing else.
 
     Raises `InputError` that names the file if one is missing or not as it was written."""
     folder = Path(folder)
-    m = _manifest(folder, "rows of users", "write_csr")
-    offsets = np.array(_mapped(folder / "offsets.npy", "<i8", m["users"] + 1))
-    if offsets[0] != 0 or offsets[-1] != m["ratings"] or (np.diff(offsets) < 0).any():
-        raise InputError(f"{folder / 'offsets.npy'}: its offsets do not rise from 0 to {m['ratings']}; "
-                         "write the folder again with write_csr.")
-    movies = _mapped(folder / "movies.npy", "<i4", m["ratings"])
-    values = _mapped(folder / "values.npy", "<f4", m["ratings"])
-    return MappedRows(offsets, movies, values, m["movies"], str(m["name"]))
+    m = _manifest(folder, "rows of users")
+    with _reading(path := folder / "offsets.npy"):
+        offsets = _mapped(path, "<i8", m.users + 1).clone()
+        if offsets[0] != 0 or offsets[-1] != m.ratings or (offsets.diff() < 0).any():
+            raise ValueError(f"its offsets do not rise from 0 to {m.ratings}")
+    movies, values = _mapped(folder / "movies.npy", "<i4", m.ratings), _mapped(folder / "values.npy", "<f4", m.ratings)
+    return Batch(offsets, movies, values, m.movies, torch.arange(m.users))

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from .ratings import Ratings
-from .reading import movie_frame
+from .movies import movie_frame
 from ..errors import InputError
 
 # %% auto #0
@@ -167,7 +167,7 @@ def _synthetic_movies(
     "Movies with made-up titles, their group as genre."
     movie = np.arange(1, len(group) + 1)
     known = pd.DataFrame({"movie": movie, "genres": [f"synthetic group {g + 1}" for g in group]})
-    return movie_frame(pd.Index(movie), known.assign(title="synthetic movie " + known.movie.astype(str)), name)
+    return movie_frame(pd.Index(movie), known.assign(title="synthetic movie " + known.movie.astype(str)))
 
 # %% ../../nbs/data/synthetic.ipynb #fa035d05
 def _draw_ratings(

@@ -12,46 +12,40 @@ import warnings
 import numpy as np
 import pandas as pd
 
+from ..files import place_of
+
 # %% auto #0
-__all__ = ['to_seconds']
+__all__ = []
 
 # %% ../../nbs/data/times.ipynb #d76fd7a1
-_UNITS = (("seconds", 1, 1e11), ("milliseconds", 10**3, 1e14), ("microseconds", 10**6, 1e17),
-          ("nanoseconds", 10**9, 2.0**63))  # how many make a second; numbers in it are below this
-_CALENDAR = {4: ("%Y", "years"), 8: ("%Y%m%d", "days written as yyyymmdd"),  # by the number of digits
-             14: ("%Y%m%d%H%M%S", "times written as yyyymmddhhmmss")}
-
-def _unit(n: float) -> int:
-    "Which of `_UNITS` a number is in."
-    return next((i for i, (_, _, top) in enumerate(_UNITS) if abs(n) < top), len(_UNITS))
-
-def _numbers_to_seconds(
-    n: np.ndarray,  # int64 or float64: one number a rating
-) -> tuple[np.ndarray | None, str]:  # seconds since 1970, int64; a note, or ""
-    "Times given as numbers; None and the reason where they cannot be read."
-    low, high = n.min(), n.max()
-    if not np.isfinite([low, high]).all(): return None, "a time is not finite: times are left out."
-    if low <= 0 and high > 1e8 and ((n <= 0) == (n == low)).all():  # 0 or -1 among times of our days
-        return None, f"{int((n == low).sum()):,} of {len(n):,} ratings have no time ({low:g}): times are left out."
-    digits = len(str(int(high)))
-    if low >= 0 and digits == len(str(int(low))) and digits in _CALENDAR:
-        form, said = _CALENDAR[digits]
-        days = pd.to_datetime(pd.Series(n).astype(np.int64).astype("str"), format=form, errors="coerce")
-        if days.notna().all() and days.dt.year.between(1900, 2100).all():
-            return _whole_seconds(days), f"times are taken as {said}."
-
-    i = _unit(max(abs(low), abs(high)))
-    if i == len(_UNITS): return None, "a time is too large to be one: times are left out."
-    if 1e8 < abs(low) and _unit(low) != i:
-        return None, f"times are partly {_UNITS[_unit(low)][0]}, partly {_UNITS[i][0]}: times are left out."
-    unit, a_second, _ = _UNITS[i]
-    if i == 0: return (n if n.dtype == np.int64 else np.floor(n).astype(np.int64)), ""
-    return np.floor_divide(n, a_second).astype(np.int64), f"times are taken as {unit} since 1970."
+_UNITS = ("seconds", "milliseconds", "microseconds", "nanoseconds")
+_BELOW = (1e11, 1e14, 1e17, 2.0**63)  # numbers in each of them are smaller than this
+_CALENDAR = {4: ("%Y", "yyyy"), 8: ("%Y%m%d", "yyyymmdd"), 14: ("%Y%m%d%H%M%S", "yyyymmddhhmmss")}  # by digits
 
 def _whole_seconds(d: pd.Series) -> np.ndarray:
     "Moments as whole seconds since 1970 (UTC)."
     if isinstance(d.dtype, pd.DatetimeTZDtype): d = d.dt.tz_convert("UTC").dt.tz_localize(None)
     return d.to_numpy().astype("datetime64[s]").astype(np.int64)
+
+def _numbers_to_seconds(
+    n: np.ndarray,  # int64 or float64: one number a rating
+) -> tuple[np.ndarray | None, str]:  # seconds since 1970, int64; a note, or ""
+    "Times given as numbers; None and the reason where they cannot be read."
+    low, high = float(n.min()), float(n.max())
+    if low <= 0 and high > 1e8 and ((n <= 0) == (n == low)).all():  # 0 or -1 among times of our days
+        return None, f"{int((n == low).sum()):,} of {len(n):,} ratings have no time ({low:g}): times are left out."
+    i, j = (int(np.searchsorted(_BELOW, abs(x), side="right")) for x in (low, high))
+    if max(i, j) == len(_UNITS) or i != j and abs(low) > 1e8:
+        return None, "times are in several units, or not finite: times are left out."
+
+    form, written = _CALENDAR.get(len(f"{high:.0f}"), ("", ""))
+    if form:
+        days = pd.to_datetime(pd.Series(n).astype(np.int64).astype("str"), format=form, errors="coerce")
+        if days.notna().all() and days.dt.year.between(1900, 2100).all():
+            return _whole_seconds(days), f"times are taken as written {written}."
+    unit = max(i, j)
+    seconds = np.floor_divide(n, 1000**unit).astype(np.int64) if unit or n.dtype != np.int64 else n
+    return seconds, f"times are taken as {_UNITS[unit]} since 1970." if unit else ""
 
 # %% ../../nbs/data/times.ipynb #0bbf9e7b
 # Two numbers, the year, and what follows.
@@ -67,13 +61,14 @@ def _order_days(s: pd.Series) -> tuple[pd.Series | None, str]:
                       "times are left out; write them as year-month-day.")
 
     day, month = (0, 1) if first > 12 else (1, 0)
-    year = parts[2].where(parts[2].str.len() == 4, parts[2].radd("20").where(parts[2] < "70", parts[2].radd("19")))
-    ordered = year + "-" + parts[month].str.zfill(2) + "-" + parts[day].str.zfill(2) + parts[3].str.replace(",", " ")
-    return ordered, f"times are taken as {'day, month' if day == 0 else 'month, day'}, year."
+    century = (parts[2] < "70").map({True: "20", False: "19"}).where(parts[2].str.len() == 2, "")
+    ordered = century + parts[2] + "-" + parts[month].str.zfill(2) + "-" + parts[day].str.zfill(2)
+    said = f"times are taken as {'day, month' if day == 0 else 'month, day'}, year."
+    return ordered + parts[3].str.replace(",", " "), said
 
+# %% ../../nbs/data/times.ipynb #83e21e21
 def _texts_to_seconds(
     t: pd.Series,  # texts, none missing; the index numbers the rows of the source
-    unit: str = "row",  # what the index counts
 ) -> tuple[np.ndarray | None, str]:  # seconds since 1970, int64; a note, or ""
     "Times given as text; None and the reason where they cannot be read."
     number = pd.to_numeric(t, errors="coerce")
@@ -81,26 +76,24 @@ def _texts_to_seconds(
         whole = t.str.strip().str.fullmatch("-?[0-9]{1,18}").all()
         return _numbers_to_seconds((t.str.strip().astype(np.int64) if whole else number.astype(np.float64)).to_numpy())
     code, different = pd.factorize(t)
-    s = pd.Series(different, dtype="str").str.strip()
+    s, note = pd.Series(different, dtype="str").str.strip(), ""
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pandas warns that it goes through dates one by one
-        found, note = pd.to_datetime(s, format="ISO8601", errors="coerce", utc=True), ""
+        found = pd.to_datetime(s, format="ISO8601", errors="coerce", utc=True)
         if found.isna().any():
             ordered, note = _order_days(s)
             if ordered is None: return None, note
             found = pd.to_datetime(ordered, format="mixed", errors="coerce", utc=True)
+    if not found.isna().any(): return _whole_seconds(found)[code], note
 
-    if found.isna().any():
-        i = int(found.isna().to_numpy()[code].argmax())
-        odd = f"{unit} {t.index[i]} has {t.iloc[i][:40]!r}, which is no time that is understood"
-        return None, f"{odd}: times are left out."
-    return _whole_seconds(found)[code], note
+    i = int(found.isna().to_numpy()[code].argmax())
+    odd = f"{place_of(t.index, i)} has {t.iloc[i][:40]!r}, which is no time that is understood"
+    return None, f"{odd}: times are left out."
 
 # %% ../../nbs/data/times.ipynb #bb5a813a
 def to_seconds(
     t: pd.Series,  # of any type; the index numbers the rows of the source
-    unit: str = "row",  # what the index counts
 ) -> tuple[np.ndarray | None, str]:  # seconds since 1970, int64, or None; a note, or ""
     "The times of ratings, whatever they are written in. Raises nothing: of what cannot be read the note says why."
     try:
@@ -113,6 +106,6 @@ def to_seconds(
         if t.dtype == object and all(isinstance(v, int | float | np.number) for v in t): t = pd.to_numeric(t)
         kind = np.int64 if t.dtype.kind == "i" else np.float64
         if pd.api.types.is_numeric_dtype(t.dtype): return _numbers_to_seconds(t.to_numpy(dtype=kind))
-        return _texts_to_seconds(t.astype("str"), unit)
+        return _texts_to_seconds(t.astype("str"))
     except Exception as e:
         return None, f"the times are of a kind that is not understood ({type(e).__name__}): times are left out."

@@ -5,7 +5,7 @@ __getattr__, __all__ = front_door(__name__, {
     "combining": "Ensemble standardize",
     "sessions": "SessionEDLAE SessionKernelRidge TimedEnsemble known_times split_sessions",
     "tensors": "as_tensors from_tensors",
-    "networks": "BALANCE GRADE has_dislikes learn_again network_settings train_network train_networks",
+    "networks": "train_network train_networks",
     "ranking": "closed_forms fit_again rank_ensemble",
     "ratings": "RatingStack ensemble_for rating_stack",
 })

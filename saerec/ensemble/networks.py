@@ -18,39 +18,16 @@ import torch
 from ..data import Ratings, Split
 from .tensors import as_tensors, from_tensors
 from ..model import StackedAutoencoder
-from ..train import Recorder, batch_size_for, fit, make_model
+from ..train import Recorder, find_objective, fit, make_model, settings_for
 from ..workers import side_by_side
 
 # %% auto #0
-__all__ = ['GRADE', 'BALANCE', 'has_dislikes', 'network_settings', 'train_network', 'train_networks', 'learn_again']
+__all__ = ['train_network', 'train_networks', 'learn_again']
 
 # %% ../../nbs/ensemble/networks.ipynb #10c623b8
-GRADE = 0.5  # entry and target of a movie rated and not liked, beside the 1 of a like
-BALANCE = 0.25  # $b$: users with many likes count less
-
-def has_dislikes(
-    r: Ratings,
-) -> bool:
+def has_dislikes(r: Ratings) -> bool:
     "Whether it is known what users rated and did not like."
     return bool((r.value <= 0).any())
-
-def network_settings(
-    objective: str,  # a key of `OBJECTIVES`
-    train: Ratings,  # to learn from
-) -> dict[str, Any]:  # changes to `OBJECTIVES`
-    "What the number of rows and ratings asks for: many small steps for few rows, fewer and larger ones for many."
-    n_rows = len(np.unique(train.user))
-    many = n_rows >= 20_000
-    large = dict(batch_size=batch_size_for(n_rows), lr=5e-3) if many else {}  # measured on ML-1M only
-    if objective == "likes":
-        return dict(epochs=30, weight_decay=5.0) if len(train) < 300_000 else dict(epochs=12, weight_decay=2.0) | large
-    if objective != "ranking":
-        return {} if n_rows < 1000 else dict(epochs=30, batch_size=256, lr=2e-3, balance=BALANCE)
-
-    graded = dict(dislikes=GRADE) if has_dislikes(train) else {}
-    if n_rows < 1000: return graded | dict(epochs=20, weight_decay=0.1)
-    usual = dict(epochs=20, weight_decay=1.0, batch_size=batch_size_for(n_rows))
-    return graded | usual | (large | dict(epochs=30) if many else {})
 
 # %% ../../nbs/ensemble/networks.ipynb #e6910303
 def train_network(
@@ -66,7 +43,7 @@ def train_network(
         model = make_model(
             objective, split.train.n_movies, seed=seed, dislikes=objective != "likes" and has_dislikes(split.train)
         )
-        settings = network_settings(objective, split.train)
+        settings = settings_for(objective, split.train, member=True)
         recorder = fit(model, split, objective, **({"seed": seed, "say": None} | settings | dict(changes)))
     finally:
         torch.set_num_threads(threads)
@@ -95,7 +72,7 @@ def train_networks(
     trained = side_by_side("saerec.ensemble.networks:_train_arrays", jobs, n)
     for (_, objective, *_), (about, arrays, recorder) in zip(jobs, trained, strict=True):
         model = from_tensors(about, {k: torch.from_numpy(a) for k, a in arrays.items()})
-        model.predicts_likes = objective == "likes"
+        model.predicts_likes = find_objective(objective).predicts_likes
         out.append((model, recorder))
     return out
 
@@ -105,4 +82,4 @@ def learn_again(
 ) -> Split | None:  # to train on, for a known number of epochs; None: there is no more than training
     "Training and validation together, where both hold ratings of the same users."
     if split.known is split.train: return None
-    return Split(split.known, split.valid, split._test, split.protocol, split.seed, check=False)
+    return Split(split.known, split.valid, split.valid, split.protocol, split.seed, check=False)

@@ -14,10 +14,11 @@ from typing import Any
 
 from ..data import Split
 from .combining import Ensemble
-from .networks import BALANCE, GRADE, has_dislikes, learn_again, train_networks
+from .networks import has_dislikes, learn_again, train_networks
 from .sessions import SessionEDLAE, SessionKernelRidge, TimedEnsemble, known_times
 from ..evaluate import Scorer, chosen_on_valid
 from ..evaluate.baselines import EDLAE, KernelRidge
+from ..train.objectives import BALANCE, GRADE
 
 # %% auto #0
 __all__ = ['closed_forms', 'rank_ensemble', 'fit_again']

@@ -108,9 +108,9 @@ _PLACES = 100  # that a function of your own sees
 @dataclass(frozen=True)
 class RankMetric:
     "A metric of a ranking: `metric(hit, n)`."
-    name: str
+    name: str  # with its length
     k: int  # length of the list
-    function: MetricFunction
+    function: MetricFunction  # of hits and numbers of targets
     def __call__(self,
         hit: Tensor,  # bool [B, any length], from `hits`; what is missing is no hit
         n: Tensor,  # int64 [B]: number of targets of each row

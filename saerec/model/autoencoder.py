@@ -167,8 +167,9 @@ class StackedAutoencoder(Network):
         if not self.centred: return torch.addmm(bias, self.encode(batch), table.T)
         return torch.addmm(bias + offset, self.encode(batch), table.T).add_(self.base(batch)[:, None])
 
-    def factored(self, batch: Batch) -> Factored:  # of shape [B, n_movies]
+    def factored(self, batch: Batch) -> Tensor | Factored:  # [B, n_movies]
         "The same scores, not written out: what `catalogue_mse` needs where the catalogue is large."
+        if type(self).forward is not StackedAutoencoder.forward: return self(batch)  # a subclass may add to them
         code, table, bias = self.encode(batch), self.decoder_table, self.decoder_bias
         if not self.centred: return Factored(code, table, bias)
         ones = torch.ones_like(bias)[:, None]

@@ -112,7 +112,7 @@ def _read_table(file: BinaryIO, rows: int, columns: Sequence[str]) -> pd.DataFra
         if missing := [c for c in columns if c not in parquet.schema_arrow.names]:
             raise ValueError(f"its column {missing[0]!r} is missing")
         pages = sum(footer.row_group(g).total_byte_size for g in range(footer.num_row_groups))
-        check_growth(size, max(pages, 8 * footer.num_rows), "the table")
+        check_growth(size, max(pages, 8 * footer.num_rows))
         table = parquet.read(columns=list(columns))
         table.validate(full=True)  # texts are UTF-8
         frame = table.to_pandas().reset_index(drop=True)

@@ -136,7 +136,8 @@ def _cells(source: Path | zipfile.Path) -> tuple[pd.DataFrame, _Layout, str]:
     "What stands in each line, as text; the layout; what `line` counts."
     table = read_table(source)
     layout, at = _find_layout([str(o) for o in table.iloc[0]], str(source))
-    unit, table = table.attrs["unit"], take_header(table, str(source))
+    with plain_errors(str(source)): table = take_header(table)
+    unit = str(table.index.name or "row")
     rows = pd.DataFrame({what: table.iloc[:, k].str.strip() for what, k in at.items()}, dtype="str")
     return rows.reindex(columns=[*_COLUMNS, "rating"], fill_value="").rename_axis("line").reset_index(), layout, unit
 

@@ -140,8 +140,8 @@ class Recommender:
     ) -> pd.DataFrame:  # user, rank, movie, title, score, p_like (if likes are predicted)
         """Lists for many users, in the order in which they first occur; `attrs["left_out"]` says which movies are not
         known. Raises `InputError` for stars off the scale and for movies rated twice."""
-        from saerec.data.reading import ratings_from_frame
-        r = ratings if isinstance(ratings, Ratings) else ratings_from_frame(ratings, name="the table")
+        from saerec.data.reading import read_ratings
+        r = ratings if isinstance(ratings, Ratings) else read_ratings(ratings, name="the table")
         return lists_for(self.people, self.engine, r, n)
 
     def explain(self,

@@ -29,10 +29,9 @@ from .manifest import Manifest
 from .plan import TrainingPlan, make_splits, plan_training
 from .report import fit_baselines, report
 from ..ensemble.combining import Ensemble
-from ..ensemble.networks import network_settings
 from ..ensemble.ranking import fit_again, rank_ensemble
 from ..ensemble.tensors import as_tensors, from_tensors
-from ..train import Recorder, fit, make_model
+from ..train import Recorder, fit, make_model, settings_for
 
 # %% auto #0
 __all__ = ['train', 'compute_report']
@@ -45,10 +44,6 @@ def choose_ranker(train: Ratings, wanted: str = "auto") -> str:  # "network" or 
     if wanted != "auto": return wanted
     return "stack" if 1000 <= len(np.unique(train.user)) <= 20_000 else "network"
 
-def settings_for_many(objective: str, train: Ratings) -> dict[str, Any]:
-    "Those of `network_settings` where a network stands alone: for ranking from 1,000 users on, for likes from 20,000."
-    n = len(np.unique(train.user))
-    return network_settings(objective, train) if n >= (1000 if objective == "ranking" else 20_000) else {}
 
 # %% ../../nbs/recommend/training.ipynb #d769962e
 def fit_network(
@@ -62,7 +57,7 @@ def fit_network(
     network = make_model(objective, split.train.n_movies, seed=options["seed"])
     if checkpoints is not None:
         options |= {"checkpoint": Path(checkpoints) / f"{objective}.safetensors", "checkpoint_seconds": 30.0}
-    options |= settings_for_many(objective, split.train) | dict(changes)
+    options |= settings_for(objective, split.train) | dict(changes)
     return network, fit(network, split, objective, **options)
 
 def fit_ranker(

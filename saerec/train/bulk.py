@@ -63,7 +63,8 @@ def _mapped(folder: Path) -> Source:
     rows = open_csr(folder)
     try: users, movies = (pd.read_parquet(folder / f"{k}.parquet") for k in ("users", "movies"))
     except (OSError, ValueError) as e: raise InputError(f"{folder}: {e}; write it again with write_csr.") from None
-    return Source(rows.name, rows, users.user_id.to_numpy(), movies.movie_id.to_numpy())
+    name = json.loads((folder / "manifest.json").read_text("utf-8"))["name"]
+    return Source(name, rows, users.user_id.to_numpy(), movies.movie_id.to_numpy())
 
 def _build_rows(shards: Path, rows: Path) -> None:
     "Rows in files from shards, unless they are there."

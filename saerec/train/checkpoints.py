@@ -170,7 +170,7 @@ def _restore_best(
     except (KeyboardInterrupt, Diverged) as e:
         training.model.load_state_dict(best)
         training.model.to("cpu").eval()
-        training.model.predicts_likes = training.settings.objective == "likes"
+        training.model.predicts_likes = training.objective.predicts_likes
         if isinstance(e, KeyboardInterrupt):
             raise
 

@@ -11,19 +11,16 @@ import copy
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from ..data import HeldOut, InputError, Split, to_batch
-from ..evaluate import rank_metrics
-from ..model import StackedAutoencoder
+from ..data import InputError, Split, to_batch
+from ..model import Network, StackedAutoencoder
 from .checkpoints import guarded, save_checkpoint
-from .objectives import OBJECTIVES, make_model, valid_loss
+from .objectives import Objective, find_objective, make_model
 from .recorder import Recorder, compare, progress_bar
 from .steps import Rows, Training
 
@@ -31,24 +28,16 @@ from .steps import Rows, Training
 __all__ = ['fit', 'trainer']
 
 # %% ../../nbs/02_train.ipynb #afa2ed8e
-def _validate(model: StackedAutoencoder, held: HeldOut, objective: str) -> dict[str, float]:
+def _validate(training: Training, split: Split) -> dict[str, float]:
     "The validation columns of one epoch; where processes share a training, the first measures and tells the others."
-    names, shared = (
-        ["valid_loss"] + ["NDCG@100"] * (objective != "likes"),
-        dist.is_available() and dist.is_initialized(),
-    )
-    values = torch.zeros(len(names), dtype=torch.float64)
-    if not shared or dist.get_rank() == 0:
-        values[0] = valid_loss(model, held, objective)
-        if objective != "likes":
-            values[1] = float(rank_metrics(model, held, ["NDCG@100"])["NDCG@100"].mean())
-    if shared:
-        dist.broadcast(values, 0)
-    return dict(zip(names, values.tolist(), strict=True))
+    found: list[Any] = [None]
+    if training.rank == 0: found[0] = training.objective.validate(training.model, split.valid)
+    if training.world > 1: dist.broadcast_object_list(found, 0)
+    return dict(found[0])
 
 # %% ../../nbs/02_train.ipynb #929c6c94
 def _check_network(
-    model: StackedAutoencoder,
+    model: Network,
     n_movies: int,  # of the training rows
 ) -> None:
     "Raises `InputError` for a network that cannot be trained on such rows."
@@ -56,7 +45,7 @@ def _check_network(
         advice = "make it with n_movies=split.train.n_movies"
         raise InputError(f"The network has {model.n_movies} movies and the split {n_movies}; {advice}.")
     if not all(bool(p.isfinite().all()) for p in model.parameters()):
-        raise InputError("The network has weights that are no finite numbers before training begins; make it anew.")
+        raise InputError("The network has weights that are NaN or infinite before training begins; make it anew.")
 
 # %% ../../nbs/02_train.ipynb #15ddacaf
 def _train_epochs(
@@ -70,7 +59,7 @@ def _train_epochs(
     checkpoint_seconds: float = 0.0,  # of `fit`
 ) -> None:
     "The loop."
-    model, settings = training.model, training.settings
+    settings = training.settings
     written = -math.inf  # so the first epoch of a training that is killed is never lost
 
     def ended() -> bool:
@@ -81,10 +70,10 @@ def _train_epochs(
     while not ended():
         start = time.perf_counter()
         row = {"train_loss": training.run_epoch()}
-        row |= {"valid_loss": math.nan} if stop_at is not None else _validate(model, split.valid, settings.objective)
+        row |= {"valid_loss": math.nan} if stop_at is not None else _validate(training, split)
 
         better = recorder.add(row | {"lr": training.lr, "seconds": time.perf_counter() - start})
-        if better or stop_at is not None: best.update(copy.deepcopy(model.state_dict()))
+        if better or stop_at is not None: best.update(copy.deepcopy(training.model.state_dict()))
 
         due = ended() or time.perf_counter() - written >= checkpoint_seconds
         if checkpoint is not None and training.rank == 0 and due:
@@ -94,64 +83,54 @@ def _train_epochs(
 
 # %% ../../nbs/02_train.ipynb #bb98f652
 def fit(
-    model: StackedAutoencoder,  # trained in place
+    model: Network,  # trained in place
     split: Split,  # learns from train, chooses the epoch on valid, never opens the test
-    objective: str = "ranking",  # a key of `OBJECTIVES`
-    seed: int = 0,  # of the order of users, of what is hidden and of dropout
+    objective: Objective | str = "ranking",  # or the name of one in `OBJECTIVES`
+    seed: int = 0,  # of the order of users, of what is masked and of dropout
     device: str | None = None,  # None: CUDA where there is one, else the CPU
     stop_at: int | None = None,  # train exactly so many epochs and keep the last; None: choose on validation
     progress: bool = False,  # show a bar or lines on stderr
     say: Callable[[str], None] | None = print,  # told how it stands beside simple baselines; None: nothing
     checkpoint: str | Path | None = None,  # a file, written after each epoch; training goes on from it
     checkpoint_seconds: float = 0.0,  # at least so long between two checkpoints; first and last epoch always
-    rows: Rows | None = None,  # the training rows where they are on disk as a CSR; None: `to_batch(split.train)`
+    rows: Rows | None = None,  # the training rows where they are on disk; None: `to_batch(split.train)`
     about: Mapping[str, Any] | None = None,  # what else a checkpoint must agree with, by name
     **changes: Any,  # other `Settings`: epochs, batch_size, lr, weight_decay, min_rate, max_rate, ...
 ) -> Recorder:
     """Train, and keep the weights of the epoch that is best on validation.
 
-    Raises `Diverged`, an `InputError`, if the loss stops being a number.
+    Raises `Diverged`, an `InputError`, if the loss becomes NaN.
     Then, and after Ctrl-C, the network has its best weights."""
-    if objective not in OBJECTIVES:
-        raise InputError(f"There is no objective {objective!r}; there are {', '.join(OBJECTIVES)}.")
-    settings = replace(OBJECTIVES[objective], **changes)
+    objective = find_objective(objective).changed(**changes)
     data: Rows = to_batch(split.train) if rows is None else rows
     _check_network(model, data.n_movies)
-    if model.centred:
-        model.centre(split.train)
+    model.centre(split.train)
 
-    training = Training(model, data, settings, seed, device, about)
-    recorder = Recorder(settings, "NDCG@100" if objective != "likes" else "valid_loss", objective != "likes")
+    training, recorder = Training(model, data, objective, seed, device, about), Recorder(objective)
     best = copy.deepcopy(model.state_dict())
-    with (
-        progress_bar(stop_at or settings.epochs, objective, progress and training.rank == 0) as show,
-        guarded(training, recorder, best, checkpoint),
-    ):
+    epochs, shown = stop_at or training.settings.epochs, progress and training.rank == 0
+    with progress_bar(epochs, objective.name, shown) as show, guarded(training, recorder, best, checkpoint):
         _train_epochs(training, split, recorder, best, show, stop_at, checkpoint, checkpoint_seconds)
 
-    if stop_at is None:
-        model.load_state_dict(best)
-    else:
-        recorder.best_epoch = stop_at
+    if stop_at is None: model.load_state_dict(best)
+    else: recorder.best_epoch = stop_at
     model.to("cpu").eval()
-    model.predicts_likes = objective == "likes"
-    if say is not None and stop_at is None:
-        compare(recorder, split, say)
+    model.predicts_likes = objective.predicts_likes
+    if say is not None and stop_at is None: compare(recorder, split, say)
     return recorder
 
 # %% ../../nbs/02_train.ipynb #30b65755
 def trainer(
-    objective: str,  # a key of `OBJECTIVES`; "likes" also learns stars
+    objective: Objective | str,  # or its name; "likes" also learns stars
     options: Mapping[str, Any] | None = None,  # of `make_model`
     **changes: Any,  # of `fit`
 ) -> Callable[[Split], StackedAutoencoder]:  # a function of a split; its name is "Stacked autoencoder"
     "Makes and trains a network on a split, with the seed of the split."
-    if objective not in OBJECTIVES:
-        raise InputError(f"There is no objective {objective!r}; there are {', '.join(OBJECTIVES)}.")
+    wanted = find_objective(objective)
 
     def train_on(split: Split) -> StackedAutoencoder:
-        model = make_model(objective, split.train.n_movies, **({"seed": split.seed} | dict(options or {})))
-        fit(model, split, objective, **({"seed": split.seed, "say": None} | changes))
+        model = make_model(wanted, split.train.n_movies, **({"seed": split.seed} | dict(options or {})))
+        fit(model, split, wanted, **({"seed": split.seed, "say": None} | changes))
         return model
 
     train_on.__name__ = "Stacked autoencoder"

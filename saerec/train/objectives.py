@@ -8,127 +8,187 @@ Docs: https://saerec.github.io/saerec/train/objectives.html.md"""
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from ..data import Batch, HeldOut, InputError, to_batch
-from ..evaluate import Scorer, predict_cells, rows_at_once
-from ..model import StackedAutoencoder, catalogue_mse, observed_mse
+from ..data import Batch, HeldOut, InputError, Ratings, to_batch
+from ..evaluate import Scorer, predict_cells, rank_metrics, rows_at_once
+from ..model import Network, StackedAutoencoder, catalogue_mse, observed_mse
 
 # %% auto #0
-__all__ = ['OBJECTIVES', 'Settings', 'make_model', 'batch_size_for', 'multinomial_loss', 'objective_loss', 'valid_loss',
-           'loss_divisor']
+__all__ = ['LossFunction', 'OBJECTIVES', 'Settings', 'multinomial_loss', 'Objective', 'find_objective', 'make_model',
+           'settings_for']
 
 # %% ../../nbs/train/objectives.ipynb #b3213bd1
 @dataclass(frozen=True)
 class Settings:
-    "What training does; `OBJECTIVES` has good ones for each objective."
-    # "likes": squared error on rated cells; "ranking": over the whole catalogue; "multinomial": softmax over it
-    objective: str  # a key of `OBJECTIVES`
+    "What training does; each of `OBJECTIVES` has good ones."
+    objective: str  # its name
     epochs: int = 30  # passes over the users; the cosine schedule ends there
     batch_size: int = 32  # users a step; below a thousand users many small steps matter
-    lr: float = 1e-3  # AdamW's first step size; falls to 0 along a cosine
+    lr: float = 1e-3  # AdamW's first learning rate; falls to 0 along a cosine
     weight_decay: float = 0.01  # share of each weight, times lr, that a step takes away
-    min_rate: float = 0.2  # smallest share of the input hidden in a batch
-    max_rate: float = 0.7  # largest share hidden
-    visible_weight: float = 1.0  # "likes": weight of the error at visible cells; below 1, hidden cells count more
-    dislikes: float = 0.0  # "ranking": target of a movie rated but not liked; a like is 1, a movie not rated 0
-    balance: float = 0.0  # "multinomial": of `multinomial_loss`; above 0, people with many likes count less
+    min_rate: float = 0.2  # smallest share of the input masked in a batch
+    max_rate: float = 0.7  # largest share masked
+    visible_weight: float = 1.0  # "likes": weight of visible cells; below 1, masked ones count more
+    dislikes: float = 0.0  # "ranking": target of a movie rated but not liked; a like is 1
+    balance: float = 0.0  # "multinomial": above 0, users with many likes count less
     patience: int = 10  # epochs without a better validation before training stops
-
-OBJECTIVES = {
-    "ranking": Settings("ranking", epochs=30, weight_decay=0.01),
-    "multinomial": Settings("multinomial", epochs=40, weight_decay=0.1),
-    "likes": Settings(
-        "likes", epochs=15, lr=1.5e-3, weight_decay=10.0, min_rate=0.1, max_rate=0.5, visible_weight=0.3, patience=6
-    ),
-}
-
-def make_model(
-    objective: str,  # a key of `OBJECTIVES`
-    n_movies: int,  # width of input and output
-    **options: Any,  # of `StackedAutoencoder`, before the defaults
-) -> StackedAutoencoder:
-    "The network that fits an objective: wide and residual for ranking, centred on the damped means for likes."
-    if objective not in OBJECTIVES:
-        raise InputError(f"There is no objective {objective!r}; there are {', '.join(OBJECTIVES)}.")
-    by_objective: dict[str, dict[str, Any]] = {
-        "ranking": dict(hidden=(800, 200)),
-        "multinomial": dict(hidden=(600, 200)),
-        "likes": dict(hidden=(500, 100), centred=True, dropout=0.5),
-    }
-    return StackedAutoencoder(n_movies, **(by_objective[objective] | options))
-
-# %% ../../nbs/train/objectives.ipynb #9ec1e7d1
-def batch_size_for(
-    n_users: int,  # with ratings in training
-) -> int:
-    "A batch size for ranking: 32 below 1,000 users, 128 below 20,000, then a power of two near a 12th of them, at "
-    "most 16,384."
-    return 32 if n_users < 1000 else 128 if n_users < 20_000 else min(16_384, 2 ** round(math.log2(n_users / 12)))
 
 # %% ../../nbs/train/objectives.ipynb #2a87d4a2
 def multinomial_loss(
     scores: Tensor,  # float [B, n_movies]: logits
     batch: Batch,  # the same rows; values above 0 are likes
-    balance: float = 0.0,  # $b$: each person's likes weigh $n_u^{-2b}$; 0: a like is a like, 0.5: a person is a person
+    balance: float = 0.0,  # $b$: likes weigh $n_u^{-2b}$; 0.5: each user counts the same
 ) -> Tensor:  # scalar, nats: the mean over the likes
     "The negative log likelihood of the likes, each drawn from the softmax of its row (Liang et al. 2018)."
     liked = batch.where(batch.values > 0)
     loss = scores.logsumexp(1)[liked.rows] - scores[liked.rows, liked.movies]
-    if balance == 0: return loss.sum() / max(1, len(loss))
-    w = liked.counts.to(loss.dtype)[liked.rows] ** (-2 * balance)
-    return (w * loss).sum() / w.sum().clamp(min=torch.finfo(loss.dtype).tiny)
-
-def objective_loss(
-    model: StackedAutoencoder,  # in training mode
-    batch: Batch,  # whole rows: the targets
-    shown: Batch,  # the same rows, corrupted: some ratings hidden
-    visible: Tensor,  # bool [n]: which ratings of `batch` are visible
-    settings: Settings,
-) -> Tensor:  # scalar: a mean squared error, or a negative log likelihood
-    "The error of the objective."
-    if settings.objective == "likes":
-        weight = torch.where(visible, settings.visible_weight, 1.0)
-        return observed_mse(model.at(shown, batch), batch.values, weight)
-
-    graded = settings.dislikes if settings.objective == "ranking" else 0.0
-    target = batch.with_values(torch.where(batch.values > 0, 1.0, graded))
-    if settings.objective == "multinomial": return multinomial_loss(model(shown), target, settings.balance)
-
-    own = type(model).forward is not StackedAutoencoder.forward  # a subclass may add to the scores what no decoder can
-    return catalogue_mse(model(shown) if own else model.factored(shown), target)
+    weight = liked.counts.to(loss.dtype)[liked.rows] ** (-2 * balance)
+    return (weight * loss).sum() / weight.sum().clamp(min=torch.finfo(loss.dtype).tiny)
 
 # %% ../../nbs/train/objectives.ipynb #6838c4ed
+def _likes_columns(model: Scorer, held: HeldOut) -> dict[str, float]:
+    "The mean squared error over held-out cells."
+    error = predict_cells(model, held) - held.target.value
+    return {"valid_loss": float((error ** 2).mean())}
+
 @torch.no_grad()
-def valid_loss(
-    model: Scorer,  # a network in any mode, or a baseline
-    held: HeldOut,  # the validation part
-    objective: str,  # a key of `OBJECTIVES`
-) -> float:
-    "The same loss on held-out users or cells, with nothing hidden but the targets."
-    if objective == "likes": return float(((predict_cells(model, held) - held.target.value) ** 2).mean())
+def _rank_columns(
+    loss: Callable[[Tensor, Batch], Tensor],  # of scores that are written out
+    masked: float,  # score of what is shown: it is not asked for
+    model: Scorer,
+    held: HeldOut,
+) -> dict[str, float]:
+    "The loss on held-out users, with nothing masked but the targets, and NDCG@100."
     shown, target = to_batch(held.fold_in, held.users), to_batch(held.target, held.users)
     total = 0.0
     for part in torch.arange(len(shown)).split(rows_at_once(shown.n_movies)):
-        z, known, wanted = model.scores(shown.take(part)), shown.take(part), target.take(part)
-        z[known.rows, known.movies] = -torch.inf if objective == "multinomial" else 0.0  # what was shown is not asked
-        total += float((multinomial_loss if objective == "multinomial" else catalogue_mse)(z, wanted)) * len(part)
-    return total / len(shown)
+        known = shown.take(part)
+        scores = model.scores(known)
+        never = scores.new_tensor(masked)
+        scores = scores.index_put((known.rows, known.movies), never)  # a copy: a model may give what it keeps
+        total += float(loss(scores, target.take(part))) * len(part)
+    ndcg = rank_metrics(model, held, ["NDCG@100"])["NDCG@100"].mean()
+    return {"valid_loss": total / len(shown), "NDCG@100": float(ndcg)}
+
+# %% ../../nbs/train/objectives.ipynb #40d6dd7b
+def _likes_loss(model: Network, batch: Batch, shown: Batch, visible: Tensor, settings: Settings) -> Tensor:
+    "The squared error over rated cells."
+    weight = torch.where(visible, settings.visible_weight, 1.0)
+    return observed_mse(model.at(shown, batch), batch.values, weight)
+
+def _ranking_loss(model: Network, batch: Batch, shown: Batch, visible: Tensor, settings: Settings) -> Tensor:
+    "The squared error over the catalogue."
+    target = batch.with_values(torch.where(batch.values > 0, 1.0, settings.dislikes))
+    return catalogue_mse(model.factored(shown), target)
+
+def _multinomial_loss(model: Network, batch: Batch, shown: Batch, visible: Tensor, settings: Settings) -> Tensor:
+    "The negative log likelihood over the catalogue."
+    return multinomial_loss(model(shown), batch, settings.balance)
 
 # %% ../../nbs/train/objectives.ipynb #193e112f
-def loss_divisor(
-    batch: Batch,
-    visible: Tensor,  # bool [n]: which of its ratings are shown
-    settings: Settings,
-) -> Tensor:  # float64 scalar
-    "What `objective_loss` of this batch is a mean over: rows, weights of rated cells, or weights of likes."
-    if settings.objective == "ranking":
-        return torch.tensor(float(len(batch)), dtype=torch.float64)
-    if settings.objective == "likes":
-        return torch.where(visible, settings.visible_weight, 1.0).sum().double()
+def _rows_divisor(batch: Batch, visible: Tensor, settings: Settings) -> Tensor:
+    "The number of rows."
+    return torch.tensor(float(len(batch)), dtype=torch.float64)
+
+def _cells_divisor(batch: Batch, visible: Tensor, settings: Settings) -> Tensor:
+    "The weights of the rated cells."
+    return torch.where(visible, settings.visible_weight, 1.0).sum().double()
+
+def _likes_divisor(batch: Batch, visible: Tensor, settings: Settings) -> Tensor:
+    "The weights of the likes."
     liked = batch.where(batch.values > 0)
     return (liked.counts.double()[liked.rows] ** (-2 * settings.balance)).sum()
+
+# %% ../../nbs/train/objectives.ipynb #dff6b919
+LossFunction = Callable[[Network, Batch, Batch, Tensor, Settings], Tensor]
+
+@dataclass(frozen=True)
+class Objective:
+    "What a network is trained for. `fit` takes one of your own as well."
+    loss: LossFunction  # (network, whole rows, masked rows, bool [n] visible, settings) -> a mean
+    validate: Callable[[Scorer, HeldOut], dict[str, float]]  # columns of an epoch, one is valid_loss
+    metric: str  # the column that chooses the epoch
+    settings: Settings  # good ones
+    network: Mapping[str, Any] = field(default_factory=dict)  # options of a `StackedAutoencoder`
+    higher_is_better: bool = False  # of the metric
+    predicts_likes: bool = False  # the scores are probabilities of liking
+    mean_over_movies: bool = False  # the loss is, so training scales its small gradients up
+    divisor: Callable[[Batch, Tensor, Settings], Tensor] = field(default_factory=lambda: _rows_divisor)  # of the mean
+
+    @property
+    def name(self) -> str: return self.settings.objective
+
+    def changed(self, **changes: Any) -> Objective:
+        "The same with other settings."
+        return replace(self, settings=replace(self.settings, **changes))
+
+# %% ../../nbs/train/objectives.ipynb #7801151a
+OBJECTIVES = {o.name: o for o in (
+    Objective(
+        _ranking_loss, partial(_rank_columns, catalogue_mse, 0.0), "NDCG@100",
+        Settings("ranking", epochs=30, weight_decay=0.01),
+        {"hidden": (800, 200)}, higher_is_better=True, mean_over_movies=True),
+    Objective(
+        _multinomial_loss, partial(_rank_columns, multinomial_loss, -torch.inf), "NDCG@100",
+        Settings("multinomial", epochs=40, weight_decay=0.1),
+        {"hidden": (600, 200)}, higher_is_better=True, divisor=_likes_divisor),
+    Objective(
+        _likes_loss, _likes_columns, "valid_loss",
+        Settings("likes", 15, lr=1.5e-3, weight_decay=10.0, min_rate=0.1, max_rate=0.5, visible_weight=0.3, patience=6),
+        {"hidden": (500, 100), "centred": True, "dropout": 0.5}, predicts_likes=True, divisor=_cells_divisor),
+)}
+
+def find_objective(
+    objective: Objective | str,  # or the name of one in `OBJECTIVES`
+) -> Objective:
+    "An objective by its name. Raises `InputError` for an unknown one."
+    if isinstance(objective, Objective): return objective
+    if objective not in OBJECTIVES:
+        raise InputError(f"There is no objective {objective!r}; there are {', '.join(OBJECTIVES)}.")
+    return OBJECTIVES[objective]
+
+def make_model(
+    objective: Objective | str,  # or its name
+    n_movies: int,  # width of input and output
+    **options: Any,  # of `StackedAutoencoder`, before those of the objective
+) -> StackedAutoencoder:
+    "The network that fits an objective: wide and residual for ranking, centred on the damped means for likes."
+    return StackedAutoencoder(n_movies, **({**find_objective(objective).network} | options))
+
+# %% ../../nbs/train/objectives.ipynb #9ec1e7d1
+GRADE = 0.5  # entry and target of a movie rated and not liked, beside the 1 of a like
+BALANCE = 0.25  # $b$: users with many likes count less
+
+def batch_size_for(n_users: int) -> int:
+    "32 below 1,000 users, 128 below 20,000, then a power of two near a 12th of them, at most 16,384."
+    if n_users < 1000: return 32
+    if n_users < 20_000: return 128
+    return min(16_384, 2 ** round(math.log2(n_users / 12)))
+
+# %% ../../nbs/train/objectives.ipynb #f03b7d95
+def settings_for(
+    objective: Objective | str,  # or its name
+    train: Ratings,  # to learn from
+    member: bool = False,  # of an ensemble, which has settings of its own for few users too
+) -> dict[str, Any]:  # changes to the settings of the objective
+    "What the number of users and ratings asks for: many small steps for few, fewer and larger ones for many."
+    name, n = find_objective(objective).name, len(np.unique(train.user))
+    large = dict(batch_size=batch_size_for(n), lr=5e-3) if n >= 20_000 else {}  # measured on ML-1M only
+    if not member and n < (1000 if name == "ranking" else 20_000): return {}
+
+    if name == "likes" and len(train) < 300_000: return dict(epochs=30, weight_decay=5.0)
+    if name == "likes": return dict(epochs=12, weight_decay=2.0) | large
+    if name == "multinomial" and n >= 1000: return dict(epochs=30, batch_size=256, lr=2e-3, balance=BALANCE)
+    if name != "ranking": return {}
+
+    graded = dict(dislikes=GRADE) if (train.value <= 0).any() else {}
+    if n < 1000: return graded | dict(epochs=20, weight_decay=0.1)
+    return graded | dict(epochs=30 if large else 20, weight_decay=1.0, batch_size=batch_size_for(n)) | large

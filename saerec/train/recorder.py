@@ -18,23 +18,21 @@ from typing import Any
 import pandas as pd
 
 from ..data import HonestyWarning, Split
-from ..evaluate import rank_metrics
 from ..evaluate.baselines import BiasModel, Popularity
 from ..plots import figure
-from .objectives import Settings, valid_loss
+from .objectives import Objective, find_objective
 
 # %% auto #0
-__all__ = ['Recorder', 'progress_bar', 'simple_baselines', 'compare']
+__all__ = ['Recorder', 'simple_baselines', 'compare']
 
 # %% ../../nbs/train/recorder.ipynb #c4ad3f1d
 class Recorder:
     "Losses, validation metric and seconds of each epoch."
     def __init__(self,
-        settings: Settings,  # of this training
-        metric: str,  # the validation column that chooses the epoch
-        higher_is_better: bool,  # of that column
+        objective: Objective,  # with the settings of this training
     ):
-        self.settings, self.metric, self.higher_is_better = settings, metric, higher_is_better
+        self.objective, self.settings = objective, objective.settings
+        self.metric, self.higher_is_better = objective.metric, objective.higher_is_better
         self.rows: list[dict[str, float]] = []
         self.best_epoch = 0
         self.baselines: dict[str, float] = {}  # the metric of simple baselines, by name
@@ -42,22 +40,18 @@ class Recorder:
     def add(self, row: dict[str, float]) -> bool:  # whether this epoch is the best so far
         "Append an epoch."
         self.rows.append(row)
-        values = [o.get(self.metric, math.nan) for o in self.rows]
-        better = len(values) == 1 or (
-            values[-1] > max(values[:-1]) if self.higher_is_better else values[-1] < min(values[:-1])
-        )
-        if better:
-            self.best_epoch = len(values)
+        *before, value = (o.get(self.metric, math.nan) for o in self.rows)
+        better = not before or (value > max(before) if self.higher_is_better else value < min(before))
+        if better: self.best_epoch = len(self.rows)
         return better
 
     @property
-    def frame(self) -> pd.DataFrame:  # index: epoch from 1; columns train_loss, valid_loss, maybe NDCG@100, lr, seconds
+    def frame(self) -> pd.DataFrame:  # index: epoch from 1; train_loss, valid_loss, maybe NDCG@100, lr, seconds
         "Everything recorded."
         return pd.DataFrame(self.rows, index=pd.RangeIndex(1, len(self.rows) + 1, name="epoch"))
 
     @property
-    def seconds(self) -> float:
-        return float(sum(o["seconds"] for o in self.rows))
+    def seconds(self) -> float: return float(sum(o["seconds"] for o in self.rows))
 
     @property
     def best(self) -> float:
@@ -70,25 +64,22 @@ class Recorder:
         return [k for k, v in self.baselines.items() if (v >= self.best if self.higher_is_better else v <= self.best)]
 
     def __str__(self) -> str:
-        name = self.metric if self.higher_is_better else "mean squared error"
-        return (
-            f"{self.settings.objective}: validation {name} {self.best:.4f} in epoch {self.best_epoch}; beside it "
-            + ", ".join(f"{k} {v:.4f}" for k, v in self.baselines.items())
-        )
+        beside = ", ".join(f"{k} {v:.4f}" for k, v in self.baselines.items())
+        found = f"validation {self.metric.removeprefix('valid_')} {self.best:.4f} in epoch {self.best_epoch}"
+        return f"{self.objective.name}: {found}; beside it {beside}"
 
     def plot(self) -> Any:  # a matplotlib figure
         "Training and validation loss; the metric beside them if it is not the loss; a line at the best epoch."
         f, extra = self.frame, self.metric != "valid_loss"
         with figure(1, 1 + extra, size=(4.5 * (1 + extra), 3), squeeze=False) as (fig, axes):
-            axes[0, 0].plot(f.index, f.train_loss, label="training (input hidden)")
+            axes[0, 0].plot(f.index, f.train_loss, label="training (input masked)")
             axes[0, 0].plot(f.index, f.valid_loss, label="validation")
-            axes[0, 0].set(title=f"{self.settings.objective}: loss", xlabel="epoch")
+            axes[0, 0].set(title=f"{self.objective.name}: loss", xlabel="epoch")
             axes[0, 0].legend()
             if extra:
                 axes[0, 1].plot(f.index, f[self.metric], color="C2")
                 axes[0, 1].set(title=f"validation {self.metric}", xlabel="epoch")
-            for ax in axes.flat:
-                ax.axvline(self.best_epoch, color="gray", linestyle=":")
+            for ax in axes.flat: ax.axvline(self.best_epoch, color="gray", linestyle=":")
         return fig
 
 # %% ../../nbs/train/recorder.ipynb #faf5f9e2
@@ -97,43 +88,35 @@ def progress_bar(
     total: int,  # epochs
     title: str,  # what is trained
     show: bool,  # False: silent
-) -> Iterator[Any]:  # a function (epoch, text)
+) -> Iterator[Callable[[int, str], None]]:  # told of an epoch and what to say of it
     "A bar on stderr in a terminal, else one line an epoch."
-    if not show:
-        yield lambda epoch, text: None
-    elif (
-        sys.stderr.isatty() and os.get_terminal_size(sys.stderr.fileno()).columns
-    ):  # a terminal of unknown width gets lines
+    def line(epoch: int, text: str) -> None:
+        print(f"{title} epoch {epoch}/{total}  {text}", file=sys.stderr, flush=True)
+
+    terminal = sys.stderr.isatty() and os.get_terminal_size(sys.stderr.fileno()).columns  # 0: of unknown width
+    if not show: yield lambda epoch, text: None
+    elif not terminal: yield line
+    else:
         from tqdm import tqdm
 
-        with tqdm(
-            total=total, desc=title, file=sys.stderr, leave=True, bar_format="{desc} {bar:20} {n}/{total}{postfix}"
-        ) as bar:
-
+        with tqdm(total=total, desc=title, file=sys.stderr, bar_format="{desc} {bar:20} {n}/{total}{postfix}") as bar:
             def step(epoch: int, text: str) -> None:
                 bar.set_postfix_str(text, refresh=False)
                 bar.update(epoch - bar.n)
-
             yield step
-    else:
-        yield lambda epoch, text: print(f"{title} epoch {epoch}/{total}  {text}", file=sys.stderr, flush=True)
 
 # %% ../../nbs/train/recorder.ipynb #aa7d774c
 def simple_baselines(
     split: Split,  # learned from train, measured on valid
-    objective: str,  # a key of `OBJECTIVES`
-) -> dict[str, float]:  # name -> mean squared error, or NDCG@100
+    objective: Objective | str,  # or its name
+) -> dict[str, float]:  # name -> the metric of the objective
     "What a network has to beat on validation."
-    means = BiasModel().fit(split.train)
-    if objective != "likes":
-        return {
-            k: float(rank_metrics(m, split.valid, ["NDCG@100"])["NDCG@100"].mean())
-            for k, m in (("Popularity", Popularity().fit(split.train)), ("User + movie means", means))
-        }
-    return {
-        "Mean of all": float(((split.valid.target.value - means.mean) ** 2).mean()),
-        "User + movie means": valid_loss(means, split.valid, "likes"),
-    }
+    objective = find_objective(objective)
+    means, popularity = BiasModel().fit(split.train), Popularity().fit(split.train)
+    models: dict[str, Any] = {"Popularity": popularity, "User + movie means": means}
+    if not objective.higher_is_better:  # an error: then a score has to be on the scale of the ratings
+        models = {"Mean of all": BiasModel(damping=1e12).fit(split.train), "User + movie means": means}
+    return {name: objective.validate(m, split.valid)[objective.metric] for name, m in models.items()}
 
 def compare(
     recorder: Recorder,  # of a finished training
@@ -141,12 +124,10 @@ def compare(
     say: Callable[[str], None],  # called with one line
 ) -> None:
     "Say how the training stands beside `simple_baselines`, and warn if it loses."
-    recorder.baselines = simple_baselines(split, recorder.settings.objective)
+    recorder.baselines = simple_baselines(split, recorder.objective)
     say(str(recorder))
-    if lost := recorder.lost_to:
-        warnings.warn(
-            f"The {recorder.settings.objective} network loses to {' and '.join(lost)} on validation ({recorder}): as "
-            "it stands it is of no use. Train for more epochs, with another lr or more data, or use the baseline.",
-            HonestyWarning,
-            stacklevel=3,
-        )
+    if not (lost := recorder.lost_to): return
+    warnings.warn(
+        f"The {recorder.objective.name} network loses to {' and '.join(lost)} on validation ({recorder}): as it stands "
+        "it is of no use. Train for more epochs, with another lr or more data, or use the baseline.",
+        HonestyWarning, stacklevel=3)

@@ -16,22 +16,22 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from ..data import Batch, InputError
-from ..model import StackedAutoencoder
-from .objectives import Settings, loss_divisor, objective_loss
+from ..model import Network
+from .objectives import Objective
 
 # %% auto #0
-__all__ = ['mask_input', 'Rows', 'Loss', 'Diverged', 'Training']
+__all__ = ['mask_input', 'Rows', 'Diverged', 'Training']
 
 # %% ../../nbs/train/steps.ipynb #2a7145a9
 def mask_input(
     batch: Batch,  # rows of users
-    min_rate: float,  # smallest share of the ratings hidden
+    min_rate: float,  # smallest share of the ratings masked
     max_rate: float,  # largest share
     rng: torch.Generator,  # drawn from: one number for the share, one for each rating
-    before: int = 0,  # ratings of the whole batch that come before these, where processes share a batch
+    before: int = 0,  # ratings of the whole batch before these, where processes share a batch
     after: int = 0,  # and after them
-) -> tuple[Batch, Tensor]:  # the corrupted input, and bool [n]: which ratings of `batch` are visible in it
-    "Hide a random share of the ratings, another share for every batch."
+) -> tuple[Batch, Tensor]:  # the corrupted input; bool [n]: which ratings are visible in it
+    "Mask a random share of the ratings, another share for every batch."
     n = len(batch.movies)
     rate = min_rate + (max_rate - min_rate) * torch.rand((), generator=rng).item()
     visible = torch.rand(before + n + after, generator=rng)[before:before + n] >= rate
@@ -48,96 +48,78 @@ class Rows(Protocol):
     def __len__(self) -> int: ...
     def take(self, rows: Tensor) -> Batch: ...  # some rows, in that order
 
-class Loss(nn.Module):
-    "The loss as a module, which is what `DistributedDataParallel` takes."
-    def __init__(self,
-        model: StackedAutoencoder,
-        settings: Settings,
-    ):
-        super().__init__()
-        self.model, self.settings = model, settings
-
-    def forward(self,
-        batch: Batch,  # whole rows: the targets
-        shown: Batch,  # the same rows, with some ratings hidden
-        visible: Tensor,  # bool [n]: which ratings of `batch` are shown
-    ) -> Tensor:  # scalar
-        "`objective_loss`; 0 where there are no rows."
-        if not len(batch):
-            return torch.stack([p.sum() * 0 for p in self.model.parameters()]).sum()  # nothing for this process
-        return objective_loss(self.model, batch, shown, visible, self.settings)
-
 # %% ../../nbs/train/steps.ipynb #dfafad64
 class Diverged(InputError):
-    "A loss or a weight that is no finite number any more, or a loss a thousand times that of the untrained network."
+    "A loss or a weight that is NaN or infinite, or a loss a thousand times that of the untrained network."
+
+class _Loss(nn.Module):
+    "The loss as a module, which is what `DistributedDataParallel` takes."
+    def __init__(self, model: Network, objective: Objective):
+        super().__init__()
+        self.model, self.objective = model, objective
+
+    def forward(self, batch: Batch, shown: Batch, visible: Tensor) -> Tensor:
+        "The loss of the objective; 0 where there are no rows, so nothing for this process."
+        if not len(batch): return torch.stack([p.sum() * 0 for p in self.model.parameters()]).sum()
+        return self.objective.loss(self.model, batch, shown, visible, self.objective.settings)
 
 # %% ../../nbs/train/steps.ipynb #b576d61a
 class Training:
     "A training under way: network, optimiser, random numbers, and how far it is."
     def __init__(self,
-        model: StackedAutoencoder,  # trained in place, on `device`
+        model: Network,  # trained in place, on `device`
         rows: Rows,  # the training rows: `to_batch(train)`, or a CSR on disk
-        settings: Settings,
-        seed: int = 0,  # of the order of users, of what is hidden and of dropout
+        objective: Objective,
+        seed: int = 0,  # of the order of users, of what is masked and of dropout
         device: str | torch.device | None = None,  # None: CUDA where there is one, else the CPU
         about: Mapping[str, Any] | None = None,  # what else its checkpoints must agree with, by name
     ):
-        self.about = dict(about or {})
-        self.model, self.rows, self.settings, self.seed = model, rows, settings, seed
+        self.model, self.rows, self.objective, self.seed = model, rows, objective, seed
+        self.settings, self.about = objective.settings, dict(about or {})
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         model.to(self.device)
-        self.optimizer = torch.optim.AdamW(
-            model.parameters(), lr=settings.lr, weight_decay=settings.weight_decay, fused=True
-        )
+        options: dict[str, Any] = dict(weight_decay=self.settings.weight_decay, fused=True)
+        self.optimizer = torch.optim.AdamW(model.parameters(), lr=self.settings.lr, **options)
+
         self.users = rows.counts.nonzero()[:, 0]
-        self.steps, self.step, self.epoch = settings.epochs * math.ceil(len(self.users) / settings.batch_size), 0, 0
+        self.steps = self.settings.epochs * math.ceil(len(self.users) / self.settings.batch_size)
+        self.step, self.epoch, self.stop = 0, 0, False  # stop: end after the batch under way
         self.rng = torch.Generator().manual_seed(seed)
-        self.order, self.losses = (
-            self.users[:0],
-            list[Tensor](),
-        )  # of the epoch under way: its users, and the losses of the batches that are done
-        self.first_loss, self.stop = math.nan, False  # before the first step; whether to stop after the batch under way
-        self.scale = (
-            model.n_movies if settings.objective == "ranking" else 1
-        )  # keeps gradients far above AdamW's epsilon; changes no minimum
+        self.order, self.losses = self.users[:0], list[Tensor]()  # of the epoch under way
+        self.first_loss = math.nan
+        self.scale = model.n_movies if objective.mean_over_movies else 1  # far above AdamW's epsilon
+
         shared = dist.is_available() and dist.is_initialized()
         self.rank, self.world = (dist.get_rank(), dist.get_world_size()) if shared else (0, 1)
-        loss = Loss(model, settings)
-        self.loss = nn.parallel.DistributedDataParallel(loss, gradient_as_bucket_view=True) if self.world > 1 else loss
+        self.loss: nn.Module = _Loss(model, objective)
+        if self.world > 1: self.loss = nn.parallel.DistributedDataParallel(self.loss, gradient_as_bucket_view=True)
 
     @property
     def lr(self) -> float:
-        "The step size of the next step: a cosine from `settings.lr` to 0."
+        "The learning rate of the next step: a cosine from `settings.lr` to 0."
         return self.settings.lr * (0.5 * (1 + math.cos(math.pi * min(1.0, self.step / self.steps))))
 
     def my_part(self, users: Tensor) -> tuple[Batch, Batch, Tensor]:
         "This process's rows of a batch, with what is visible of them."
-        cuts = [len(users) * k // self.world for k in range(self.world + 1)]
-        first, last = cuts[self.rank], cuts[self.rank + 1]
-
-        def n_ratings(part: Tensor) -> int:
-            return int(self.rows.counts[part].sum()) if self.world > 1 else 0
-
-        before, after = n_ratings(users[:first]), n_ratings(users[last:])
-
+        first, last = (len(users) * k // self.world for k in (self.rank, self.rank + 1))
+        rates = self.settings.min_rate, self.settings.max_rate
         batch = self.rows.take(users[first:last]).to(self.device)
-        return batch, *mask_input(batch, self.settings.min_rate, self.settings.max_rate, self.rng, before, after)
+        if self.world == 1: return batch, *mask_input(batch, *rates, self.rng)
 
-    def run_step(self,
-        users: Tensor,  # int64 [B]: the rows of the whole batch
-    ) -> Tensor:  # scalar: the loss of the whole batch before the step
-        "One step down the gradient."
+        before, after = (int(self.rows.counts[part].sum()) for part in (users[:first], users[last:]))
+        return batch, *mask_input(batch, *rates, self.rng, before, after)
+
+    def run_step(self, users: Tensor) -> Tensor:
+        "One step down the gradient on these rows; the loss of the whole batch before it."
         batch, shown, visible = self.my_part(users)
         loss = self.loss(batch, shown, visible)
-        if self.world > 1:
-            mine = loss_divisor(batch, visible, self.settings)
+        if self.world > 1:  # DistributedDataParallel takes the mean over processes
+            mine = self.objective.divisor(batch, visible, self.settings)
             whole = mine.clone()
             dist.all_reduce(whole)
-            loss = loss * float(
-                mine * self.world / whole.clamp(min=1e-12)
-            )  # DistributedDataParallel takes the mean over processes
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.lr
+            loss = loss * float(mine * self.world / whole.clamp(min=1e-12))
+
+        for group in self.optimizer.param_groups: group["lr"] = self.lr
         self.optimizer.zero_grad()
         (loss * self.scale).backward()
         self.optimizer.step()
@@ -145,19 +127,19 @@ class Training:
         return loss.detach()
 
     def run_epoch(self) -> float:
-        "All users once, in a new order, or those that are left of an epoch that was stopped. The mean loss of the "
-        "steps; raises `Diverged`."
+        """All users once, in a new order, or those left of an epoch that was stopped; the mean loss of the steps.
+
+        Raises `Diverged`."""
         self.model.train()
         if not len(self.order):
-            if self.world > 1:
-                torch.manual_seed(
-                    (self.seed + 2**20 * self.epoch + 2**40 * self.rank) % 2**63
-                )  # dropout is another in each process
+            if self.world > 1:  # dropout is another in each process
+                torch.manual_seed((self.seed + 2**20 * self.epoch + 2**40 * self.rank) % 2**63)
             self.order = self.users[torch.randperm(len(self.users), generator=self.rng)]
-        for part in self.order.split(self.settings.batch_size)[len(self.losses) :]:
-            if self.stop:
-                raise KeyboardInterrupt
+
+        for part in self.order.split(self.settings.batch_size)[len(self.losses):]:
+            if self.stop: raise KeyboardInterrupt
             self.losses.append(self.run_step(part))
+
         losses = torch.stack(self.losses)
         if self.world > 1:
             dist.all_reduce(losses)
@@ -166,23 +148,16 @@ class Training:
         self.check(losses.cpu())
         return float(losses.mean())
 
-    def check(self,
-        losses: Tensor,  # float [batches]: of the epoch that has just ended
-    ) -> None:
-        "Raise `Diverged` with the first batch that shows it."
-        if math.isnan(self.first_loss):
-            self.first_loss = max(1e-6, float(losses[0]))
-        wrong, advice = (
-            (~(losses <= 1000 * self.first_loss)).nonzero()[:, 0],
-            f"training diverged; use a smaller lr than {self.settings.lr:g}.",
-        )
+    def check(self, losses: Tensor) -> None:
+        "Raise `Diverged` with the first batch of the epoch that shows it."
+        if math.isnan(self.first_loss): self.first_loss = max(1e-6, float(losses[0]))
+        advice = f"training diverged; use a smaller lr than {self.settings.lr:g}"
+        wrong = (~(losses <= 1000 * self.first_loss)).nonzero()[:, 0]
         if len(wrong):
-            before = f"{losses[wrong[0] - 1]:.4g} in the batch before" if wrong[0] else "the first of the epoch"
-            raise Diverged(
-                f"The loss is {losses[wrong[0]]:.4g} in epoch {self.epoch}, batch {wrong[0] + 1} of {len(losses)} "
-                f"({before}): {advice}"
-            )
+            i = int(wrong[0])
+            before = f"{losses[i - 1]:.4g} in the batch before" if i else "the first of the epoch"
+            where = f"in epoch {self.epoch}, batch {i + 1} of {len(losses)} ({before})"
+            raise Diverged(f"The loss is {losses[i]:.4g} {where}: {advice}.")
         if not all(bool(p.isfinite().all()) for p in self.model.parameters()):
-            raise Diverged(
-                f"A weight is no finite number after epoch {self.epoch}, whose last loss was {losses[-1]:.4g}: {advice}"
-            )
+            where = f"after epoch {self.epoch}, whose last loss was {losses[-1]:.4g}"
+            raise Diverged(f"A weight is NaN or infinite {where}: {advice}.")
