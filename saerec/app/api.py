@@ -1,4 +1,4 @@
-"""The JSON API: search, recommend, explain, similar, taste
+"""The JSON API: search, recommend, explain, similar, taste; the page draws the same answers
 
 Docs: https://saerec.github.io/saerec/app/api.html.md"""
 
@@ -7,19 +7,123 @@ Docs: https://saerec.github.io/saerec/app/api.html.md"""
 # %% ../../nbs/app/api.ipynb #956bb701
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
+import pandas as pd
 from fastapi import APIRouter, Depends, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 
-from .answers import Explanation, GenreTaste, Movie, RecommendedList, SimilarList
-from .answers import explain, recommend, similar, taste
-from .catalogue import Catalogue
+from .catalogue import Catalogue, genres_of
 from .visit import MAX_RATINGS, MAX_TEXT, on_scale, read_ratings
 from ..errors import InputError
 
 # %% auto #0
 __all__ = []
+
+# %% ../../nbs/app/api.ipynb #3f3b33dd
+class Movie(BaseModel):
+    "A movie of the catalogue."
+    movie: str  # its id
+    title: str
+    genres: list[str]
+
+class Recommended(Movie):
+    "A line of a list."
+    rank: int  # from 1
+    score: float  # of the model that ranks
+    p_like: float | None = None  # probability of a like, 0..1
+    because: str = ""  # the rated movie that speaks for it most
+
+# %% ../../nbs/app/api.ipynb #f83e8024
+class RecommendedList(BaseModel):
+    "A list, and how far it is this person's own."
+    about: str
+    movies: list[Recommended]
+
+# %% ../../nbs/app/api.ipynb #55f4f569
+def _lines(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    "The rows of a table as the API sends them: ids as text, genres as a list, numbers with four digits."
+    lines: list[dict[str, Any]] = []
+    for rank, o in enumerate(frame.to_dict("records"), 1):
+        row = {str(k): round(v, 4) if isinstance(v, float) else v for k, v in o.items()}
+        lines.append(row | {"rank": rank, "movie": str(row["movie"]), "genres": genres_of(row.get("genres"))})
+    return lines
+
+# %% ../../nbs/app/api.ipynb #2a0549a9
+def recommend(
+    cat: Catalogue,
+    stars: Mapping[int, float],  # code -> rating
+    n: int = 12,  # length of the list
+    genre: str = "",  # only movies of this genre; "": all
+    years: tuple[int | None, int | None] = (None, None),  # from, to
+    diversity: float = 0.0,  # 0: by score alone; towards 1: away from what is in the list already
+) -> RecommendedList:
+    "The best movies for these ratings. Raises `InputError` for a genre or years that cannot be."
+    top = cat.rec.recommend(cat.person(stars), n=n, genres=genre or (), years=years, diversity=diversity)
+    return RecommendedList.model_validate({"about": top.attrs["about"], "movies": _lines(top)})
+
+# %% ../../nbs/app/api.ipynb #78569594
+class Reason(BaseModel):
+    "What one rating does to one movie."
+    movie: str  # id of the rated movie
+    title: str
+    stars: float
+    change: float  # of the score
+    p_change: float | None = None  # of the probability of a like
+
+class Explanation(BaseModel):
+    "Why a movie is where it is, the strongest reason first."
+    movie: str
+    title: str
+    score: float
+    p_like: float | None = None
+    reasons: list[Reason]
+
+# %% ../../nbs/app/api.ipynb #56b145ca
+def explain(cat: Catalogue, stars: Mapping[int, float], code: int) -> Explanation:
+    "Reasons for and against a movie, by ratings by code. Raises `InputError` if it is never recommended."
+    frame = cat.rec.explain(cat.person(stars), f"id:{cat.ids[code]}")
+    about = {k: round(v, 4) for k in ("score", "p_like") if (v := frame.attrs[k]) is not None}
+    told = {"movie": cat.ids[code], "title": cat.titles[code], "reasons": _lines(frame)}
+    return Explanation.model_validate(told | about)
+
+# %% ../../nbs/app/api.ipynb #f8b65fc5
+class Similar(Movie):
+    "A movie that goes together with another one."
+    rank: int  # from 1
+    similarity: float  # -1..1
+
+class SimilarList(BaseModel):
+    "Movies that go together with one, the most similar first."
+    movie: str
+    title: str
+    movies: list[Similar]
+
+# %% ../../nbs/app/api.ipynb #7d0976bc
+def similar(cat: Catalogue, code: int, n: int = 10) -> SimilarList:
+    "The n movies that go together with one. Raises `InputError` if nothing is known about it."
+    movies = _lines(cat.rec.similar(f"id:{cat.ids[code]}", n))
+    return SimilarList.model_validate({"movie": cat.ids[code], "title": cat.titles[code], "movies": movies})
+
+# %% ../../nbs/app/api.ipynb #a673ee3d
+class GenreTaste(BaseModel):
+    "Likes of one genre."
+    genre: str
+    films: int  # rated
+    likes: int  # of them
+    mean: float  # rating
+
+# %% ../../nbs/app/api.ipynb #1a95fdfb
+def taste(cat: Catalogue, stars: Mapping[int, float]) -> list[GenreTaste]:
+    "Likes by genre, of ratings by code; what is liked most often first."
+    given: dict[str, list[float]] = {}
+    for code, value in stars.items():
+        for genre in cat.genres[code]: given.setdefault(genre, []).append(value)
+
+    rows = [GenreTaste(genre=genre, films=len(values), likes=sum(v >= cat.threshold for v in values),
+                       mean=round(sum(values) / len(values), 2)) for genre, values in given.items()]
+    return sorted(rows, key=lambda o: (o.films - 2 * o.likes, -o.films, o.genre))
 
 # %% ../../nbs/app/api.ipynb #6ae5480e
 _Title = Annotated[str, Field(max_length=300)]

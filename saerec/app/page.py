@@ -16,8 +16,7 @@ from fastapi import APIRouter, Query, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from .answers import explain, recommend, similar, taste
-from .api import Known
+from .api import Known, explain, recommend, similar, taste
 from .catalogue import Catalogue
 from .visit import PageQuery, Visit, address, read_visit, write_id, write_ratings
 

@@ -1,4 +1,4 @@
-"""Lists as tables: for one user with the reason for each movie, for many users at once
+"""Lists as tables: for one user with the reason for each movie, for many users; reasons in full, and similar movies
 
 Docs: https://saerec.github.io/saerec/recommend/lists.html.md"""
 
@@ -16,11 +16,12 @@ from scipy.sparse import csr_array
 
 from ..data.ratings import Ratings, default_threshold
 from ..errors import InputError
-from .engine import Engine, best_of
+from ..plots import figure
+from .engine import Engine, best_of, leave_one_out_rows
 from .people import People
 
 # %% auto #0
-__all__ = []
+__all__ = ['plot_explanation']
 
 # %% ../../nbs/recommend/lists.ipynb #6b3e6259
 def diversify(scores: np.ndarray, likeness: np.ndarray, n: int, diversity: float) -> np.ndarray:
@@ -69,6 +70,51 @@ def about_list(people: People, row: csr_array, likes: int, top: np.ndarray, usua
             f"{len(top)} {people.things} would also be listed for somebody of whom nothing is known.")
     if len(top) and 2 * same >= len(top): told += " It is hardly this person's own yet."
     return told + (" The model was never measured on people with so few likes." if likes < FEW_LIKES else "")
+
+# %% ../../nbs/recommend/lists.ipynb #26abd3a9
+def _check_known(people: People, engine: Engine, code: int, so: str) -> None:
+    if engine.inner[code] >= 0: return
+    raise InputError(f"{people.movies.title[code]!r} has no likes in the training data, so {so}.")
+
+def explanation(people: People, engine: Engine, stars: csr_array, code: int) -> pd.DataFrame:
+    "What each rating of a user does to the score of one movie. Raises `InputError` if the ranker does not know it."
+    _check_known(people, engine, code, "it is never recommended and nothing can be explained")
+    asked, rated = np.array([code]), stars.indices
+    many = leave_one_out_rows(people.likes(stars), rated)
+    frame = pd.DataFrame(movie_columns(people, rated, ["movie", "title"]) | {"stars": stars.data})
+    frame.attrs = {"title": people.movies.title[code], "score": None, "p_like": None, "threshold": people.threshold}
+
+    answers = {"change": ("score", engine.scores_at(many, asked))}
+    if engine.liker is not None: answers["p_change"] = ("p_like", engine.p_like(many, asked))
+    for column, (name, values) in answers.items():
+        frame[column], frame.attrs[name] = values[0, 0] - values[1:, 0], float(values[0, 0])
+    return frame.sort_values("change", key=lambda c: -c.abs(), kind="stable", ignore_index=True)
+
+# %% ../../nbs/recommend/lists.ipynb #624c1f90
+def plot_explanation(
+    frame: pd.DataFrame,  # from `Recommender.explain`
+    n: int = 10,  # bars
+) -> Any:  # a matplotlib figure
+    "The strongest reasons for and against as bars."
+    f = frame.head(n).iloc[::-1]
+    labels = [f"{t} ({s:g})" for t, s in zip(f.title, f.stars, strict=True)]
+    with figure(size=(6, 0.6 + 0.3 * max(1, len(f)))) as (fig, ax):
+        ax.barh(labels, f.change, color=["C0" if v > 0 else "C1" for v in f.change])
+        ax.axvline(0, color="gray", linewidth=0.8)
+        ax.set(title=f"Why {frame.attrs['title']}?", xlabel="change of the score by this rating (stars in brackets)")
+    return fig
+
+# %% ../../nbs/recommend/lists.ipynb #d2f4ed75
+def similar_movies(people: People, engine: Engine, code: int, n: int) -> pd.DataFrame:
+    "The n movies that go together with one. Raises `InputError` if the ranker does not know it."
+    _check_known(people, engine, code, "nothing is known about what it goes with")
+    if n < 1: raise InputError(f"n={n}: a list needs one movie or more.")
+    cosine = engine.likeness(np.array([code]), engine.rank_codes)[0]
+    cosine[engine.inner[code]] = -np.inf
+
+    top = best_of(cosine, n)
+    columns = movie_columns(people, engine.rank_codes[top], ["movie", "title", "genres"]) | {"similarity": cosine[top]}
+    return pd.DataFrame(columns, index=pd.RangeIndex(1, len(top) + 1, name="rank"))
 
 # %% ../../nbs/recommend/lists.ipynb #d6b75f22
 def _index_of(people: People, movie_id: Any, title: str, year: Any) -> int:

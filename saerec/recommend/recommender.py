@@ -21,10 +21,9 @@ from ..errors import InputError
 from .artefact import Artefact, read_artefact, write_artefact
 from .card import model_card, report_of, verdict
 from .engine import Engine, NetworkModel, best_of, make_model
-from .lists import about_list, diversify, list_frame, lists_for
+from .lists import about_list, diversify, explanation, list_frame, lists_for, similar_movies
 from .manifest import Manifest
 from .people import People
-from .reasons import explanation, similar_movies
 from .titles import Titles
 
 # %% auto #0
