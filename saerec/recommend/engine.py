@@ -218,13 +218,19 @@ class Engine:
         z = net.scores(rows, movies) if users is None or movies is None else net.cells(rows, users, movies)
         return self.calibration(z).astype(np.float32)
 
-    def likeness(self, movies: np.ndarray, others: np.ndarray) -> np.ndarray:  # float32 [k, j] in -1..1
-        "Cosines between the vectors that the decoder of the (first) ranking network has for movies."
+    @cached_property
+    def _vectors(self) -> tuple[np.ndarray, np.ndarray]:  # [width, ranker's movies], and their lengths
+        "What the decoder of the (first) ranking network has for movies."
         members = self.ranker.members.values() if isinstance(self.ranker, EnsembleModel) else [self.ranker]
-        decoder = next(m.decoder for m in members if isinstance(m, NetworkModel))
-        a, b = (decoder[:, self.inner[m]] for m in (movies, others))
-        a, b = (v / np.maximum(np.linalg.norm(v, axis=0), 1e-12) for v in (a, b))
-        return a.T @ b
+        d = next(m.decoder for m in members if isinstance(m, NetworkModel))
+        return d, np.maximum(np.sqrt(np.einsum("ij,ij->j", d, d)), 1e-12)
+
+    def likeness(self, movies: np.ndarray, others: np.ndarray | None = None) -> np.ndarray:  # float32 [k, j] in -1..1
+        "Cosines between the vectors of movies, and of others or of all that the ranker knows."
+        (d, lengths), a = self._vectors, self.inner[movies]
+        if others is None: return d[:, a].T @ d / np.outer(lengths[a], lengths)
+        b = self.inner[others]
+        return d[:, a].T @ d[:, b] / np.outer(lengths[a], lengths[b])
 
     def best(self,
         row: csr_array,  # a user [1, n_movies]

@@ -109,7 +109,7 @@ def similar_movies(people: People, engine: Engine, code: int, n: int) -> pd.Data
     "The n movies that go together with one. Raises `InputError` if the ranker does not know it."
     _check_known(people, engine, code, "nothing is known about what it goes with")
     if n < 1: raise InputError(f"n={n}: a list needs one movie or more.")
-    cosine = engine.likeness(np.array([code]), engine.rank_codes)[0]
+    cosine = engine.likeness(np.array([code]))[0]
     cosine[engine.inner[code]] = -np.inf
 
     top = best_of(cosine, n)
