@@ -97,18 +97,9 @@ def run_evaluate(args: argparse.Namespace) -> tuple[dict[str, Any], str]:  # for
 
     if args.data: r = get_data(args.data, reading_options(args))
     else: r = get_data("bundled" if name == BUNDLED else name, _as_read_before(artefact) | reading_options(args))
-    table = compute_report(artefact, r)
-    about = table.attrs
-    how = [
-        name,
-        *([f"held-out ratings: {about['likes']}"] if about["likes"] else []),
-        f"held-out users: {about['ranking']}",
-        opened(about),
-    ]
-    data = {
-        "model": args.model,
-        "data": artefact.manifest.data.model_dump(),
-        "report": table,
-        "verdict": verdict(table),
-    }
-    return data | {"about": about}, "\n\n".join(["\n".join(how), show(table), "\n".join(verdict(table))])
+    table, data = compute_report(artefact, r), artefact.manifest.data.model_dump()
+    about, told = table.attrs, verdict(table)
+    on = [f"held-out ratings: {about['likes']}"] if about["likes"] else []
+    how = "\n".join([name, *on, f"held-out users: {about['ranking']}", opened(about)])
+    data = {"model": args.model, "data": data, "report": table, "verdict": told, "about": about}
+    return data, "\n\n".join([how, show(table), "\n".join(told)])

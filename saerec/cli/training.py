@@ -68,26 +68,25 @@ def _check(args: argparse.Namespace) -> None:
         raise InputError(f"--lr {args.lr:g}: it has to be above 0.")
 
 def run_train(args: argparse.Namespace) -> tuple[dict[str, Any], str]:  # for --json; for people
-    "Train, test once, save, and recommend to an example person."
+    "Train, test once, save, and recommend to an example person; too few ratings are refused before all else."
     start, out = time.perf_counter(), Path(args.out)
     _check(args)
     r = get_data(args.data, reading_options(args))
     settings = {k: v for k, v in vars(args).items() if k not in ("verb", "out", "resume", "json")}
-    settings["data"] = r.fingerprint()
+    settings["data"], say = r.fingerprint(), lambda line: to_stderr(f"saerec: {line}")
     if args.resume and (done := finished_model(out, settings)):
         told = f"{out}: it is finished already, with these settings and ratings; it was left as it is."
-        to_stderr(f"saerec: {told}")
+        say(told)
         return _result(done, out, told, 0.0)
 
-    # too few are refused before all else
     threshold = plan_training(r, args.seed, args.threshold, args.held_out).threshold
-    with training_room(out, settings, args.resume, lambda line: to_stderr(f"saerec: {line}")) as where:
+    with training_room(out, settings, args.resume, say) as where:
         to_stderr(show(summary(r, threshold=threshold).T.rename_axis(None)))
         changes = {k: v for k in ("epochs", "lr") if (v := getattr(args, k)) is not None}
-        rec = Recommender.fit(
-            r, seed=args.seed, threshold=args.threshold, n_held=args.held_out, refit=args.refit, ranker=args.ranker,
-            progress=True, say=to_stderr, likes_changes=changes, ranking_changes=changes, checkpoints=where,
-            about={"training": settings}, keep=lambda artefact: Recommender(artefact).save(out), verdict_too=False)
+        asked: dict[str, Any] = dict(seed=args.seed, threshold=args.threshold, n_held=args.held_out, refit=args.refit)
+        changed: dict[str, Any] = dict(likes_changes=changes, ranking_changes=changes, about={"training": settings})
+        rec = Recommender.fit(r, **asked, **changed, ranker=args.ranker, checkpoints=where, verdict_too=False,
+                              progress=True, say=to_stderr, keep=lambda artefact: Recommender(artefact).save(out))
 
     seconds = time.perf_counter() - start
     return _result(rec, out, f"Saved in {out}{os.sep} after {seconds:.0f} seconds.", round(seconds, 1))

@@ -206,6 +206,12 @@ class Engine:
         out[:, self.rank_codes] = self.ranker.scores(self._of_ranker(rows))
         return out
 
+    @cached_property
+    def usual(self) -> np.ndarray:  # int64 [len(rank_codes)]
+        "What would be listed for an empty row, all of it."
+        nothing = one_row(np.array([], np.int64), np.array([]), self.n_movies)
+        return best_of(self.rank_scores(nothing)[0], self.n_movies)
+
     def scores_at(self, rows: csr_array, movies: np.ndarray) -> np.ndarray:  # float32 [B, k]
         "Scores for ranking of a few movies, all of them known to the ranker."
         return self.ranker.scores(self._of_ranker(rows), self.inner[movies])

@@ -43,14 +43,9 @@ def movie_columns(people: People, movies: np.ndarray, names: Sequence[str]) -> d
     "Columns of a table, of movies by index: movie (its id), title, genres."
     return {k: people.columns[k].take(movies) for k in names}
 
-def list_frame(
-    people: People,
-    engine: Engine,
-    row: csr_array,  # likes of the user
-    likes: np.ndarray,  # int64: those that can be reasons
-    best: tuple[np.ndarray, np.ndarray, np.ndarray],  # of `Engine.best`
-) -> pd.DataFrame:  # movie (id), title, genres, score, p_like (if likes are predicted), because
-    "A list as a table."
+def _list_frame(people: People, engine: Engine, row: csr_array, likes: np.ndarray, best: tuple[np.ndarray, ...],
+                ) -> pd.DataFrame:  # movie (id), title, genres, score, p_like (if likes are predicted), because
+    "What `Engine.best` gives, as a table; `likes` are those that can be reasons."
     top, scores, owed = best
     columns = movie_columns(people, top, ["movie", "title", "genres"]) | {"score": scores}
     if engine.liker is not None: columns["p_like"] = engine.p_like(row, top)[0]
@@ -63,13 +58,31 @@ def list_frame(
     return pd.DataFrame(columns, index=pd.RangeIndex(1, len(top) + 1, name="rank"), copy=False)
 
 # %% ../../nbs/recommend/lists.ipynb #cd593276
-def about_list(people: People, row: csr_array, likes: int, top: np.ndarray, usual: np.ndarray) -> str:
+def _about(people: People, row: csr_array, likes: int, top: np.ndarray, usual: np.ndarray) -> str:
     "How much is known about a user, and how much of the list anybody would get."
     same, kind = int(np.isin(top, usual).sum()), "is a like" if likes == 1 else "are likes"
     told = (f"{row.nnz} rating{'s' * (row.nnz != 1)}, of which {likes} {kind} that the model can use; {same} of the "
             f"{len(top)} {people.things} would also be listed for somebody of whom nothing is known.")
     if len(top) and 2 * same >= len(top): told += " It is hardly this person's own yet."
     return told + (" The model was never measured on people with so few likes." if likes < FEW_LIKES else "")
+
+_MAX_REASONS = 512  # likes of one user that are left out one by one
+
+def ranked_list(people: People, engine: Engine, row: csr_array, masked: np.ndarray, n: int, diversity: float,
+                ) -> pd.DataFrame:  # as of `Recommender.recommend`
+    "The n best movies of a row of likes, but for those that are masked. Raises `InputError` for wishes that cannot be."
+    if n < 1: raise InputError(f"n={n}: a list needs one movie or more.")
+    if not 0 <= diversity <= 1: raise InputError(f"diversity={diversity}: it lies between 0 and 1.")
+    likes = row.indices[(row.data > 0) & (engine.inner[row.indices] >= 0)]
+    top, scores, owed = engine.best(row, likes[:_MAX_REASONS], masked, n if diversity == 0 else 10 * n)
+    if diversity:
+        places = diversify(scores, engine.likeness(top, top), n, diversity)
+        top, scores, owed = top[places], scores[places], owed[:, places]
+
+    frame = _list_frame(people, engine, row, likes, (top, scores, owed))
+    usual = engine.usual[~masked[engine.usual]][:len(top)]
+    frame.attrs["about"] = _about(people, row, len(likes), top, usual)
+    return frame
 
 # %% ../../nbs/recommend/lists.ipynb #26abd3a9
 def _check_known(people: People, engine: Engine, code: int, so: str) -> None:

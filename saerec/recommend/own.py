@@ -268,11 +268,9 @@ def own_ratings(
 ) -> OwnRatings:
     "A file of ratings for a model. Raises `InputError` with file, line and column, or if no film of it is known."
     rows, (low, high) = read_own(path, scale), rec.manifest.scale
-    model = low, high
-    own, said = _scale_of(rows, model, str(path))
-    rows["stars"] = to_model_scale(rows.mark, own, model, rec.manifest.threshold)
+    own, said = _scale_of(rows, (low, high), str(path))
+    rows["stars"] = to_model_scale(rows.mark, own, (low, high), rec.manifest.threshold)
     rows, notes = _match_rows(rows, rec.titles)
-
     missing, found = rows[rows.code < 0], rows[rows.code >= 0]
     if not len(found) and len(missing):
         raise InputError(f"{path}: none of its {len(missing)} films is among the {len(rec.movies):,} of the model, the "
@@ -280,11 +278,12 @@ def own_ratings(
     latest = found.drop_duplicates("code", keep="last")
     kept = latest.dropna(subset="stars")
     if not len(kept): raise InputError(f"{path}: it holds no rating of a film that the model can use.")
-    skipped = rows.attrs["skipped"] | {"rated again (the later rating counts)": len(found) - len(latest),
-                                       "not liked, which a model of likes alone cannot use": len(latest) - len(kept)}
+    skipped = rows.attrs["skipped"] | {"rated again (the later rating counts)": len(found) - len(latest)}
+    skipped["not liked, which a model of likes alone cannot use"] = len(latest) - len(kept)
 
     movies = rec.movies.iloc[kept.code.tolist()]
-    films = kept.assign(movie=movies.movie_id.to_numpy(), film=movies.title.to_numpy()).reset_index(drop=True)
+    kept = kept.assign(movie=movies.movie_id.to_numpy(), film=movies.title.to_numpy())
+    kept = kept[["line", "title", "stars", "movie", "film"]].reset_index(drop=True)
     missing = missing[["line", "title", "year", "stars", "suggestions"]].reset_index(drop=True)
-    return OwnRatings(str(path), rows.attrs["layout"].name, films[["line", "title", "stars", "movie", "film"]], missing,
-                      skipped, [said] * bool(said) + notes)
+    notes = [said] * bool(said) + notes
+    return OwnRatings(str(path), rows.attrs["layout"].name, kept, missing, skipped, notes)
