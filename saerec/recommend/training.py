@@ -80,10 +80,11 @@ def fit_ranker(
         say(f"stack: validation NDCG@100 {own:.4f}; its members {members}")
     return stack, {o.settings.objective: o for o in reversed(stack.recorders.values())}
 
-def _fitted(plan: TrainingPlan, kind: str, likes_changes: Mapping[str, Any], ranking_changes: Mapping[str, Any],
+def _fitted(plan: TrainingPlan, ranker: str, likes_changes: Mapping[str, Any], ranking_changes: Mapping[str, Any],
             options: dict[str, Any]) -> tuple[Any, StackedAutoencoder | None, dict[str, Recorder]]:
-    "What ranks, what predicts likes, and how their trainings went."
-    liker, recorders = None, {}
+    "What ranks, what predicts likes, and how their trainings went; before that, what there is to say of the data."
+    kind, liker, recorders = choose_ranker(plan.users.train, ranker), None, {}
+    for note in plan.notes if options["say"] else (): options["say"](note)
     if plan.pairs is not None:
         liker, recorders["likes"] = fit_network("likes", plan.pairs, likes_changes, **options)
     best, found = fit_ranker(kind, plan.users, ranking_changes, **options)
@@ -109,12 +110,8 @@ def train(
 
     Raises `InputError` if the data are too small to hold users out, or if there is no such ranker."""
     plan = plan_training(r, seed, threshold, n_held)
-    kind = choose_ranker(plan.users.train, ranker)
-    if say is not None:
-        for note in plan.notes: say(note)
-
     options = dict(checkpoints=checkpoints, seed=seed, progress=progress, say=say)
-    best, liker, recorders = _fitted(plan, kind, likes_changes or {}, ranking_changes or {}, options)
+    best, liker, recorders = _fitted(plan, ranker, likes_changes or {}, ranking_changes or {}, options)
     artefact = _assemble(plan, best, liker, recorders, about or {})
     keep(artefact)
 
