@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from .errors import InputError
 
 # %% auto #0
-__all__ = ['atomic_write', 'exclusive_lock']
+__all__ = []
 
 # %% ../nbs/base/disk.ipynb #1090332e
 def atomic_write(
@@ -40,7 +40,7 @@ def atomic_write(
         os.replace(new, path)
     except (OSError, SafetensorError) as e:
         reason = getattr(e, "strerror", None) or e
-        advice = "what was there before is unchanged. Make room, or choose another place"
+        advice = "make room, or choose another place; what was there is unchanged"
         raise InputError(f"{path}: it cannot be written ({reason}); {advice}.") from None
     finally:
         with suppress(OSError):
@@ -60,10 +60,9 @@ def exclusive_lock(
         path.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except Timeout:
-        advice = "wait for its end, stop it, or choose another place"
-        raise InputError(f"{path}: another training is writing there; {advice}.") from None
+        raise InputError(f"{path}: another training is writing there; wait for its end.") from None
     except OSError as e:
-        raise InputError(f"{path}: it cannot be written ({e.strerror or e}); choose another place.") from None
+        raise InputError(f"{path}: it cannot be written ({e.strerror or e}).") from None
 
     try:
         for half in path.parent.glob(f".{escape(path.name)}.*.new"): half.unlink(missing_ok=True)

@@ -13,6 +13,7 @@ import io
 import json
 import re
 import zipfile
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -56,7 +57,8 @@ def place_of(
     return f"{index.name if index.name in ('line', 'entry') else 'row'} {index[i]}"
 
 # %% ../nbs/base/files.ipynb #8dc4c05a
-_MAX_GROWTH, _SMALL = 100, 2**26  # how many times its size a file may unpack to, and bytes that are always allowed
+_MAX_GROWTH = 100  # how many times its size a file may unpack to
+_SMALL = 2**26  # bytes that are always allowed
 
 def check_growth(
     packed: int,  # bytes of the file
@@ -64,8 +66,7 @@ def check_growth(
 ) -> None:
     "Raises `InputError` if a file unpacks to more than any ratings do."
     if unpacked <= max(_SMALL, _MAX_GROWTH * packed): return
-    raise InputError(f"its {packed:,} bytes say that they unpack to {unpacked:,}, which no ratings do; "
-                     "it was not unpacked.")
+    raise InputError(f"its {packed:,} bytes say that they unpack to {unpacked:,}, which no ratings do.")
 
 def file_bytes(
     path: Any,  # a Path, or a zipfile.Path to a member
@@ -122,6 +123,7 @@ def read_text(
 
 
 # %% ../nbs/base/files.ipynb #044c698e
+_QUOTE_IT = "a text with the delimiter in it needs quotes around it"
 _SEP = re.compile(r'"?sep=(.)"?\n', re.IGNORECASE)  # Excel says it
 _DELIMITERS = ("::", "\t", ",", ";", "|", " ")
 
@@ -134,7 +136,7 @@ def _widths(lines: list[str], delimiter: str) -> list[int]:
 def _find_delimiter(text: str) -> tuple[str, int]:
     "What stands between the cells, and the cells of the widest line, judged by the first twenty lines."
     lines = [line for line in text.lstrip("\n")[:100_000].split("\n", 30)[:30] if line.strip()][:20]
-    lines = [line for line in lines if not line.startswith(("#", "%"))] or lines  # remarks are no table
+    lines = [o for o in lines if not o.startswith(("#", "%"))] or lines  # remarks are no table
     if said := _SEP.match(text): return said[1], max(_widths(lines[1:], said[1]))
     widths = {d: _widths(lines, d) for d in _DELIMITERS}
     if len(set(widths[" "])) > 1 or widths[" "][0] < 3: del widths[" "]  # words of a text, no table
@@ -154,8 +156,8 @@ def _parse(text: str, delimiter: str, width: int, rows: int | None = None) -> pd
 
 def _lines(table: pd.DataFrame) -> np.ndarray:
     "The line on which each row begins, from 1; one more than there are rows, for the line after the last."
-    ends = sum(table[c].str.count("\n").to_numpy(dtype=np.int64) for c in table) + np.ones(len(table), np.int64)
-    return np.concatenate([[1], 1 + ends.cumsum()])
+    breaks = sum(table[c].str.count("\n").to_numpy(dtype=np.int64) for c in table)
+    return np.concatenate([[1], 1 + (breaks + np.ones(len(table), np.int64)).cumsum()])
 
 def _parse_table(text: str) -> pd.DataFrame:  # texts, "" where nothing is; columns 0, 1, ...; index: the line
     "The cells of a text. Raises `InputError` with the line of what is no table."
@@ -167,11 +169,13 @@ def _parse_table(text: str) -> pd.DataFrame:  # texts, "" where nothing is; colu
         fault = re.search(r"line (\d+), saw (\d+)|EOF inside string starting at row (\d+)", str(e))
         if not fault: raise
         after, cells, opened = fault.groups()
-        line = _lines(_parse(text, delimiter, width + 1, int(after) - 1 if after else int(opened)))[-1]
-        long = f"it has {cells} cells where {width} were expected; a text with {delimiter!r} in it needs quotes."
-        raise InputError(f"line {line}: {long if after else 'a quote is opened and never closed.'}") from None
+        before = _parse(text, delimiter, width + 1, int(after) - 1 if after else int(opened))
+        what = "a quote is opened and never closed"
+        if after: what = f"it has {cells} cells where {width} were expected; {_QUOTE_IT}"
+        raise InputError(f"line {_lines(before)[-1]}: {what}.") from None
 
-    table.index = pd.Index(_lines(table)[:-1] if '"' in text else np.arange(1, len(table) + 1), name="line")
+    lines = _lines(table)[:-1] if '"' in text else np.arange(1, len(table) + 1)
+    table.index = pd.Index(lines, name="line")
     filled = table.apply(lambda c: c.str.strip() != "")
     used = np.flatnonzero(filled.any())
     return table.loc[filled.any(axis=1), :int(used[-1]) if len(used) else 0]
@@ -191,9 +195,9 @@ def _read_excel(data: bytes) -> pd.DataFrame:
         import openpyxl
         sheets = openpyxl.load_workbook(io.BytesIO(data), read_only=True, data_only=True).worksheets
     except ImportError:
-        raise InputError("it is an Excel workbook; save it as CSV, or install saerec[excel].") from None
+        raise InputError("an Excel workbook; save it as CSV, or install saerec[excel].") from None
     except Exception as e:
-        raise InputError(f"the Excel workbook cannot be read ({type(e).__name__}); save it as CSV.") from None
+        raise InputError(f"a workbook that cannot be read ({type(e).__name__}); save it as CSV.") from None
 
     for sheet in sheets:
         cells = ([_text(v) for v in row] for row in sheet.iter_rows(values_only=True))
@@ -219,26 +223,27 @@ def _read_json(text: str) -> pd.DataFrame:
 
     if unit == "entry":
         if isinstance(found, dict):
-            found = max((v for v in found.values() if isinstance(v, list)), key=len, default=[found])
+            lists = [v for v in found.values() if isinstance(v, list)]
+            found = max(lists, key=len, default=[found])
         found = dict(enumerate(found, 1))
     if not found or not all(isinstance(o, dict) for o in found.values()):
-        raise InputError("the JSON is no list of objects with a title and a rating; save it as CSV.")
+        raise InputError("the JSON is no list of objects with title and rating; save it as CSV.")
 
-    table = pd.DataFrame.from_dict({i: dict(_flat(o)) for i, o in found.items()}, orient="index").fillna("")
-    last = [str(c).rpartition(".")[2] for c in table]
-    names = [short if last.count(short) == 1 else str(c) for c, short in zip(table, last, strict=True)]
-    header = pd.DataFrame([names], index=[0], columns=table.columns)
-    return pd.concat([header, table]).set_axis(range(len(names)), axis=1).astype("str").rename_axis(unit)
+    rows = {i: dict(_flat(o)) for i, o in found.items()}
+    last = Counter(name.rpartition(".")[2] for name in {name for row in rows.values() for name in row})
+    header = {name: name.rpartition(".")[2] for row in rows.values() for name in row}
+    header = {name: short if last[short] == 1 else name for name, short in header.items()}
+    table = pd.DataFrame.from_dict({0: header} | rows, orient="index").fillna("").astype("str")
+    return table.set_axis(range(len(header)), axis=1).rename_axis(unit)
 
 # %% ../nbs/base/files.ipynb #aaaef3bb
 def read_table(
     path: Any,  # a Path, or a zipfile.Path to a member: delimited text, JSON or an Excel workbook
-) -> pd.DataFrame:  # texts, "" where nothing is; index: the line, row or entry, and its name says which
+) -> pd.DataFrame:  # texts, "" where nothing is; index: line, row or entry, as its name says
     "The cells of a file; the first row may be a header or not. Raises `InputError` with file and line."
     with plain_errors(str(path)):
         data = file_bytes(path)
-        if data.startswith(b"PK\x03\x04") and b"xl/" in data or str(path).lower().endswith((".xlsx", ".xlsm")):
-            return _read_excel(data)
+        if data.startswith(b"PK\x03\x04") and b"xl/" in data: return _read_excel(data)
         text = read_text(path)
         return _read_json(text) if text.lstrip()[:1] in ("{", "[") else _parse_table(text)
 
@@ -253,6 +258,6 @@ def take_header(
     if over.any():
         i = int(over.argmax())
         n = int(np.flatnonzero(body.iloc[i] != "")[-1]) + 1
-        raise InputError(f"{place_of(body.index, i)}: it has {n} cells where the header has {len(names)}; "
-                         "a text with the delimiter in it needs quotes around it.")
+        what = f"it has {n} cells where the header has {len(names)}; {_QUOTE_IT}"
+        raise InputError(f"{place_of(body.index, i)}: {what}.")
     return body.iloc[:, :len(names)].set_axis(names, axis=1)

@@ -12,7 +12,7 @@ from importlib import import_module
 from typing import Any
 
 # %% auto #0
-__all__ = ['front_door']
+__all__ = []
 
 # %% ../nbs/base/lazy.ipynb #e3fe7c3a
 def front_door(

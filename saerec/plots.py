@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 # %% auto #0
-__all__ = ['INK', 'COLOURS', 'STYLE', 'figure']
+__all__ = ['INK', 'COLOURS', 'figure']
 
 # %% ../nbs/base/plots.ipynb #b54bf67a
 INK = "#808080"  # text, axes, and lines to compare with
@@ -20,13 +20,11 @@ INK = "#808080"  # text, axes, and lines to compare with
 COLOURS = ("#3584c8", "#d0701a", "#2b9a66", "#d9534f", "#9a6fd0", "#b07d2b", "#1f9aa8", "#c8599b")
 
 # %% ../nbs/base/plots.ipynb #cac8246a
-STYLE: Any = {  # settings of matplotlib
-    "figure.facecolor": "none", "axes.facecolor": "none", "savefig.facecolor": "none", "legend.frameon": False,
-    "text.color": INK, "axes.labelcolor": INK, "axes.titlecolor": INK, "axes.edgecolor": INK,
-    "xtick.color": INK, "ytick.color": INK,
-    "axes.spines.top": False, "axes.spines.right": False,
-    "axes.titlesize": "medium", "axes.titlelocation": "left", "figure.titlesize": "medium",
-    "axes.linewidth": 0.8, "legend.fontsize": "small"}
+_INKED = "text.color axes.labelcolor axes.titlecolor axes.edgecolor xtick.color ytick.color".split()
+_CLEAR = "figure.facecolor axes.facecolor savefig.facecolor".split()
+_STYLE: Any = dict.fromkeys(_INKED, INK) | dict.fromkeys(_CLEAR, "none") | {  # settings of matplotlib
+    "legend.frameon": False, "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.8,
+    "axes.titlesize": "medium", "axes.titlelocation": "left", "figure.titlesize": "medium", "legend.fontsize": "small"}
 
 @contextmanager
 def figure(
@@ -39,7 +37,7 @@ def figure(
     import matplotlib.pyplot as plt
     from matplotlib.colors import to_rgba
     from matplotlib.lines import Line2D
-    with plt.rc_context(STYLE | {"axes.prop_cycle": plt.cycler(color=COLOURS)}):
+    with plt.rc_context(_STYLE | {"axes.prop_cycle": plt.cycler(color=COLOURS)}):
         fig, axes = plt.subplots(rows, columns, figsize=size, layout="constrained", **kwargs)
         try:
             yield fig, axes

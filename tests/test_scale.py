@@ -266,6 +266,7 @@ def test_synthetic_ratings_of_any_size(n: int, seed: int) -> None:
     assert (len(r), r.n_users, r.n_movies) == (n, o.users, o.movies)
     assert (np.diff(r.user.astype(np.int64) * r.n_movies + r.movie) > 0).all()
     per_user, per_movie = np.bincount(r.user), np.bincount(r.movie, minlength=r.n_movies)
-    assert per_user.min() >= 20 and per_movie.min() >= 1 and abs(gini(per_movie) - o.gini) < 0.02
+    assert per_user.min() >= 20 and per_movie.min() >= 1
+    assert abs(gini(per_movie) - o.gini) < (0.02 if n >= 100_000 else 0.1)  # the first of each movie counts
     assert abs(np.median(per_user) / (o.loc + o.scale) - 1) < 0.03
     assert set(np.unique(r.value)) <= set(np.arange(1, 11) / 2)

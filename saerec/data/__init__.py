@@ -5,7 +5,7 @@ from ..lazy import front_door
 __getattr__, __all__ = front_door(__name__, {
     "ratings": "Ratings default_threshold like_share_note",
     "reading": "read_ratings",
-    "editions": "BUNDLED MOVIELENS MOVIELENS_URL TRIES download_movielens load_bundled load_movielens",
+    "editions": "BUNDLED MOVIELENS download_movielens load_bundled load_movielens",
     "describe": "plot_ratings summary",
     "rows": "Batch damped_means row_offset to_batch",
     "splits": "HeldOut Split split_by_time split_fold split_pairs split_per_user split_users",

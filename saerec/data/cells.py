@@ -24,8 +24,8 @@ def _to_stars(
 ) -> np.ndarray:  # float32, not finite where there is no number
     "Ratings as numbers. Raises `TypeError` for dates and other things that are none."
     kind, text = column.dtype, isinstance(column.dtype, pd.StringDtype)
-    plain = text or isinstance(kind, np.dtype | pd.CategoricalDtype) or pd.api.types.is_numeric_dtype(kind)
-    if kind.kind in "mMc" or not plain: raise TypeError(str(kind))
+    plain = isinstance(kind, np.dtype | pd.CategoricalDtype | pd.StringDtype)
+    if kind.kind in "mMc" or not (plain or pd.api.types.is_numeric_dtype(kind)): raise TypeError(str(kind))
     if text:
         comma = column.str.fullmatch(r"\s*[-+]?[0-9]*,[0-9]{1,2}\s*").fillna(False)
         if comma.any(): column = column.where(~comma, column.str.replace(",", "."))
@@ -35,7 +35,7 @@ def _to_stars(
     with np.errstate(over="ignore"): return number.astype(np.float32) + np.float32(0)  # no minus zero
 
 # %% ../../nbs/data/cells.ipynb #ce11a001
-_EMPTY = ("", "na", "n/a", "nan", "null", "none", "\\n", "-", "?")  # what people and programs write into an empty cell
+_EMPTY = ["", *"na n/a nan null none \\n - ?".split()]  # what people and programs write into an empty cell
 
 def _is_empty(column: pd.Series) -> np.ndarray:
     "Which cells say nothing."
@@ -53,8 +53,9 @@ def _check_stars(
     empty = bool(_is_empty(column.iloc[i:i + 1])[0])
     given = "missing" if empty else f"{repr(column.iloc[i])[:80]}, which is not a finite number"
     more = f" (and {n - 1:,} more)" if n > 1 else ""
-    step = "fix it, or leave out all without a rating with --unrated ''" if empty else "fix or delete it"
-    raise InputError(f"{place_of(column.index, i)}, column rating: the rating is {given}{more}; {step}.")
+    step = "fix or delete it" + (", or leave out all that are empty with --unrated ''" if empty else "")
+    place = f"{place_of(column.index, i)}, column rating"
+    raise InputError(f"{place}: the rating is {given}{more}; {step}.")
 
 # %% ../../nbs/data/cells.ipynb #ec5a9d92
 def _suspect(v: np.ndarray) -> float | None:
@@ -71,9 +72,9 @@ def _ask_unrated(v: np.ndarray) -> str:  # a note, or ""
     "Raises `InputError`, which is the question, if a value looks as if it meant: not rated."
     if (odd := _suspect(v)) is not None:
         n, rest = int((v == odd).sum()), v[v != odd]
-        raise InputError(f"{n:,} of {len(v):,} ratings are {odd:g}, which often means not rated; leave them out with "
-                         f"--unrated {odd:g}, or keep them with --scale {min(odd, rest.min()):g} "
-                         f"{max(odd, rest.max()):g}.")
+        keep = f"--scale {min(odd, rest.min()):g} {max(odd, rest.max()):g}"
+        raise InputError(f"{n:,} of {len(v):,} ratings are {odd:g}, which often means not rated; leave "
+                         f"them out with --unrated {odd:g}, or keep them with {keep}.")
     zeros = int((v == 0).sum()) if v.min() == 0 and v.max() > 1 and v[v > 0].min() >= 1 else 0
     said = f"{zeros:,} ratings are 0 and count as the lowest; if they mean not rated, leave them out with --unrated 0."
     return said if zeros else ""
@@ -86,12 +87,12 @@ def _check_scale(
     "Raises `InputError` with the place of the first rating off the stated scale."
     low, high = scale
     if not -np.inf < low < high < np.inf:
-        raise InputError(f"--scale {low:g} {high:g}: give the lowest and the best rating, such as 1 10.")
+        raise InputError(f"--scale {low:g} {high:g}: give the lowest, then the best rating.")
     off = (v < low) | (v > high)
     if not off.any(): return
-    i, more = int(off.argmax()), int(off.sum()) - 1
-    raise InputError(f"{place_of(index, i)}, column rating: {v[i]:g} is off the scale of {low:g} to {high:g}, and so "
-                     f"are {more:,} more; state another --scale, or leave them out with --unrated {v[i]:g}.")
+    i = int(off.argmax())
+    raise InputError(f"{place_of(index, i)}, column rating: {v[i]:g} is off the scale of {low:g} to {high:g}, and "
+                     f"so are {int(off.sum()) - 1:,} more; state another, or leave it out with --unrated {v[i]:g}.")
 
 # %% ../../nbs/data/cells.ipynb #3c8480f1
 def read_values(
@@ -107,7 +108,7 @@ def read_values(
     if unrated is not None: keep = ~_is_empty(column) if isinstance(unrated, str) else value != np.float32(unrated)
     if not keep.all():
         value, column = value[keep], column[keep]
-        notes.append(f"{len(keep) - len(value):,} of {len(keep):,} cells are not rated and are left out.")
+        notes.append(f"{sum(~keep):,} of {len(keep):,} cells are not rated and are left out.")
     if not len(value): raise InputError(f"none of its {len(keep):,} ratings is left; check --unrated.")
     _check_stars(value, column)
     if scale is not None: _check_scale(value, scale, column.index)
@@ -152,17 +153,18 @@ def one_rating_each(
     n = int(frame.duplicated(pair).sum())
 
     if how == "refuse":
-        user, movie = frame[frame.duplicated(pair)].iloc[0][pair]
+        user, movie = frame.loc[frame.duplicated(pair), pair].iloc[0]
         a, b = np.flatnonzero((cells["user"] == user) & (cells["movie"] == movie))[:2]
-        who, what = (str(names[cells[k][a]])[:60] for k, names in (("user", users), ("movie", movies)))
-        same = " (with the same value)" if len(frame) - len(frame.drop_duplicates([*pair, "value"])) == n else ""
-        raise InputError(f"{place_of(index, a)} and {place_of(index, b)}: user {who} rated movie {what} twice; {n:,} "
-                         f"rating{'s are' if n > 1 else ' is'} repeated in all{same}: say which counts with "
-                         "--duplicates latest, first or mean.")
+        rated = f"user {str(users[user])[:60]} rated movie {str(movies[movie])[:60]} twice"
+        same = " (with the same value)" if frame.duplicated([*pair, "value"]).sum() == n else ""
+        count = f"{n:,} rating{'s are' if n > 1 else ' is'} repeated in all{same}"
+        raise InputError(f"{place_of(index, a)} and {place_of(index, b)}: {rated}; {count}: say which counts "
+                         "with --duplicates latest, first or mean.")
 
     if how == "mean": frame["value"] = frame.groupby(pair).value.transform("mean").astype(np.float32)
     by_time = frame.sort_values("time", kind="stable") if "time" in frame else frame
     kept = by_time.drop_duplicates(pair, keep="first" if how == "first" else "last").sort_index()
     said = "their mean counts" if how == "mean" else f"the {how} counts"
     if "time" not in frame and how == "latest": said = "there are no times, so the last line counts"
-    return {k: kept[k].to_numpy() if k in kept else None for k in cells}, f"{n:,} ratings are repeated: {said}."
+    kept_cells = {k: kept[k].to_numpy() if k in kept else None for k in cells}
+    return kept_cells, f"{n:,} ratings are repeated: {said}."

@@ -20,20 +20,19 @@ from ..errors import InputError
 __all__ = []
 
 # %% ../../nbs/data/columns.ipynb #03cf2875
-_ROLES = {  # role -> names of a first rank, of a second, ...
-    "user": ("user userid uid", "reviewerid customerid memberid visitorid viewerid raterid profileid personid",
-             "username reviewer customer member person rater"),
-    "movie": ("movieid itemid filmid iid mid", "movie item film", "parentasin",
-              "asin isbn productid bookid businessid gmapid songid trackid artistid imdbid tmdbid tconst",
-              "product book"),
-    "rating": ("rating stars score ratings", "overall bookrating movierating userrating starrating reviewrating",
-               "value weight rate liked feedback label interaction"),
-    "timestamp": ("timestamp time ts", "datetime date unixreviewtime unixtime ratedat createdat dateadded reviewtime"),
-    "title": ("title movietitle itemtitle filmtitle booktitle producttitle",
-              "moviename itemname filmname productname", "name"),
-    "year": ("year releaseyear movieyear yearofrelease",),
-    "genres": ("genres genre categories",),
-}
+# What the columns of a role are called: by rank, with a bar between
+_ROLES = {
+    "user": "user userid uid | reviewerid customerid memberid visitorid viewerid raterid profileid personid | "
+            "username reviewer customer member person rater",
+    "movie": "movieid itemid filmid iid mid | movie item film | parentasin | asin isbn productid bookid businessid "
+             "gmapid songid trackid artistid imdbid tmdbid tconst | product book",
+    "rating": "rating stars score ratings | overall bookrating movierating userrating starrating reviewrating | "
+              "value weight rate liked feedback label interaction",
+    "timestamp": "timestamp time ts | datetime date unixreviewtime unixtime ratedat createdat dateadded reviewtime",
+    "title": "title movietitle itemtitle filmtitle booktitle producttitle | moviename itemname filmname productname | "
+             "name",
+    "year": "year releaseyear movieyear yearofrelease",
+    "genres": "genres genre categories"}
 
 def plain_name(
     column: Any,  # a name as the source has it
@@ -43,10 +42,10 @@ def plain_name(
 
 def known_columns(
     names: Sequence[Any],  # a header
-) -> dict[str, list[tuple[int, int]]]:  # role -> (rank, place) of each column that may be it, the best first
+) -> dict[str, list[tuple[int, int]]]:  # role -> (rank, place) of its columns, the best first
     "Which columns may be what, by their names."
-    ranks = [(role, i, names) for role, of_role in _ROLES.items() for i, names in enumerate(of_role)]
-    rank = {name: (role, i) for role, i, names in ranks for name in names.split()}
+    ranked = [(role, i, n) for role, all_names in _ROLES.items() for i, n in enumerate(all_names.split("|"))]
+    rank = {name: (role, i) for role, i, some in ranked for name in some.split()}
     found: dict[str, list[tuple[int, int]]] = {}
     for place, c in enumerate(names):
         if (hit := rank.get(plain_name(c))): found.setdefault(hit[0], []).append((hit[1], place))
@@ -72,32 +71,33 @@ def guess_columns(
     "The columns of a table without a header. Raises `InputError` if there are fewer than two or more than four."
     n = table.shape[1]
     if not 2 <= n <= 4:
-        raise InputError(f"{n} column{'s' * (n != 1)} and no header; three or four are read as user, movie, rating[, "
-                         "timestamp]. Say which are which by their numbers, as in --columns user=1,movie=2,rating=3.")
+        raise InputError(f"{n} column{'s' * (n != 1)} and no header; say which are which by their numbers, "
+                         "as in --columns user=1,movie=2,rating=3.")
     names = ["user", "movie", "rating", "timestamp"][:n]
     if n == 3 and table.iloc[:, 2].str.fullmatch(r"\s*[0-9]{9,}\s*").all(): names[2] = "timestamp"
-    a, b = (table.iloc[:1000, i].str for i in (0, 1))
-    product_first = a.fullmatch(r"B[0-9A-Z]{9}|[0-9]{9}[0-9X]").all() and b.fullmatch(r"A[0-9A-Z]{9,27}").all()
-    return ["movie", "user", *names[2:]] if product_first else names
+    forms = r"B[0-9A-Z]{9}|[0-9]{9}[0-9X]", r"A[0-9A-Z]{9,27}"  # of Amazon's products and reviewers
+    if all(table.iloc[:1000, i].str.fullmatch(form).all() for i, form in enumerate(forms)):
+        names[:2] = ["movie", "user"]
+    return names
 
 # %% ../../nbs/data/columns.ipynb #6440ceaa
+def columns_found(names: Sequence[Any]) -> str: return f"columns found: {', '.join(map(str, names)) or 'none'}"
+
 def _place_of(names: Sequence[Any], column: str) -> int:
     "Where a column is that the user named."
     for same in (str, plain_name):
         if found := [i for i, c in enumerate(names) if same(c) == same(column)]: return found[0]
-    raise InputError(f"there is no column {column!r} (columns found: {', '.join(map(str, names))}).")
+    raise InputError(f"there is no column {column!r} ({columns_found(names)}).")
 
 def _ask(names: Sequence[Any], role: str) -> InputError:
     "The sentence for a role that no column has."
-    have, plain = ", ".join(map(str, names)) or "none", [plain_name(c) for c in names]
-    if role != "user" or "title" not in known_columns(names) and "const" not in plain:
-        return InputError(f"no column for the {role} (columns found: {have}); say which it is, as in --columns "
-                          "user=reviewerID,movie=asin.")
-    if any("rat" in c for c in plain):
-        return InputError("no column for the user: this is one person's export, which a trained model takes with "
-                          "saerec recommend --ratings FILE; training needs the ratings of many.")
-    return InputError(f"no column for the user, and none for the rating (columns found: {have}); a person's ratings "
-                      "are in another file of the same export, such as ratings.csv.")
+    plain = [plain_name(c) for c in names]
+    step = "say which it is, as in --columns user=reviewerID,movie=asin"
+    if role == "user" and ("title" in known_columns(names) or "const" in plain):
+        step = "this is one person's export: saerec recommend --ratings FILE; training needs many people"
+        if not any("rat" in c for c in plain):
+            step = "and none for the rating; ratings are in another file of the export, such as ratings.csv"
+    return InputError(f"no column for the {role} ({columns_found(names)}); {step}.")
 
 # %% ../../nbs/data/columns.ipynb #6ffe9263
 def assign_roles(
@@ -118,13 +118,14 @@ def assign_roles(
         if role in places or not free: continue
         a, b, *_ = [i for rank, i in free if rank == free[0][0]] + [-1]
         if role in ("user", "movie", "rating") and b >= 0:
-            raise InputError(f"the columns {names[a]!r} and {names[b]!r} both look like the {role}; keep one, or say "
-                             f"which with --columns {role}=NAME.")
+            both = f"the columns {names[a]!r} and {names[b]!r} both look like the {role}"
+            raise InputError(f"{both}; keep one, or say which with --columns {role}=NAME.")
         places[role] = [i for _, i in free]
 
     # "movie" beside "movie_id" may be its title; and movies may be named, not numbered
     words = ("movie", "item", "film", "product", "book")
-    titles = places.get("title", []) + [i for i in places.get("movie", [])[1:] if plain_name(names[i]) in words]
+    others = [i for i in places.get("movie", [])[1:] if plain_name(names[i]) in words]
+    titles = places.get("title", []) + others
     if titles: places |= {"title": titles, "movie": places.get("movie", titles[:1])}
     for role in need:
         if role not in places: raise _ask(names, role)
@@ -163,6 +164,6 @@ def choose_title(
     for c in columns:
         text = constant_within(movie, c)
         if text is not None and not (several and _one_each(user, pd.factorize(text)[0])): return text, ""
-        dropped = dropped or (f"the column {str(c.name)[:60]!r} differs within a movie or is the user's, "
-                              "so it does not name movies.")
+        why = "differs within a movie or is the user's, so it does not name movies"
+        dropped = dropped or f"the column {str(c.name)[:60]!r} {why}."
     return None, dropped

@@ -31,39 +31,19 @@ def summary(
             "density": len(r) / max(1, r.n_users * r.n_movies),
             "mean": float(r.value.mean()),
             f"liked (>= {threshold:g})": float((r.value >= threshold).mean()),
-            "median ratings a user": float(np.median(np.bincount(r.user, minlength=r.n_users))),
-            "median ratings a movie": float(np.median(np.bincount(r.movie, minlength=r.n_movies)))}
+            "median ratings a user": np.median(np.bincount(r.user, minlength=r.n_users)),
+            "median ratings a movie": np.median(np.bincount(r.movie, minlength=r.n_movies))}
     return pd.DataFrame(rows).T.astype({"users": int, "movies": int, "ratings": int}).round(4)
-
-# %% ../../nbs/data/describe.ipynb #9b747a2c
-def _rating_histogram(r: Ratings) -> pd.Series:  # index: stars; values: counts
-    "How often each number of stars was given."
-    v, n = np.unique(r.value, return_counts=True)
-    return pd.Series(n, index=pd.Index(v, name="stars"), name="ratings")
-
-
-# %% ../../nbs/data/describe.ipynb #3e196d41
-def _long_tail(
-    r: Ratings,
-) -> pd.Series:  # index: movies counted from the most rated, from 1; values: share of all ratings
-    "The share of all ratings that falls on the most rated movies."
-    n = np.sort(np.bincount(r.movie, minlength=r.n_movies))[::-1]
-    return pd.Series(n.cumsum() / max(1, n.sum()), index=pd.RangeIndex(1, len(n) + 1, name="movies"), name="share")
-
-def _activity(r: Ratings) -> pd.Series:  # values sorted downwards
-    "Ratings of each user, the busiest first."
-    n = np.sort(np.bincount(r.user, minlength=r.n_users))[::-1]
-    return pd.Series(n, index=pd.RangeIndex(1, r.n_users + 1, name="user"), name="ratings")
 
 # %% ../../nbs/data/describe.ipynb #359e98e4
 def plot_ratings(r: Ratings) -> Any:  # a matplotlib figure
     "Rating histogram, long tail and activity side by side."
+    of_movie, of_user = (np.sort(np.bincount(codes))[::-1] for codes in (r.movie, r.user))
     with figure(1, 3, size=(11, 2.8)) as (fig, (a, b, c)):
-        h, t, n = _rating_histogram(r), _long_tail(r), _activity(r)
-        a.bar(h.index, h, width=0.4)
+        a.bar(*np.unique(r.value, return_counts=True), width=0.4)
         a.set(title="How many stars are given", xlabel="stars", ylabel="ratings")
-        b.plot(t.index / len(t), t)
-        b.set(title="The long tail", xlabel="share of movies, most rated first", ylabel="share of ratings")
-        c.plot(n.index, n)
+        b.plot(np.arange(1, len(of_movie) + 1) / len(of_movie), of_movie.cumsum() / of_movie.sum())
+        b.set(title="The long tail", xlabel="movies, most rated first", ylabel="share of ratings")
+        c.plot(np.arange(1, len(of_user) + 1), of_user)
         c.set(title="Activity", xlabel="users, busiest first", ylabel="ratings", yscale="log")
     return fig

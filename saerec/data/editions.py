@@ -20,17 +20,17 @@ from .reading import read_ratings
 from ..errors import InputError
 
 # %% auto #0
-__all__ = ['BUNDLED', 'MOVIELENS', 'MOVIELENS_URL', 'TRIES', 'load_bundled', 'download_movielens', 'load_movielens']
+__all__ = ['BUNDLED', 'MOVIELENS', 'load_bundled', 'download_movielens', 'load_movielens']
 
 # %% ../../nbs/data/editions.ipynb #be296798
 BUNDLED = "ml-latest-small (10/2016, bundled)"  # the name that a model remembers
 
 def load_bundled() -> Ratings:
     "ml-latest-small, 10/2016, from inside the package."
-    d = files("saerec") / "bundled"
-    with (d / "ratings.parquet").open("rb") as f: r = pd.read_parquet(f)
-    with (d / "movies.parquet").open("rb") as f: m = pd.read_parquet(f)
-    return read_ratings(r, movies=m, name=BUNDLED)
+    def table(name: str) -> pd.DataFrame:
+        with (files("saerec") / "bundled" / name).open("rb") as f: return pd.read_parquet(f)
+
+    return read_ratings(table("ratings.parquet"), table("movies.parquet"), BUNDLED)
 
 # %% ../../nbs/data/editions.ipynb #dac95807
 MOVIELENS = {  # edition: checksum of its zip as published beside it (md5), or of the newest edition seen (sha256)
@@ -42,17 +42,19 @@ MOVIELENS = {  # edition: checksum of its zip as published beside it (md5), or o
     "ml-32m": "md5:d472be332d4daa821edc399621853b57",
     "ml-latest-small": "sha256:696d65a3dfceac7c45750ad32df2c259311949efec81f0f144fdfb91ebc9e436",
 }
-MOVIELENS_URL = "https://files.grouplens.org/datasets/movielens/"
-TRIES = 4  # of a download: with 1, 2, 3 seconds between, after a lost connection, no success, or a wrong checksum
+_URL = "https://files.grouplens.org/datasets/movielens/"
+_TRIES = 4  # of a download: with 1, 2, 3 seconds between, after a lost connection, no success, or a wrong checksum
 
 def download_movielens(
     name: str,  # an edition: a key of `registry`
-    cache: str | os.PathLike[str] | None = None,  # folder; None: $SAEREC_CACHE, else the user's cache folder
+    cache: str | Path | None = None,  # folder; None: $SAEREC_CACHE, else the user's cache folder
     registry: dict[str, str] = MOVIELENS,  # edition -> "algorithm:checksum" of its zip
-    url: str = MOVIELENS_URL,  # where the zips are
+    url: str = _URL,  # where the zips are
     progress: bool | None = None,  # a bar on stderr; None: only in a terminal
 ) -> Path:  # the zip in the cache
-    "Fetch one edition from GroupLens, or find it in the cache. GroupLens's conditions (README of the zip) apply."
+    """Fetch one edition from GroupLens, or find it in the cache. GroupLens's conditions (README of the zip) apply.
+
+    Raises `InputError` that says how to get the file by other means."""
     if name not in registry:
         raise InputError(f"There is no MovieLens edition {name!r}; there are: bundled, {', '.join(registry)}.")
     import pooch
@@ -60,23 +62,21 @@ def download_movielens(
     folder = Path(cache or os.environ.get("SAEREC_CACHE") or pooch.os_cache("saerec"))
     file, (algorithm, _, checksum) = f"{name}.zip", registry[name].partition(":")
     bar = sys.stderr.isatty() if progress is None else progress
-    address = f"{url.rstrip('/')}/{file}"
+    url = url.rstrip("/") + "/"
     by_hand = f"fetch it by other means, see that its {algorithm} is {checksum}, and put it at {folder / file}"
+
     try:
-        known = pooch.create(folder, url.rstrip("/") + "/", registry={file: registry[name]}, retry_if_failed=TRIES - 1)
+        known = pooch.create(folder, url, registry={file: registry[name]}, retry_if_failed=_TRIES - 1)
         return Path(known.fetch(file, downloader=pooch.HTTPDownloader(progressbar=bar, timeout=60)))
-    except ValueError:
-        raise InputError(f"{address}: in {TRIES} tries its checksum differs from the published one, and nothing was "
-                         f"kept; try again later, or {by_hand}.") from None
+    except ValueError: why = "its checksum differs from the published one"
     except OSError as e:
         if not hasattr(e, "response"):
-            raise InputError(f"{e.filename or folder}: {address} cannot be kept there "
-                             f"({e.strerror or type(e).__name__}); free the disk, or give another folder with "
-                             f"--cache or $SAEREC_CACHE.") from None
-        answer = getattr(e.response, "status_code", None)  # it is one of requests, with which pooch downloads
-        raise InputError(f"{address} could not be downloaded in {TRIES} tries "
-                         f"({f'the server answers {answer}' if answer else type(e).__name__}); check the network, or "
-                         f"{by_hand}.") from None
+            why = e.strerror or type(e).__name__
+            raise InputError(f"{e.filename or folder}: {url}{file} cannot be kept there ({why}); free the disk, or "
+                             "give another folder with --cache or $SAEREC_CACHE.") from None
+        answer = getattr(e.response, "status_code", None)  # requests downloads for pooch
+        why = f"the server answers {answer}" if answer else type(e).__name__
+    raise InputError(f"{url}{file} could not be downloaded in {_TRIES} tries ({why}); check the network, or {by_hand}.")
 
 def load_movielens(
     name: str = "bundled",  # "bundled" (offline) or an edition of `MOVIELENS` (downloaded, checked, cached)

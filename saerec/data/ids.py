@@ -55,13 +55,13 @@ def encode_ids(
         code, different = pd.factorize(values)
         known = _as_ids(pd.Series(different))
     except TypeError as e:
-        raise InputError(f"a {what} is an object ({str(e)[:60]}), which is no id; give numbers or texts.") from None
+        raise InputError(f"a {what} is an object ({str(e)[:60]}), which is no id.") from None
 
     if known.dtype != np.int64:
         missing = missing | (known.str.strip() == "").to_numpy(dtype=bool)[code]
         try: "".join(known).encode()
         except UnicodeEncodeError:
-            raise InputError(f"a {what} is no text (a lone surrogate); repair the encoding.") from None
+            raise InputError(f"a {what} has a lone surrogate; repair the encoding.") from None
     if missing.any():
         place = place_of(values.index, int(missing.argmax()))
         raise InputError(f"{place}: the {what} is missing; every rating needs a user and a movie.")

@@ -23,10 +23,9 @@ from ..files import check_growth, file_bytes, read_table, read_text, take_header
 __all__ = []
 
 # %% ../../nbs/data/layouts.ipynb #d47b259f
+_SEVERAL = (r"u1\.(base|test)", r"(combined_data_|mv_)[0-9]+\.txt")  # what is cut into files
 _RATINGS = (r"u\.data", r"ratings?\.dat", r"ratings?\.csv", r"ratings?\.(parquet|pq|tsv|txt|xlsx|jsonl?)", r".+\.inter",
-            r"u1\.(base|test)", r"(combined_data_|mv_)[0-9]+\.txt", r"(bx-)?book-ratings\.csv",
-            r"(interactions|ratings_small|reviews)\.(csv|tsv|parquet|jsonl?)")
-_SEVERAL = _RATINGS[5:7]  # what is cut into files
+            *_SEVERAL, r"((bx-)?book-ratings|interactions|ratings_small|reviews)\.(csv|tsv|parquet|jsonl?)")
 _MOVIES = (r"u\.item", r"movies?\.dat", r"movies?\.csv", r"movies?\.(parquet|pq|tsv)", r".+\.item",
            r"movie_titles\.(csv|txt)", r"(items|movies_metadata)\.(csv|parquet)")
 _TABLES = r".+\.(csv|tsv|parquet|pq|xlsx|jsonl?|inter|dat)"
@@ -37,17 +36,18 @@ def _matching(files: list[Any], pattern: str) -> list[Any]:
 def find_ratings(
     root: Any,  # a folder: a Path or a zipfile.Path
     depth: int = 2,  # levels of folders below it that are searched
-) -> tuple[list[Any], Any]:  # the files of ratings, none if there are none; the file of movies, or None
+) -> tuple[list[Any], Any]:  # the files of ratings, maybe none; the file of movies, or None
     "What to read in a folder. Raises `InputError` if ratings are in several places."
-    inside = [o for o in root.iterdir() if o.name == ".." or not o.name.startswith((".", "__MACOSX"))]
-    inside.sort(key=lambda o: o.name)
+    inside = sorted(root.iterdir(), key=lambda o: o.name)
+    inside = [o for o in inside if o.name == ".." or not o.name.startswith((".", "__MACOSX"))]
     files = [o for o in inside if o.is_file()]
     pattern = next((p for p in _RATINGS if _matching(files, p)), None)
     if pattern is None:
-        hits = {o.name: hit for o in inside if depth and o.is_dir() and (hit := find_ratings(o, depth - 1))[0]}
-        if len(hits) > 1: raise _ask_which(list(hits), "folders")
+        below = {o.name: find_ratings(o, depth - 1) for o in inside if depth and o.is_dir()}
+        below = {name: hit for name, hit in below.items() if hit[0]}
+        if len(below) > 1: raise _ask_which(list(below), "folders")
         tables = _matching(files, _TABLES)
-        return next(iter(hits.values()), (tables if len(tables) == 1 else [], None))
+        return next(iter(below.values()), (tables if len(tables) == 1 else [], None))
 
     found = _matching(files, pattern)
     if len(found) > 1 and pattern not in _SEVERAL: raise _ask_which([f.name for f in found], "files")
@@ -57,7 +57,8 @@ def find_ratings(
     return found, next(iter(beside), None)
 
 def _ask_which(names: list[str], what: str) -> InputError:
-    return InputError(f"there are ratings in {names[0]} and in {names[1]}; give one of these {what}.")
+    both = f"{names[0]} and in {names[1]}"
+    return InputError(f"there are ratings in {both}; give one of these {what}.")
 
 # %% ../../nbs/data/layouts.ipynb #3e788e37
 def read_parquet(
@@ -90,24 +91,25 @@ def _read_blocks(
 
     cells = body.str.split(",", expand=True).reindex(columns=range(3))
     bad = (body.str.count(",") > 2) | cells[1].isna()
-    if bad.any(): raise InputError(f"line {bad.idxmax()}: a line is user,rating,date below the line of its movie.")
-    out = cells.set_axis(["user", "rating", "timestamp"], axis=1).assign(movie=movie.reindex(body.index))
-    return out.dropna(axis=1, how="all")
+    if bad.any(): raise InputError(f"line {bad.idxmax()}: it is not user,rating,date below a movie.")
+    cells.columns = pd.Index(["user", "rating", "timestamp"])
+    return cells.assign(movie=movie.reindex(body.index)).dropna(axis=1, how="all")
 
 # %% ../../nbs/data/layouts.ipynb #55f36068
 def read_rating_table(
     path: Any,  # a Path or zipfile.Path to Parquet, text, JSON or Excel
     given: Mapping[str, str],  # role -> column, as said by the user
-) -> pd.DataFrame:  # columns named by the file or their place; the name of the index: line, row or entry
+) -> pd.DataFrame:  # columns named by the file or their place; index: line, row or entry
     "The table in a file, with its header or without. Raises `InputError` with the line of a fault."
     with path.open("rb") as f: begin = f.read(100)
     if begin.startswith(b"PAR1"): return read_parquet(path, given)
     if re.match(rb"\s*[0-9]+:\s*\n", begin): return _read_blocks(read_text(path))
     if b"Letterboxd list export" in begin:
-        raise InputError("it is a list of Letterboxd, without ratings; they are in ratings.csv of the same export.")
+        raise InputError("a list of Letterboxd; ratings are in ratings.csv of the same export.")
 
     table = read_table(path)
     while len(table) > 1 and str(table.iloc[0, 0]).startswith(("#", "%")) and not any(table.iloc[0, 1:]):
         table = table.iloc[1:]  # a remark
     if has_header(table.iloc[0].tolist(), given): return take_header(table)
-    return table.set_axis([str(i + 1) for i in range(table.shape[1])] if given else guess_columns(table), axis=1)
+    numbers = [str(i + 1) for i in range(table.shape[1])]
+    return table.set_axis(numbers if given else guess_columns(table), axis=1)

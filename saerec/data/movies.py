@@ -35,29 +35,31 @@ def complete_titles(
     "Titles with the year behind them, where it is known and not there yet."
     y = pd.to_numeric(years.astype("str").str.strip().str.slice(0, 4), errors="coerce")
     add = y.between(1870, 2100) & title_year(titles).isna().to_numpy() & (titles.str.strip() != "")
-    return titles.where(~add, titles.str.strip() + " (" + y.fillna(0).astype(int).astype("str") + ")")
+    year = y.fillna(0).astype(int).astype("str")
+    return titles.where(~add, titles.str.strip() + " (" + year + ")")
 
 # %% ../../nbs/data/movies.ipynb #b874f39a
 def movie_frame(
     ids: pd.Index,  # the ids of the rated movies, in code order
-    movies: pd.DataFrame | None,  # what is known about movies: movie (id), title, maybe year and genres
+    movies: pd.DataFrame | None,  # what is known: movie (id), title, maybe year and genres
 ) -> pd.DataFrame:  # movie_id, title, year, genres
     "The vocabulary of movies; a movie without a title is called after its id."
     known = pd.DataFrame({"title": "", "genres": ""}, index=ids, dtype="str")
     if movies is not None:
         named = {c: "movieid" for c in movies if str(c).strip().lower() == "id"}
         cols = assign_roles(movies.rename(columns=named), {}, ("movie", "title"))
-        texts: dict[str, Any] = {k: as_texts(v[0]) for k, v in cols.items() if k in ("title", "genres")}
-        texts.setdefault("genres", "")
-        if "year" in cols: texts["title"] = complete_titles(texts["title"], cols["year"][0].reset_index(drop=True))
-        found = pd.DataFrame(texts, dtype="str").set_axis(ids_like(cols["movie"][0], ids).array)
+        title = as_texts(cols["title"][0])
+        if "year" in cols: title = complete_titles(title, cols["year"][0].reset_index(drop=True))
+        genres = as_texts(cols["genres"][0]) if "genres" in cols else ""
+        found = pd.DataFrame({"title": title, "genres": genres}, dtype="str")
+        found.index = pd.Index(ids_like(cols["movie"][0], ids).array)
         found = found[found.index.notna() & ~found.index.duplicated()]
         known = found.reindex(ids).fillna("")
 
     own = [i if isinstance(i, str) else f"movie {i}" for i in ids]
     title = known.title.where(known.title != "", pd.Series(own, index=ids, dtype="str"))
-    return pd.DataFrame({"movie_id": ids, "title": title.array, "year": title_year(title).array,
-                         "genres": known.genres.array})
+    columns = {"title": title, "year": title_year(title), "genres": known.genres}
+    return pd.DataFrame({"movie_id": ids} | {k: v.array for k, v in columns.items()})
 
 # %% ../../nbs/data/movies.ipynb #51aced55
 _GENRES_100K = ("unknown Action Adventure Animation Children's Comedy Crime Documentary Drama Fantasy Film-Noir "
@@ -67,8 +69,8 @@ def read_movies(
     path: Any,  # a Path or zipfile.Path: u.item, movies.dat, movie_titles.csv, or a table with a header
 ) -> pd.DataFrame:  # columns movie, title, and maybe year and genres
     "What a file says about movies. Raises `InputError` with the line of a fault."
-    delimiters = {"u.item": "|", "movies.dat": "::", "movie_titles.csv": ",", "movie_titles.txt": ","}
-    special = delimiters.get(path.name.lower())
+    kind = path.name.lower()
+    special = "," if kind.startswith("movie_titles.") else {"u.item": "|", "movies.dat": "::"}.get(kind)
     if special is None or special == "," and not re.match(rb"\s*[0-9]+,([0-9]{4}|NULL),", file_bytes(path)[:100]):
         table = read_table(path)
         if has_header(table.iloc[0].tolist(), {}): return take_header(table)
@@ -79,7 +81,7 @@ def read_movies(
         if not line.strip(): continue
         f = line.split(special)
         if len(f) < 3 or not f[0].strip().isdigit():
-            raise InputError(f"line {n}: a movie needs an id, a title and genres between {special!r}.")
+            raise InputError(f"line {n}: a movie needs id, title and genres between {special!r}.")
         flags = "|".join(g for g, on in zip(_GENRES_100K, f[5:], strict=False) if on.strip() == "1")
         if special == "|": rows.append((f[0], f[1], "", flags))
         elif special == ",": rows.append((f[0], ",".join(f[2:]), f[1], ""))

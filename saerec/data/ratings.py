@@ -34,10 +34,10 @@ class Ratings:
         value: np.ndarray,  # float32 [n]: stars, or after `likes` 1 liked / 0 not liked
         users: pd.DataFrame,  # one row a user: `user_id` as in the source
         movies: pd.DataFrame,  # one row a movie: `movie_id`, `title`, `year`, `genres` (joined by |)
-        time: np.ndarray | None = None,  # int64 [n], seconds since 1970 (UTC); None where the source has none
+        time: np.ndarray | None = None,  # int64 [n], seconds since 1970 (UTC); None: the source has none
         name: str = "ratings",  # where they come from; shown in reports
-        notes: tuple[str, ...] = (),  # what the reader understood or left out, a sentence each; see `read_ratings`
-        scale: tuple[float, float] | None = None,  # the lowest and the best rating there can be; None: those that occur
+        notes: tuple[str, ...] = (),  # what the reader understood or left out, a sentence each
+        scale: tuple[float, float] | None = None,  # lowest and best rating; None: those that occur
     ):
         self.user, self.movie = _frozen(user, np.int32), _frozen(movie, np.int32)
         self.value = _frozen(value, np.float32)
@@ -46,8 +46,7 @@ class Ratings:
         self.notes, self._scale = tuple(notes), scale
         sizes = {len(a) for a in (self.user, self.movie, self.value, self.time) if a is not None}
         if len(sizes) > 1:
-            raise InputError(f"{name}: the arrays of users, movies, values and times differ in length "
-                             f"({sorted(sizes)}).")
+            raise InputError(f"{name}: its arrays differ in length ({sorted(sizes)}).")
         for codes, n, what in ((self.user, len(users), "user"), (self.movie, len(movies), "movie")):
             if len(codes) and (codes.min() < 0 or codes.max() >= n):
                 raise InputError(f"{name}: a {what} code lies outside 0..{n - 1}.")
@@ -55,7 +54,7 @@ class Ratings:
 
     def __setattr__(self, key: str, value: Any) -> None:
         if hasattr(self, "_done"):
-            raise AttributeError("Ratings are immutable: make new ones with select, likes or transposed")
+            raise AttributeError("Ratings are immutable: make new ones, with select or replace")
         super().__setattr__(key, value)
 
     @property
@@ -81,11 +80,11 @@ class Ratings:
 
     def frame(self) -> pd.DataFrame:
         "One row a rating, with original ids and titles: for people."
-        m = self._movies.iloc[self.movie]
-        d = {"user_id": self._users.user_id.to_numpy()[self.user], "movie_id": m.movie_id.to_numpy(),
-             "title": m.title.to_numpy(), "rating": self.value}
-        if self.time is not None: d["time"] = pd.to_datetime(self.time, unit="s", errors="coerce")
-        return pd.DataFrame(d)
+        movies = self._movies[["movie_id", "title"]].iloc[self.movie].reset_index(drop=True)
+        frame = movies.assign(rating=self.value)
+        frame.insert(0, "user_id", self._users.user_id.to_numpy()[self.user])
+        if self.time is None: return frame
+        return frame.assign(time=pd.to_datetime(self.time, unit="s", errors="coerce"))
 
     def replace(self, **kw: Any) -> Ratings:
         "A copy with some parts replaced."
@@ -96,8 +95,8 @@ class Ratings:
         which: np.ndarray,  # positions, or a boolean mask over the ratings
     ) -> Ratings:  # those ratings in that order, same vocabularies
         "Some of the ratings; codes keep their meaning."
-        time = None if self.time is None else self.time[which]
-        return self.replace(user=self.user[which], movie=self.movie[which], value=self.value[which], time=time)
+        arrays = {k: getattr(self, k) for k in ("user", "movie", "value", "time")}
+        return self.replace(**{k: a if a is None else a[which] for k, a in arrays.items()})
 
     def likes(self,
         threshold: float = 4.0,  # stars from which a rating counts as a like; 4.0 is used all over saerec
@@ -111,7 +110,8 @@ class Ratings:
         "Only ratings of some movies, which are coded anew as 0, 1, 2, ... in the order given."
         at = np.minimum(np.searchsorted(codes, self.movie), max(0, len(codes) - 1))
         keep = (np.asarray(codes)[at] == self.movie) if len(codes) else np.zeros(len(self), bool)
-        return self.select(keep).replace(movie=at[keep], movies=self.movies.iloc[codes].reset_index(drop=True))
+        movies = self.movies.iloc[codes].reset_index(drop=True)
+        return self.select(keep).replace(movie=at[keep], movies=movies)
 
     def transposed(self) -> Ratings:
         "Movies as rows and users as columns: the item side. The same network then learns a code for each movie."
@@ -126,8 +126,8 @@ class Ratings:
     ) -> str:  # 16 hex digits
         "Equal data, equal fingerprint, on every machine: of a SHA-256 over codes, values, times and ids."
         h = hashlib.sha256()
-        arrays = [self.user, self.movie, self.value, *([self.time] if times and self.time is not None else [])]
-        for a in arrays: h.update(np.ascontiguousarray(a).astype(a.dtype.newbyteorder("<")).tobytes())
+        for a in (self.user, self.movie, self.value, self.time if times else None):
+            if a is not None: h.update(a.astype(a.dtype.newbyteorder("<")).tobytes())
         for s in (self._users.user_id, self._movies.movie_id): h.update("\n".join(s.astype(str)).encode())
         return h.hexdigest()[:16]
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 import re
 import zipfile
 from collections.abc import Mapping
@@ -21,7 +20,9 @@ import numpy as np
 import pandas as pd
 
 from .cells import DUPLICATES, one_rating_each, read_values
-from .columns import assign_roles, choose_title, constant_within, known_columns, plain_name
+from saerec.data.columns import (
+    assign_roles, choose_title, columns_found, constant_within, known_columns, plain_name,
+)
 from .ids import encode_ids
 from .layouts import find_ratings, read_parquet, read_rating_table
 from .movies import complete_titles, movie_frame, read_movies
@@ -49,27 +50,29 @@ def _check_left_over(df: pd.DataFrame, cols: Mapping[str, list[pd.Series]]) -> N
     for name in df.columns:
         if name in used or re.match(r"(unnamed.*|index|id|row|)$", plain_name(name)): continue
         if not pd.to_numeric(df[name], errors="coerce").notna().all(): continue
-        raise InputError(f"no column for the rating (columns found: {', '.join(map(str, df.columns))}); say which it "
-                         f"is with --columns rating={name}, or --columns rating= if there is none.")
+        raise InputError(f"no column for the rating ({columns_found(list(df.columns))}); say which it is with "
+                         f"--columns rating={name}, or --columns rating= if there is none.")
 
 # %% ../../nbs/data/reading.ipynb #48c24698
 def _movie_column(cols: Mapping[str, list[pd.Series]]) -> pd.Series:
     "The ids of movies; with the year where a text alone would mix two movies."
     movie, year = cols["movie"][0], cols.get("year", [None])[0]
     if year is None or movie.isna().any() or movie.astype("str").str.contains("[0-9]").all(): return movie  # ids
-    named = any(c.name == movie.name for c in cols.get("title", []))  # a table that has nothing but titles
+    # a table that has nothing but titles names its movies by them
+    named = any(c.name == movie.name for c in cols.get("title", []))
     if not named and constant_within(pd.factorize(movie)[0], year) is not None: return movie
     return complete_titles(movie.astype("str"), year)
 
 # %% ../../nbs/data/reading.ipynb #d896cb61
 def _known_movies(
-    cols: Mapping[str, list[pd.Series]], user: np.ndarray, movie: np.ndarray, ids: pd.Index,
+    cols: Mapping[str, list[pd.Series]], user: np.ndarray, movie: np.ndarray, ids: pd.Index
 ) -> tuple[pd.DataFrame | None, str]:
     "Titles, years and genres out of the table of ratings; None if it has none. And a note, or an empty text."
     title, note = choose_title(user, movie, cols["title"]) if "title" in cols else (None, "")
     text = ids.dtype != np.int64
     if title is None and not text: return None, note
-    out = pd.DataFrame({"movie": ids[movie], "title": ids[movie].astype("str") if title is None else title})
+    names = ids[movie]
+    out = pd.DataFrame({"movie": names, "title": names.astype("str") if title is None else title})
     for role in ("year", "genres"):
         if role in cols and (said := constant_within(movie, cols[role][0])) is not None: out[role] = said
     return out[out.title != ""], note
@@ -88,7 +91,7 @@ def _from_frame(
     if known_columns([n for n in df.index.names if n is not None]): df = df.reset_index()  # ids made the index
     elif not df.index.is_unique or isinstance(df.index, pd.MultiIndex): df = df.reset_index(drop=True)
     cols = assign_roles(df, {k: v for k, v in columns.items() if v})
-    if not len(df): raise InputError("it holds no ratings; at least the columns user, movie and one row are needed.")
+    if not len(df): raise InputError("it holds no ratings; at least one row is needed.")
 
     value, keep = np.ones(len(df), np.float32), np.ones(len(df), bool)
     notes = ["there is no rating column: this is implicit feedback, and each line is a like."]
@@ -108,23 +111,23 @@ def _from_frame(
     for a in cells.values():
         if a is not None and a.base is None: a.setflags(write=False)
     notes += [note for note in (late, untitled, repeated) if note]
-    return Ratings(**cells, users=pd.DataFrame({"user_id": users}), movies=movie_frame(ids, found), name=name,
-                   notes=tuple(notes), scale=scale)
+    cells |= {"users": pd.DataFrame({"user_id": users}), "movies": movie_frame(ids, found)}
+    return Ratings(**cells, name=name, notes=tuple(notes), scale=scale)
 
 # %% ../../nbs/data/reading.ipynb #96960824
 def read_ratings(
-    source: pd.DataFrame | str | os.PathLike[str],  # frame, or path: table (text, JSON, Excel, Parquet), folder or zip
-    movies: pd.DataFrame | None = None,  # titles for a single file or frame: columns movie, title[, year][, genres]
+    source: pd.DataFrame | str | Path,  # frame; table (text, JSON, Excel, Parquet), folder or zip
+    movies: pd.DataFrame | None = None,  # of a file or frame: columns movie, title[, year][, genres]
     name: str | None = None,  # the name shown in reports; default: the file's
     *,
-    columns: Mapping[str, str] | None = None,  # role -> column, such as {"user": "reviewerID", "movie": "asin"}
+    columns: Mapping[str, str] | None = None,  # role -> column, such as {"user": "reviewerID"}
     unrated: float | str | None = None,  # the number that means: not rated; "" for empty cells
-    scale: tuple[float, float] | None = None,  # the lowest and the best rating there can be; default: those that occur
-    duplicates: str = "refuse",  # which rating of a pair that was rated twice counts: "latest", "first" or "mean"
+    scale: tuple[float, float] | None = None,  # lowest and best rating; default: those that occur
+    duplicates: str = "refuse",  # which rating of a pair rated twice counts: "latest", "first" or "mean"
 ) -> Ratings:  # in the order of the source; its `notes` say what was understood
     "Ratings from your own data or any published layout. Raises `InputError` with file, line and what to do."
     _check_options(unrated, scale, duplicates)
-    options: dict[str, Any] = {"columns": columns or {}, "unrated": unrated, "scale": scale, "duplicates": duplicates}
+    options = dict[str, Any](columns=columns or {}, unrated=unrated, scale=scale, duplicates=duplicates)
     if isinstance(source, pd.DataFrame):
         name = name or "DataFrame"
         with plain_errors(name): return _from_frame(source, movies, name, **options)
@@ -139,12 +142,11 @@ def _find(path: Path) -> tuple[list[Any], Any]:
     "The files of ratings, and the file of movies or None."
     if not path.exists(): raise FileNotFoundError
     if not path.is_dir() and not path.is_file():
-        raise InputError("it is a pipe or a device, which can be read only once; write it to a file first.")
+        raise InputError("it is a pipe or a device; write it to a file first.")
     if path.is_file() and path.suffix.lower() != ".zip": return [path], None
     paths, beside = find_ratings(path if path.is_dir() else zipfile.Path(path))
     if paths: return paths, beside
-    raise InputError("no ratings in it; a folder or zip holds ratings.csv, ratings.dat, u.data, ratings.parquet or "
-                     "the like, or one table alone. Give the file that has them.")
+    raise InputError("no ratings in it, such as ratings.csv, u.data or one table; give the file that has them.")
 
 def _read_files(paths: list[Any], movies: pd.DataFrame | None, name: str, options: dict[str, Any]) -> Ratings:
     "Ratings of one file, or of several that belong together; the fast way first."
@@ -163,7 +165,8 @@ def _is_plain(block: bytes) -> bool:
     "Whether text is nothing but numbers that pyarrow and a person read alike: no 0x1F, no quotes, no leading zeros."
     if block.translate(None, b"0123456789.,;:\t\r\n- ") or b"-" in block and b"-0" in block: return False
     a = np.frombuffer(block, np.uint8)
-    leading = a[1:-1] == ord("0")  # a zero, with a digit behind it, and no digit, point or minus before it
+    # a zero, with a digit behind it, and no digit, point or minus before it
+    leading = a[1:-1] == ord("0")
     leading &= a[2:] - np.uint8(ord("0")) < 10
     leading &= a[:-2] - np.uint8(ord("-")) > ord("9") - ord("-")
     return not leading.any()
@@ -175,15 +178,17 @@ def _plain_layout(first: str) -> tuple[str, list[str], bool] | None:
     cells = [c.strip() for c in (first.split(sep) if sep != "," else next(csv.reader([first])))]
     if all(re.fullmatch(r"-?[0-9]{1,8}(\.[0-9]+)?", c) for c in cells[:3]) and 3 <= len(cells) <= 4:
         roles = ["user", "movie", "rating", "timestamp"][:len(cells)]
-        return (":", [o for role in roles for o in (role, "")][:-1], False) if sep == "::" else (sep, roles, False)
-    known = {place: role for role, found in known_columns(cells).items() if len(found) == 1 for _, place in found}
-    needed = sorted(set(known.values()) - {"timestamp"}) == ["movie", "rating", "user"] and len(known) == len(cells)
-    return (sep, [known[i] for i in range(len(cells))], True) if needed and sep != "::" else None
+        if sep == "::": return ":", [o for role in roles for o in (role, "")][:-1], False
+        return sep, roles, False
+    known = known_columns(cells)
+    place = {found[0][1]: role for role, found in known.items() if len(found) == 1}
+    plain = set(known) - {"timestamp"} == {"user", "movie", "rating"} and len(place) == len(cells)
+    return (sep, [place[i] for i in range(len(cells))], True) if plain and sep != "::" else None
 
 # %% ../../nbs/data/reading.ipynb #f04630c0
 def _plain_table(
     path: Any,  # a Path or zipfile.Path to a text file
-) -> pd.DataFrame | None:  # columns user, movie, rating[, timestamp]: int64, int64, float32, int64; None: not plain
+) -> pd.DataFrame | None:  # columns user, movie, rating[, timestamp]; None: not plain
     "A file of plain numbers by pyarrow's reader."
     import pyarrow as pa
     from pyarrow import csv as arrow_csv
@@ -200,7 +205,7 @@ def _plain_table(
             last = block[-2:]
 
     names = [role or f"empty{i}" for i, role in enumerate(roles)]
-    types = {"user": pa.int64(), "movie": pa.int64(), "rating": pa.float32(), "timestamp": pa.int64()}
+    types = dict.fromkeys(("user", "movie", "timestamp"), pa.int64()) | {"rating": pa.float32()}
     how = arrow_csv.ReadOptions(column_names=names, skip_rows=int(header), block_size=1 << 22)
     what = arrow_csv.ConvertOptions(column_types=types, null_values=[], strings_can_be_null=False,
                                     include_columns=[role for role in roles if role])

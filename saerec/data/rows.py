@@ -24,7 +24,7 @@ def damped_means(
     r: Ratings,  # stars or likes
     damping: float = 5.0,  # $\lambda$: ratings at the mean added to each user and movie
     sweeps: int = 10,  # times the two kinds of offsets are computed in turn, at least 1
-) -> tuple[float, np.ndarray, np.ndarray]:  # mean; offsets of users float32 [n_users] and of movies float32 [n_movies]
+) -> tuple[float, np.ndarray, np.ndarray]:  # mean; offsets of users and of movies, float32
     "The mean, and the damped offsets of users and movies from it."
     mean = float(r.value.mean(dtype=np.float64)) if len(r) else 0.0
     n_movie = np.bincount(r.movie, minlength=r.n_movies) + damping
@@ -74,14 +74,16 @@ class Batch:
         offsets = torch.cat([n.new_zeros(1), n.cumsum(0)])
         first = torch.repeat_interleave(self.offsets[rows] - offsets[:-1], n)
         i = torch.arange(int(offsets[-1]), device=n.device) + first
-        return Batch(offsets, self.movies[i].long(), self.values[i], self.n_movies, self.users[rows])
+        movies = self.movies[i].long()
+        return Batch(offsets, movies, self.values[i], self.n_movies, self.users[rows])
 
     def where(self,
         keep: Tensor,  # bool [n]: which ratings stay
     ) -> Batch:  # the same rows with fewer ratings
         "Drop ratings, keep the rows, even those that become empty."
         kept = torch.cat([self.offsets.new_zeros(1), keep.cumsum(0)])
-        return Batch(kept[self.offsets], self.movies[keep], self.values[keep], self.n_movies, self.users)
+        movies, values = self.movies[keep], self.values[keep]
+        return Batch(kept[self.offsets], movies, values, self.n_movies, self.users)
 
     def with_values(self, values: Tensor) -> Batch:  # float32 [n]
         "The same cells with other values."
@@ -89,15 +91,15 @@ class Batch:
 
     def to(self, device: torch.device | str) -> Batch:
         "The same rows on another device."
-        offsets, movies, values, users = (t.to(device) for t in (self.offsets, self.movies, self.values, self.users))
-        return Batch(offsets, movies, values, self.n_movies, users)
+        tensors = {k: v.to(device) for k, v in vars(self).items() if k != "n_movies"}
+        return Batch(**tensors, n_movies=self.n_movies)
 
     def csr(self) -> Tensor:  # torch.sparse_csr [B, n_movies]
         "The rows as torch's own sparse matrix."
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Sparse")  # torch calls its CSR support beta, once a process
-            shape = (len(self), self.n_movies)
-            return torch.sparse_csr_tensor(self.offsets, self.movies, self.values, shape, check_invariants=False)
+            warnings.filterwarnings("ignore", message="Sparse")  # torch calls its CSR support beta
+            parts, shape = (self.offsets, self.movies, self.values), (len(self), self.n_movies)
+            return torch.sparse_csr_tensor(*parts, shape, check_invariants=False)
 
     def dense(self) -> Tensor:  # float32 [B, n_movies], 0 where unrated
         "The rows written out. Only for one small batch, and for tests."

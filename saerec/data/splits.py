@@ -34,68 +34,37 @@ class HeldOut:
         "Movies as rows and users as columns."
         return HeldOut(self.fold_in.transposed(), self.seen.transposed(), self.target.transposed())
 
-# %% ../../nbs/data/splits.ipynb #7f2a9899
-def _common_cells(a: Ratings, b: Ratings) -> np.ndarray:  # bool [len(a)]
-    "Which cells of one are in another."
-    mine, theirs = (x.user.astype(np.int64) * x.n_movies + x.movie for x in (a, b))
-    return np.isin(mine, theirs)
-
 # %% ../../nbs/data/splits.ipynb #1a8efc51
-def _check_targets(
-    target: Ratings,  # cells to predict
-    name: str,  # of them
-    others: dict[str, Ratings],  # what may not have them, by name
-) -> None:
-    "Raise `InputError` if a cell to predict is also somewhere else."
-    for other in {id(v): k for k, v in reversed(others.items())}.values():  # parts that are one object are named once
-        both = _common_cells(target, others[other])
-        if not both.any(): continue
-        i = int(both.argmax())
-        user, movie = target.users.user_id.iloc[target.user[i]], target.movies.movie_id.iloc[target.movie[i]]
-        raise InputError(
-            f"The split leaks: {int(both.sum())} of {len(both)} cells of {name} are also in {other}, "
-            f"first user {user}, movie {movie}; a model would be asked for what it was told.")
+def _refuse(target: Ratings, bad: np.ndarray, how: str) -> None:
+    "Raise `InputError` if some of the cells to predict are known."
+    if not bad.any(): return
+    i = int(bad.argmax())
+    user, movie = target.users.user_id.iloc[target.user[i]], target.movies.movie_id.iloc[target.movie[i]]
+    raise InputError(f"The split leaks: {int(bad.sum())} of {len(bad)} cells of {how}, first user {user}, movie "
+                     f"{movie}; a model would be asked for what it was told.")
 
-def _check_users(
-    target: Ratings,  # of held-out users
-    other: Ratings,  # what may not know them
-    where: str,  # both, in words
-) -> None:
-    "Raise `InputError` if users meant to be new are known."
-    users = np.intersect1d(target.user, other.user)
-    if len(users):
-        raise InputError(
-            f"The split leaks: {len(users)} people held out for {where}, "
-            f"first user {target.users.user_id.iloc[users[0]]}; they would not be new.")
+def _cells(r: Ratings) -> np.ndarray: return r.user.astype(np.int64) * r.n_movies + r.movie
 
 # %% ../../nbs/data/splits.ipynb #014b6fe5
-def _check_split(
-    train: Ratings,  # what a model may learn from
-    valid: HeldOut,
-    test: HeldOut,
-    new_users: bool = False,  # the held-out users have to be unknown in training
-) -> None:
-    "Raise `InputError` if a cell to predict is also learned from or shown, or if a person meant to be new is known."
-    learned = {
-        "training": train,
-        "what validation is shown": valid.fold_in,
-        "what validation does not rank": valid.seen}
-    later = {
-        "what the test is shown": test.fold_in,
-        "what the test does not rank": test.seen,
-        "validation's targets": valid.target}
-
+def _check_split(train: Ratings, valid: HeldOut, test: HeldOut, new_users: bool) -> None:
+    "Raise `InputError` if a cell to predict is also learned from or shown, or if a user meant to be new is known."
+    learned = {"training": train, "what validation is shown": valid.fold_in,
+               "what validation does not rank": valid.seen}
+    later = {"what the test is shown": test.fold_in, "what the test does not rank": test.seen,
+             "validation's targets": valid.target}
     sizes = {(o.n_users, o.n_movies) for o in (*learned.values(), *later.values(), test.target)}
     if len(sizes) > 1:
-        raise InputError("The parts of a split must have the same users and movies; "
-                         "take them out of one Ratings with select.")
+        raise InputError("The parts of a split must have the same users and movies; take them out of one Ratings "
+                         "with select.")
 
-    _check_targets(valid.target, "validation's targets", learned)
-    _check_targets(test.target, "the test's targets", learned | later)
-    if not new_users: return
-    _check_users(valid.target, train, "validation are in training too")
-    _check_users(test.target, train, "the test are in training too")
-    _check_users(valid.target, test.target, "validation are held out for the test too")
+    for name, target, others in (("validation's targets", valid.target, learned),
+                                 ("the test's targets", test.target, learned | later)):
+        once = {id(part): (other, part) for other, part in reversed(others.items())}  # parts may be one object
+        for other, part in once.values():
+            _refuse(target, np.isin(_cells(target), _cells(part)), f"{name} are also in {other}")
+        for other in ("training", "validation's targets"):
+            if new_users and other in others:
+                _refuse(target, np.isin(target.user, others[other].user), f"{name} are of users in {other}")
 
 # %% ../../nbs/data/splits.ipynb #f4ec2c46
 class Split:
@@ -143,26 +112,23 @@ class Split:
         return f"Split({self.protocol}, seed {self.seed}: {sizes}; final() used {self.finals} times)"
 
 # %% ../../nbs/data/splits.ipynb #86786834
-def _check_size(r: Ratings, n: int, what: str) -> None:
+def _check_size(r: Ratings, n: int) -> None:
     "One sentence when a data set is too small to be split."
     if r.n_users < 2:
         raise InputError(f"{r.name}: only {r.n_users} user; a recommender learns from what people have in common, "
                          "so give it ratings of two or more.")
-    if len(r) < n: raise InputError(f"{r.name}: {len(r)} ratings are too few {what}; at least {n} are needed.")
+    if len(r) < n: raise InputError(f"{r.name}: {len(r)} ratings are too few to be split; at least {n} are needed.")
 
 def _pairs_split(
     r: Ratings,
-    train: np.ndarray,  # int: ratings of each part, by their place in `r`
-    valid: np.ndarray,
-    test: np.ndarray,
+    part: np.ndarray,  # int [n]: of each rating 0 training, 1 validation, 2 test
     protocol: str,  # how they were chosen
     seed: int,
 ) -> Split:
     "A split of single ratings: validation is shown train, the test is shown train and validation."
-    tr, known = r.select(np.sort(train)), r.select(np.sort(np.concatenate([train, valid])))
-    valid_part = HeldOut(tr, tr, r.select(np.sort(valid)))
-    test_part = HeldOut(known, known, r.select(np.sort(test)))
-    return Split(tr, valid_part, test_part, protocol, seed)
+    train, known = r.select(part == 0), r.select(part < 2)
+    valid, test = HeldOut(train, train, r.select(part == 1)), HeldOut(known, known, r.select(part == 2))
+    return Split(train, valid, test, protocol, seed)
 
 # %% ../../nbs/data/splits.ipynb #4064ac71
 def split_pairs(
@@ -172,12 +138,12 @@ def split_pairs(
     seed: int = 0,
 ) -> Split:
     "Random ratings for test and validation."
-    _check_size(r, 10, "to be split")
-    order = np.random.default_rng(seed).permutation(len(r))
+    _check_size(r, 10)
+    order, part = np.random.default_rng(seed).permutation(len(r)), np.zeros(len(r), np.int8)
     n_test = max(1, int(len(r) * test))
     n_valid = max(1, int((len(r) - n_test) * valid))
-    te, va, tr = np.split(order, [n_test, n_test + n_valid])
-    return _pairs_split(r, tr, va, te, f"pairs(test={test:g}, valid={valid:g})", seed)
+    part[order[:n_test]], part[order[n_test:n_test + n_valid]] = 2, 1
+    return _pairs_split(r, part, f"pairs(test={test:g}, valid={valid:g})", seed)
 
 # %% ../../nbs/data/splits.ipynb #c6cd4ffc
 def split_fold(
@@ -189,15 +155,13 @@ def split_fold(
 ) -> Split:
     "The `fold`-th block of consecutive ratings is the test (u1..u5 of ml-100k)."
     if not 1 <= fold <= folds: raise InputError(f"There is no fold {fold}: they are numbered 1 to {folds}.")
-    _check_size(r, 2 * folds, f"for {folds} folds")
+    _check_size(r, 2 * folds)
 
-    a, b = len(r) * (fold - 1) // folds, len(r) * fold // folds
-    rest = np.concatenate([np.arange(a), np.arange(b, len(r))])
-    order = np.random.default_rng(seed).permutation(rest)
-    n_valid = max(1, int(len(rest) * valid))
-
-    how = f"fold({fold} of {folds}, valid={valid:g})"
-    return _pairs_split(r, order[n_valid:], order[:n_valid], np.arange(a, b), how, seed)
+    part = np.zeros(len(r), np.int8)
+    part[len(r) * (fold - 1) // folds:len(r) * fold // folds] = 2
+    order = np.random.default_rng(seed).permutation(np.flatnonzero(part == 0))
+    part[order[:max(1, int(len(order) * valid))]] = 1
+    return _pairs_split(r, part, f"fold({fold} of {folds}, valid={valid:g})", seed)
 
 # %% ../../nbs/data/splits.ipynb #7e1bce2c
 def _rank_within(user: np.ndarray, key: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -217,7 +181,7 @@ def split_per_user(
     seed: int = 0,
 ) -> Split:
     "Random ratings of every user; users with fewer than three ratings stay in train."
-    _check_size(r, 3, "to be split")
+    _check_size(r, 3)
     place, n = _rank_within(r.user, np.random.default_rng(seed).random(len(r)))
     n_test, n_valid = (np.maximum(1, (n * share).astype(int)) for share in (test, valid))
     is_test = (n >= 3) & (place < n_test)
@@ -237,13 +201,11 @@ def _held_out_users(
 ) -> np.ndarray:  # int64 [n_users]: 0 training, 1 validation, 2 test, -1 none
     "The part that each user falls in. Raises `InputError` if there are too few."
     able = np.flatnonzero(np.bincount(r.user[r.value > 0], minlength=r.n_users) >= min_likes)
-    needed = n_valid + n_test + 2
-    if len(able) < needed:
-        raise InputError(f"{r.name}: {len(able)} users have {min_likes} or more likes; "
-                         f"to hold out {n_valid} + {n_test} and learn from two, {needed} are needed.")
+    if len(able) < n_valid + n_test + 2:
+        raise InputError(f"{r.name}: {len(able)} users have {min_likes} or more likes; to hold out {n_valid} + "
+                         f"{n_test} and learn from two, {n_valid + n_test + 2} are needed.")
 
-    order = rng.permutation(able)
-    group = np.full(r.n_users, -1)
+    order, group = rng.permutation(able), np.full(r.n_users, -1)
     group[order], group[order[:n_test + n_valid]], group[order[:n_test]] = 0, 1, 2
     return group
 
@@ -260,25 +222,25 @@ def split_users(
     "Held-out users, of whom some likes are shown and the others have to be found."
     if len(r) and not set(np.unique(r.value)) <= {0.0, 1.0}:
         raise InputError(f"{r.name}: split_users needs likes (values 1 and 0); call ratings.likes() first.")
-    _check_size(r, 2, "to be split")
+    _check_size(r, 2)
 
     rng = np.random.default_rng(seed)
     group = _held_out_users(r, n_valid, n_test, min_likes, rng)
     r = r.only_movies(np.unique(r.movie[(r.value > 0) & (group[r.user] == 0)]))
-    liked = r.value > 0
+    liked, g = r.value > 0, group[r.user]
 
-    place, n = _rank_within(r.user, rng.random(len(r)) + 2 * ~liked)  # likes first, in random order
+    place, _ = _rank_within(r.user, rng.random(len(r)) + 2 * ~liked)  # likes first, in random order
     n = np.bincount(r.user[liked], minlength=r.n_users)[r.user]
     shown = liked & (place < np.clip((n * fold_in + 1e-9).astype(int), 1, np.maximum(1, n - 1)))
-    known, g = (~liked if dislikes else np.zeros(len(r), bool)), group[r.user]
+    seen = shown | (dislikes & ~liked)
 
     def held(k: int) -> HeldOut:
-        seen = r.select((g == k) & (shown | known))
-        return HeldOut(seen, seen, r.select((g == k) & liked & ~shown))
+        known = r.select((g == k) & seen)
+        return HeldOut(known, known, r.select((g == k) & liked & ~shown))
 
     how = f"users(valid={n_valid}, test={n_test}, min_likes={min_likes}, fold_in={fold_in:g}"
     how += ", dislikes)" if dislikes else ")"
-    return Split(r.select((g == 0) & (liked | known)), held(1), held(2), how, seed, new_users=True)
+    return Split(r.select((g == 0) & (liked | dislikes)), held(1), held(2), how, seed, new_users=True)
 
 # %% ../../nbs/data/splits.ipynb #8b4dde1c
 def split_by_time(
@@ -290,12 +252,10 @@ def split_by_time(
     "Old ratings train, newer ones validate, the newest test; one cut in time for all users."
     if r.time is None:
         raise InputError(f"{r.name}: it has no times; split_by_time needs a timestamp of every rating.")
-    _check_size(r, 10, "to be split")
+    _check_size(r, 10)
 
     t_valid, t_test = (np.quantile(r.time, q, method="lower") for q in (1 - test - valid, 1 - test))
     if not r.time.min() < t_valid < t_test:
         raise InputError(f"{r.name}: too few different times to cut it in three; use split_pairs.")
-
     part = (r.time >= t_valid).astype(int) + (r.time >= t_test)
-    tr, va, te = (np.flatnonzero(part == k) for k in range(3))
-    return _pairs_split(r, tr, va, te, f"time(test={test:g}, valid={valid:g})", seed)
+    return _pairs_split(r, part, f"time(test={test:g}, valid={valid:g})", seed)

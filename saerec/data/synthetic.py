@@ -7,40 +7,35 @@ Docs: https://saerec.github.io/saerec/data/synthetic.html.md"""
 # %% ../../nbs/data/synthetic.ipynb #2deced6e
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from .ratings import Ratings
-from .movies import movie_frame
 from ..errors import InputError
 
 # %% auto #0
 __all__ = ['SHAPES', 'shape_at', 'gini', 'synthetic_ratings']
 
 # %% ../../nbs/data/synthetic.ipynb #49d1a89e
-@dataclass(frozen=True)
-class _Shape:
+class _Shape(NamedTuple):
     "The published figures of an edition that synthetic ratings follow."
     ratings: int  # the GroupLens READMEs of each edition (files.grouplens.org/datasets/movielens/)
     users: int  # who have ratings; READMEs, of ml-10m codex.lenskit.org/movielens/ML10M
-    # that have ratings: ml-1m counted, others codex.lenskit.org and seljuk.me/movielens-25m-dataset-published.html
-    movies: int
-    # ratings of a user are loc + scale * exp(s * normal): codex.lenskit.org/movielens/<edition>/description.html
-    s: float
-    loc: float  # the same fit
-    scale: float  # the same fit
+    movies: int  # that have ratings: ml-1m counted, others there and seljuk.me/movielens-25m-dataset-published.html
+    s: float  # ratings of a user are loc + scale * exp(s * normal): codex.lenskit.org/movielens
+    loc: float
+    scale: float
     gini: float  # of the ratings of the movies; the same pages
+    steepness: float  # $c$ of the weights below, with which the expected ratings of the movies have that Gini index
 
 SHAPES = {
-    "ml-1m":  _Shape(1_000_209,    6_040,  3_706, 1.387, 17.714, 67.252, 0.634),
-    "ml-10m": _Shape(10_000_054,  69_878, 10_677, 1.517, 18.472, 51.355, 0.805),
-    "ml-20m": _Shape(20_000_263, 138_493, 26_744, 1.609, 19.078, 43.087, 0.903),
-    "ml-25m": _Shape(25_000_095, 162_541, 59_047, 1.589, 18.636, 39.862, 0.942),
-    "ml-32m": _Shape(32_000_204, 200_948, 84_432, 1.587, 18.986, 48.172, 0.952),
-}
+    "ml-1m":  _Shape(1_000_209,    6_040,  3_706, 1.387, 17.714, 67.252, 0.634,  6.590),
+    "ml-10m": _Shape(10_000_054,  69_878, 10_677, 1.517, 18.472, 51.355, 0.805,  8.822),
+    "ml-20m": _Shape(20_000_263, 138_493, 26_744, 1.609, 19.078, 43.087, 0.903, 12.717),
+    "ml-25m": _Shape(25_000_095, 162_541, 59_047, 1.589, 18.636, 39.862, 0.942, 16.961),
+    "ml-32m": _Shape(32_000_204, 200_948, 84_432, 1.587, 18.986, 48.172, 0.952, 17.952)}
 
 # %% ../../nbs/data/synthetic.ipynb #5851e270
 def shape_at(
@@ -49,41 +44,28 @@ def shape_at(
     "The shape of MovieLens when it had `n` ratings; below ml-1m and above ml-32m only the users become fewer or more."
     if n < 20_000:
         raise InputError(f"Synthetic ratings need 20,000 or more to have the shape of MovieLens; {n} are too few.")
-
-    known = np.array([(o.ratings, o.users, o.movies, o.s, o.loc, o.scale, o.gini) for o in SHAPES.values()])
+    known = np.array(list(SHAPES.values()))
     known[:, :3] = np.log(known[:, :3])
 
     inside = float(np.clip(np.log(n), known[0, 0], known[-1, 0]))
-    users, movies, s, loc, scale, g = (float(np.interp(inside, known[:, 0], c)) for c in known[:, 1:].T)
-    return _Shape(n, round(np.exp(users - inside) * n), round(np.exp(movies)), s, loc, scale, g)
+    users, movies, *others = (float(np.interp(inside, known[:, 0], c)) for c in known[:, 1:].T)
+    return _Shape(n, round(np.exp(users - inside) * n), round(np.exp(movies)), *others)
 
 # %% ../../nbs/data/synthetic.ipynb #0dd1c487
 def gini(
     counts: np.ndarray,  # one number of ratings for each movie (or user), in any order
-    weight: np.ndarray | None = None,  # how many movies have that count; None: one each
 ) -> float:  # 0 all equal .. 1 all on one
     "The Gini index of inequality."
-    order = np.argsort(counts, kind="stable")
-    c = np.asarray(counts, float)[order]
-    w = np.ones(len(order)) if weight is None else np.asarray(weight, float)[order]
-    k = w.sum()
-    return float(((2 * w.cumsum() - w - k) * w * c).sum() / (k * (w * c).sum()))
+    c, k = np.sort(counts), len(counts)
+    return float(((2 * np.arange(1, k + 1) - k - 1) * c).sum() / (k * c.sum()))
 
 # %% ../../nbs/data/synthetic.ipynb #6a190d62
 # Planted taste: movies fall in 18 groups; of 3 of them a user draws every movie 8 times as readily
 _GROUPS, _LIKED_GROUPS, _BOOST = 18, 3, 8.0
 
-def _bisect(f: Any, low: Any, high: Any, steps: int) -> Any:
-    "Where `f`, true below and false above, changes; numbers or arrays."
-    for _ in range(steps):
-        middle = (low + high) / 2
-        below = f(middle)
-        low, high = np.where(below, middle, low), np.where(below, high, middle)
-    return low
-
-# %% ../../nbs/data/synthetic.ipynb #686e5ef4
 def _user_counts(o: _Shape) -> np.ndarray:  # int64 [users], ascending, sum o.ratings
     "Ratings of each user: quantiles of the log-normal, cut off above."
+    from scipy.optimize import brentq
     from scipy.special import ndtr, ndtri
     p = (np.arange(o.users) + 0.5) / o.users
 
@@ -91,32 +73,10 @@ def _user_counts(o: _Shape) -> np.ndarray:  # int64 [users], ascending, sum o.ra
         drawn = o.loc + o.scale * np.exp(o.s * ndtri(p * ndtr(z)))
         return np.clip(drawn, min(20, o.movies // 10), 0.7 * o.movies)
 
-    exact = counts(_bisect(lambda z: counts(z).sum() < o.ratings, -5.0, 8.0, 50))
+    exact = counts(brentq(lambda z: counts(z).sum() - o.ratings, -5.0, 8.0))
     whole = np.floor(exact).astype(np.int64)
     whole[np.argsort(whole - exact, kind="stable")[:o.ratings - whole.sum()]] += 1
     return whole
-
-# %% ../../nbs/data/synthetic.ipynb #22e39158
-def _steepness(o: _Shape, counts: np.ndarray) -> float:
-    "The $c$ with which the expected ratings of the movies have the Gini index of the shape."
-    edges = np.linspace(0, 1, 301) ** 2
-    rank, movies = (np.sqrt(edges[1:]) + np.sqrt(edges[:-1])) ** 2 / 4, np.diff(edges) * o.movies
-    some = np.array_split(counts, 48)
-    users = np.array([len(u) for u in some])
-    k = np.array([u.mean() for u in some]) * (1 - o.movies / o.ratings)
-    liked = _LIKED_GROUPS / _GROUPS
-
-    def too_equal(c: float) -> bool:
-        w = np.exp(-c * np.sqrt(rank))
-
-        def has(log_t: np.ndarray) -> np.ndarray:
-            t = np.exp(log_t)[:, None]
-            return liked * -np.expm1(-t * _BOOST * w) + (1 - liked) * -np.expm1(-t * w)
-
-        log_t = _bisect(lambda x: has(x) @ movies < k, np.full(len(k), -20.0), np.full(len(k), 60.0), 30)
-        return gini(1 + users @ has(log_t), movies) < o.gini
-
-    return float(_bisect(too_equal, 0.5, 60.0, 18))
 
 # %% ../../nbs/data/synthetic.ipynb #535ea7f8
 def _draw_movies(
@@ -152,30 +112,12 @@ def _draw_movies(
 
     return np.sort(np.concatenate([cells, *done]))
 
-# %% ../../nbs/data/synthetic.ipynb #4321daa6
-def _draw_stars(rng: np.random.Generator, base: np.ndarray, in_liked: np.ndarray) -> np.ndarray:  # float32 [n]
-    "0.5 .. 5 stars around quality and generosity, more of them in a liked group."
-    stars = 3.25 + base + 0.7 * in_liked + 0.8 * rng.standard_normal(len(base))
-    steps = 1.0 + (rng.random(len(base)) < 0.5)
-    return np.clip(np.rint(stars * steps) / steps, 0.5, 5).astype(np.float32)
-
-# %% ../../nbs/data/synthetic.ipynb #8c468a44
-def _synthetic_movies(
-    group: np.ndarray,  # int64 [n_movies]: the planted group of each movie
-    name: str,  # of the data set
-) -> pd.DataFrame:  # as in `Ratings.movies`
-    "Movies with made-up titles, their group as genre."
-    movie = np.arange(1, len(group) + 1)
-    known = pd.DataFrame({"movie": movie, "genres": [f"synthetic group {g + 1}" for g in group]})
-    return movie_frame(pd.Index(movie), known.assign(title="synthetic movie " + known.movie.astype(str)))
-
 # %% ../../nbs/data/synthetic.ipynb #fa035d05
 def _draw_ratings(
     rng: np.random.Generator,
     o: _Shape,
     counts: np.ndarray,  # int64 [users]: ratings of each user
     code: np.ndarray,  # int64 [n_movies]: the movie of each rank
-    c: float,  # steepness of the weights
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # user, movie, value, in the order of users and movies
     "All ratings, a few thousand users at a time."
     start = np.concatenate([[0], counts.cumsum()])
@@ -194,9 +136,11 @@ def _draw_ratings(
         b = max(a + 1, int(np.searchsorted(start, start[a] + 500_000, side="right")) - 1)
         some, part = slice(*np.searchsorted(first_user, [a, b])), slice(start[a], start[b])
         dealt = np.sort((first_user[some] - a) * o.movies + first_movie[some])
-        u, m = user[part], _draw_movies(rng, counts[a:b], liked[a:b], dealt, c, code) % o.movies
+        u, m = user[part], _draw_movies(rng, counts[a:b], liked[a:b], dealt, o.steepness, code) % o.movies
         in_liked = (liked[u] == group[m][:, None]).any(1)
-        movie[part], value[part] = m, _draw_stars(rng, quality[m] + generous[u], in_liked)
+        stars = 3.25 + quality[m] + generous[u] + 0.7 * in_liked + 0.8 * rng.standard_normal(len(u))
+        steps = 1.0 + (rng.random(len(u)) < 0.5)
+        movie[part], value[part] = m, np.clip(np.rint(stars * steps) / steps, 0.5, 5)
         a = b
     return user, movie, value
 
@@ -207,16 +151,17 @@ def synthetic_ratings(
 ) -> Ratings:  # in the order of users and movies; no times; genres are the planted groups
     "Made-up ratings of MovieLens's shape with planted taste. For tests of scale only, never for a figure of quality."
     if isinstance(n, str) and n not in SHAPES:
-        there = ", ".join(SHAPES)
-        raise InputError(f"There is no published shape of {n!r}; there are {there}, or give a number of ratings.")
-
+        raise InputError(f"There is no published shape of {n!r}; there are {', '.join(SHAPES)}, or give a number of "
+                         "ratings.")
     o, rng = SHAPES[n] if isinstance(n, str) else shape_at(n), np.random.default_rng(seed)
-    counts = _user_counts(o)
-    c, counts, code = _steepness(o, counts), rng.permutation(counts), rng.permutation(o.movies)
+    counts, code = rng.permutation(_user_counts(o)), rng.permutation(o.movies)
 
-    user, movie, value = _draw_ratings(rng, o, counts, code, c)
+    user, movie, value = _draw_ratings(rng, o, counts, code)
     for x in (user, movie, value): x.setflags(write=False)
 
     name = f"synthetic ({n if isinstance(n, str) else f'{n:,} ratings'}; no real people)"
-    users = pd.DataFrame({"user_id": np.arange(1, o.users + 1)})
-    return Ratings(user, movie, value, users, _synthetic_movies(np.argsort(code) % _GROUPS, name), name=name)
+    users, ids = pd.DataFrame({"user_id": np.arange(1, o.users + 1)}), pd.Series(np.arange(1, o.movies + 1))
+    titles, groups = "synthetic movie " + ids.astype("str"), pd.Series(np.argsort(code) % _GROUPS + 1).astype("str")
+    movies = pd.DataFrame({"movie_id": ids, "title": titles, "year": pd.array([pd.NA] * o.movies, "Int16"),
+                           "genres": "synthetic group " + groups})
+    return Ratings(user, movie, value, users, movies, name=name)
