@@ -48,6 +48,24 @@ class CourseAutoencoder(nn.Module):
         return self(batch.dense())
 
 # %% ../nbs/stories/course.ipynb #6c41764d
+def _course_epoch(
+    model: CourseAutoencoder, x: Tensor, users: Tensor, optimizer: torch.optim.Optimizer,
+    batch_size: int, zero_grad: bool, observed: bool,
+) -> float:
+    "One pass over the users; the mean of their RMSE."
+    losses = []
+    for part in users.split(batch_size):
+        target = x[part]
+        rated = target > 0
+        error = ((model(target) * rated - target) ** 2).sum(1)
+        loss = error.sum() / (rated.sum() if observed else target.numel())
+
+        if zero_grad: optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append((error.detach() / rated.sum(1)).sqrt())
+    return float(torch.cat(losses).mean())
+
 def fit_course(
     model: CourseAutoencoder,  # trained in place
     train: Ratings,  # stars
@@ -56,35 +74,23 @@ def fit_course(
     weight_decay: float = 0.5,  # times the weight, added to its gradient at each step
     batch_size: int = 1,  # users a step
     observed: bool = False,  # True: mean over rated cells; False: over all cells, as taught
-    lr: float = 0.01,  # step size of RMSprop
+    lr: float = 0.01,  # learning rate of RMSprop
     valid: HeldOut | None = None,  # record the RMSE here after each epoch, and keep the best weights
-) -> pd.DataFrame:  # a row an epoch: train_loss (mean of the users' RMSE), seconds, with `valid` also valid_RMSE
-    "Train as the course does, or with single things mended."
+) -> pd.DataFrame:  # a row an epoch: train_loss (mean of the users' RMSE), seconds, maybe valid_RMSE
+    "Train as the course does, or with single things changed."
     rows = to_batch(train)
-    users, x, stars = rows.counts.nonzero()[:, 0], rows.dense(), (float(train.value.min()), float(train.value.max()))
+    users, x = rows.counts.nonzero()[:, 0], rows.dense()
     optimizer = torch.optim.RMSprop(model.parameters(), lr=lr, weight_decay=weight_decay)
-    out: list[dict[str, float]] = []
-    best, weights = float("inf"), model.state_dict()
+    out, best, weights = list[dict[str, float]](), float("inf"), model.state_dict()
     for _ in range(epochs):
-        start, losses = time.perf_counter(), []
-        for part in users.split(batch_size):
-            target = x[part]
-            rated = target > 0
-            error = ((model(target) * rated - target) ** 2).sum(1)
-            loss = error.sum() / (rated.sum() if observed else target.numel())
-            if zero_grad:
-                optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            losses.append((error.detach() / rated.sum(1)).sqrt())
-        row = {"train_loss": float(torch.cat(losses).mean()), "seconds": time.perf_counter() - start}
-        if valid is not None:
-            row["valid_RMSE"] = float(
-                ((predict_cells(model, valid).clip(*stars) - valid.target.value) ** 2).mean() ** 0.5
-            )
-            if row["valid_RMSE"] < best:
-                best, weights = row["valid_RMSE"], copy.deepcopy(model.state_dict())
-        out.append(row)
-    if valid is not None:
-        model.load_state_dict(weights)
+        start = time.perf_counter()
+        loss = _course_epoch(model, x, users, optimizer, batch_size, zero_grad, observed)
+        out.append({"train_loss": loss, "seconds": time.perf_counter() - start})
+        if valid is None: continue
+
+        stars = predict_cells(model, valid).clip(train.value.min(), train.value.max())
+        error = out[-1]["valid_RMSE"] = float(((stars - valid.target.value) ** 2).mean() ** 0.5)
+        if error < best: best, weights = error, copy.deepcopy(model.state_dict())
+
+    if valid is not None: model.load_state_dict(weights)
     return pd.DataFrame(out, index=pd.RangeIndex(1, len(out) + 1, name="epoch"))

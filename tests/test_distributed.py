@@ -1,4 +1,7 @@
-"Many processes: the losses of one, a training that outlives its processes, scores in parts that are the whole, one sentence for a fault."
+"""Many processes: the losses of one, a training that outlives its processes, scores in parts that are the whole.
+
+A fault is one sentence."""
+
 import json
 import os
 import shutil
@@ -26,16 +29,34 @@ SETTINGS = ["--epochs", "8", "--hidden", "32", "16", "--batch-size", "16", "--se
 
 def torchrun(*arguments: object, processes: int = 2, restarts: int = 0) -> list[str]:
     "The command line of `torchrun` for saerec.train."
-    return [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), "--max-restarts", str(restarts), "-m", "saerec.train", *map(str, arguments)]
+    return [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        str(processes),
+        "--max-restarts",
+        str(restarts),
+        "-m",
+        "saerec.train",
+        *map(str, arguments),
+    ]
 
 
 def started(command: list[str], cwd: Path) -> subprocess.Popen[str]:
-    env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
-    return subprocess.Popen(command, cwd=cwd, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    env = os.environ | {
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
+    }
+    return subprocess.Popen(
+        command, cwd=cwd, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
 
 
 def finished(p: subprocess.Popen[str]) -> tuple[int, str, str]:
-    try: out, err = p.communicate(timeout=120)
+    try:
+        out, err = p.communicate(timeout=120)
     except BaseException:
         p.terminate()  # torchrun ends its processes with it
         p.communicate(timeout=60)
@@ -75,15 +96,28 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_losses_of_one_process(one: Path, two: Path, note) -> None:
     a, b = losses(one), losses(two)
     assert len(a) == len(b) and (a.train_loss.iloc[0] > a.train_loss.iloc[-1])
-    note(f"largest difference of a loss, one process and two: {(a - b).abs()[['train_loss', 'valid_loss']].max().max():.1e}")
+    note(
+        "largest difference of a loss, one process and two: "
+        f"{(a - b).abs()[['train_loss', 'valid_loss']].max().max():.1e}"
+    )
     pd.testing.assert_frame_equal(a, b, rtol=1e-4, atol=0)
     x, y = (load_network(f / "weights.safetensors").state_dict() for f in (one, two))
-    for k in x: torch.testing.assert_close(x[k], y[k], rtol=1e-3, atol=1e-4)
+    for k in x:
+        torch.testing.assert_close(x[k], y[k], rtol=1e-3, atol=1e-4)
 
 
 def test_files(two: Path) -> None:
-    assert sorted(f.name for f in two.iterdir()) == ["checkpoint.safetensors", "losses.json", "scores", "weights.safetensors"]
-    assert sorted(f.name for f in (two / "scores").iterdir()) == ["manifest.json", "part-00000-of-00002.parquet", "part-00001-of-00002.parquet"]
+    assert sorted(f.name for f in two.iterdir()) == [
+        "checkpoint.safetensors",
+        "losses.json",
+        "scores",
+        "weights.safetensors",
+    ]
+    assert sorted(f.name for f in (two / "scores").iterdir()) == [
+        "manifest.json",
+        "part-00000-of-00002.parquet",
+        "part-00001-of-00002.parquet",
+    ]
 
 
 def test_scores_of_one_process(two: Path, tmp_path: Path) -> None:
@@ -103,11 +137,15 @@ def kill(p: subprocess.Popen[str], rank: int, start: int, file: Path, epoch: int
     end = time.monotonic() + 60
     while time.monotonic() < end and p.poll() is None:
         if file.exists():
-            with safe_open(file, "pt") as f: done = json.loads(f.metadata()["saerec"])["epoch"]
+            with safe_open(file, "pt") as f:
+                done = json.loads(f.metadata()["saerec"])["epoch"]
             for c in psutil.Process(p.pid).children() if done >= epoch else ():
-                try: who = c.environ()
-                except psutil.Error: continue  # it is going or coming
-                if (who.get("RANK"), who.get("TORCHELASTIC_RESTART_COUNT")) != (str(rank), str(start)): continue
+                try:
+                    who = c.environ()
+                except psutil.Error:
+                    continue  # it is going or coming
+                if (who.get("RANK"), who.get("TORCHELASTIC_RESTART_COUNT")) != (str(rank), str(start)):
+                    continue
                 c.kill()
                 return done
         time.sleep(0.02)
@@ -115,12 +153,15 @@ def kill(p: subprocess.Popen[str], rank: int, start: int, file: Path, epoch: int
     pytest.fail(f"epoch {epoch} was not reached: {p.communicate(timeout=60)}")
 
 
-@pytest.mark.parametrize("ranks", [pytest.param([0], id="the one that writes"), pytest.param([1, 0], id="twice", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "ranks", [pytest.param([0], id="the one that writes"), pytest.param([1, 0], id="twice", marks=pytest.mark.slow)]
+)
 def test_killed(ranks: list[int], two: Path, tmp_path: Path) -> None:
-    "A process is killed: torchrun starts all again, and the end is that of a training that nobody disturbed, bit for bit."
+    "A process is killed: torchrun starts all again, and the end is that of an undisturbed training, bit for bit."
     p = started(torchrun("--out", "run", *SETTINGS, restarts=len(ranks)), tmp_path)
     epoch = 0
-    for start, rank in enumerate(ranks): epoch = kill(p, rank, start, tmp_path / "run/checkpoint.safetensors", epoch + 2)
+    for start, rank in enumerate(ranks):
+        epoch = kill(p, rank, start, tmp_path / "run/checkpoint.safetensors", epoch + 2)
     code, _, err = finished(p)
     assert code == 0, err
     assert err.count("training goes on from there") == len(ranks)
@@ -131,7 +172,7 @@ def test_killed(ranks: list[int], two: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)])
 def test_ended(number: int, two: Path, tmp_path: Path) -> None:
-    "SIGTERM to `torchrun`, or its death, ends all processes at once; with the checkpoint that is kept the end is that of an undisturbed training."
+    "SIGTERM to `torchrun`, or its death, ends all processes at once; the checkpoint leads to the undisturbed end."
     p = started(torchrun("--out", "run", *SETTINGS, restarts=3), tmp_path)
     until = time.monotonic() + 60
     while not (tmp_path / "run/checkpoint.safetensors").exists():
@@ -142,7 +183,10 @@ def test_ended(number: int, two: Path, tmp_path: Path) -> None:
     _, err = p.communicate(timeout=25)  # torchrun kills after 30
     assert psutil.wait_procs(everything, timeout=20)[1] == []
     assert p.returncode != 0 and "saerec/" not in err.replace(str(ROOT), "")
-    if number == signal.SIGTERM: assert err.count("saerec: ended by SIGTERM; the epochs that were finished are in run/checkpoint.safetensors.") == 1, err
+    if number == signal.SIGTERM:
+        assert (
+            err.count("saerec: ended by SIGTERM; the epochs that were finished are in run/checkpoint.safetensors.") == 1
+        ), err
     assert main(["--out", str(tmp_path / "run"), *SETTINGS]) == 0
     pd.testing.assert_frame_equal(losses(tmp_path / "run"), losses(two), rtol=1e-4)
 
@@ -158,12 +202,17 @@ if os.environ.get("RANK") == "0":
 """
 
 
-@pytest.mark.parametrize(("arguments", "sentence"), [
-    (["--data", "nowhere.csv"], "saerec: nowhere.csv: neither a file or folder"),
-    pytest.param(["--epochs", "0"], "saerec: --epochs 0: it has to be 1 or more", marks=pytest.mark.slow),
-    pytest.param(["--timeout", "nan"], "saerec: --timeout nan: it has to be above 0", marks=pytest.mark.slow),
-])
-def test_fault_in_every_process(arguments: list[str], sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--data", "nowhere.csv"], "saerec: nowhere.csv: neither a file or folder"),
+        pytest.param(["--epochs", "0"], "saerec: --epochs 0: it has to be 1 or more", marks=pytest.mark.slow),
+        pytest.param(["--timeout", "nan"], "saerec: --timeout nan: it has to be above 0", marks=pytest.mark.slow),
+    ],
+)
+def test_fault_in_every_process(
+    arguments: list[str], sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     "One sentence, told by the process of rank 0 although it is slow: torchrun ends it as soon as another has left."
     (tmp_path / "slow").mkdir()
     (tmp_path / "here").mkdir()
@@ -175,16 +224,25 @@ def test_fault_in_every_process(arguments: list[str], sentence: str, tmp_path: P
     assert "saerec/" not in err and not list((tmp_path / "here").iterdir())
 
 
-@pytest.mark.parametrize(("arguments", "sentence"), [
-    (["--data", "nowhere.csv"], "nowhere.csv: neither a file or folder"),
-    (["--held-out", "671"], "671 people cannot be held out: "),
-    (["--epochs", "0"], "--epochs 0: it has to be 1 or more"),
-    (["--lr", "nan"], "--lr nan: it has to be above 0"),
-    (["--only-score"], "weights.safetensors: there is no such file; train first"),
-    (["--threshold", "9"], "0 have 5 likes or more"),
-    (["--out", "file"], "file/checkpoint.safetensors: it cannot be written"),
-])
-def test_fault(arguments: list[str], sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--data", "nowhere.csv"], "nowhere.csv: neither a file or folder"),
+        (["--held-out", "671"], "671 people cannot be held out: "),
+        (["--epochs", "0"], "--epochs 0: it has to be 1 or more"),
+        (["--lr", "nan"], "--lr nan: it has to be above 0"),
+        (["--only-score"], "weights.safetensors: there is no such file; train first"),
+        (["--threshold", "9"], "0 have 5 likes or more"),
+        (["--out", "file"], "file/checkpoint.safetensors: it cannot be written"),
+    ],
+)
+def test_fault(
+    arguments: list[str],
+    sentence: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
     monkeypatch.chdir(tmp_path)
     Path("file").write_text("something else")
     assert main(arguments) == 1
@@ -192,13 +250,18 @@ def test_fault(arguments: list[str], sentence: str, tmp_path: Path, monkeypatch:
     assert not out and err.startswith("saerec: ") and err.count("\n") == 1 and sentence in err, err
 
 
-@pytest.mark.parametrize(("arguments", "sentence"), [
-    (["--seed", "4"], "of another training (seed 3 in place of 4"),
-    (["--threshold", "3"], "of another training (threshold 4.0 in place of 3.0"),
-    (["--held-out", "50"], "of another training (held_out 100 in place of 50"),
-    (["--lr", "1"], "of another training (settings"),
-])
-def test_checkpoint_of_another_training(arguments: list[str], sentence: str, two: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--seed", "4"], "of another training (seed 3 in place of 4"),
+        (["--threshold", "3"], "of another training (threshold 4.0 in place of 3.0"),
+        (["--held-out", "50"], "of another training (held_out 100 in place of 50"),
+        (["--lr", "1"], "of another training (settings"),
+    ],
+)
+def test_checkpoint_of_another_training(
+    arguments: list[str], sentence: str, two: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     shutil.copy(two / "checkpoint.safetensors", tmp_path)
     assert main(["--out", str(tmp_path), *SETTINGS, *arguments]) == 1
     err = capfd.readouterr().err

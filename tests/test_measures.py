@@ -35,7 +35,7 @@ LIMITS: dict[str, tuple[float, float]] = {  # measure -> (limit today, goal)
     "public names": (409, 250),
     "median lines of exported cells": (17, 12),
     "percent of exported cells with three definitions or more": (11, 5),
-    "cell of the first training in 02_train": (16, 15),
+    "cell of the first training in 02_train": (15, 15),
     "torch and scikit-learn loaded at serving": (0, 0),
     "processor time of saerec recommend, in imports of pandas": (4, 2),
 }

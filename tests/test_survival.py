@@ -1,7 +1,8 @@
-"""A training that is killed (SIGKILL) at any moment, also while it writes its checkpoint, goes on to the weights that it would have had; so does
-one that is stopped by Ctrl-C or by a full disk. Two trainings do not get into each other's way.
+"""A training that is killed at any moment, also while it writes its checkpoint, ends with the same weights.
 
-Three kills in the default run, fifty with --slow."""
+So does one that is stopped by Ctrl-C or by a full disk. Two trainings do not get into each other's way.
+Three kills (SIGKILL) in the default run, fifty with --slow."""
+
 import ctypes
 import json
 import os
@@ -40,7 +41,16 @@ def work(folder: str, started, finished) -> None:
     split = split_users(load_movielens().likes(), seed=0)
     model = make_model("ranking", split.train.n_movies, hidden=(64, 16), dropout=0.2, seed=0)
     started.set()
-    fit(model, split, "ranking", epochs=EPOCHS, batch_size=128, patience=EPOCHS, say=None, checkpoint=f"{folder}/training.safetensors")
+    fit(
+        model,
+        split,
+        "ranking",
+        epochs=EPOCHS,
+        batch_size=128,
+        patience=EPOCHS,
+        say=None,
+        checkpoint=f"{folder}/training.safetensors",
+    )
     save_file(model.state_dict(), f"{folder}/weights.safetensors")
     finished.set()
 
@@ -52,8 +62,10 @@ def run(folder: Path, kill_after: float | None = None) -> float:  # seconds that
     p.start()
     assert started.wait(120), "the training did not begin"
     begin = time.perf_counter()
-    if kill_after is None: assert finished.wait(300), "the training did not end"
-    elif not finished.wait(kill_after): os.kill(p.pid or 0, signal.SIGKILL)
+    if kill_after is None:
+        assert finished.wait(300), "the training did not end"
+    elif not finished.wait(kill_after):
+        os.kill(p.pid or 0, signal.SIGKILL)
     seconds = time.perf_counter() - begin
     p.join(60)
     assert kill_after is not None or p.exitcode == 0
@@ -78,7 +90,10 @@ def test_killed_at_random_moments(kills: int, tmp_path: Path, note) -> None:
         found = load_file(folder / "weights.safetensors")
         assert all(torch.equal(wanted[k], found[k]) for k in wanted), f"round {rounds} ended with other weights"
         rounds += 1
-    note(f"{done} kills in {rounds} trainings of {seconds:.1f} s, {half} of them while a checkpoint was written; all ended with the same weights")
+    note(
+        f"{done} kills in {rounds} trainings of {seconds:.1f} s, {half} of them while a checkpoint was written; "
+        "all ended with the same weights"
+    )
 
 
 # --- `saerec train` where something goes wrong around it ---
@@ -92,7 +107,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     r = load_movielens()
     r = r.select(r.user < 100)
     file = tmp_path_factory.mktemp("data") / "small.csv"
-    r.only_movies(np.flatnonzero(np.bincount(r.movie, minlength=r.n_movies) >= 10)).frame().drop(columns="time").to_csv(file, index=False)
+    r.only_movies(np.flatnonzero(np.bincount(r.movie, minlength=r.n_movies) >= 10)).frame().drop(columns="time").to_csv(
+        file, index=False
+    )
     return file
 
 
@@ -112,26 +129,34 @@ def goes_on(data: Path, out: Path, undisturbed: bytes) -> None:
 
 
 def one_sentence(code: int | None, err: str, *parts: str) -> None:
-    told = [line for line in err.splitlines() if line.startswith("saerec: ") and not line.startswith("saerec: warning: ")]
+    told = [
+        line for line in err.splitlines() if line.startswith("saerec: ") and not line.startswith("saerec: warning: ")
+    ]
     assert code == 1 and "Traceback" not in err and len(told) == 1, err
     assert all(p in told[0] for p in parts) and told[0].endswith("."), told[0]
 
 
 def shell(trick: Callable[[], None], out: str, err: str, argv: list[str]) -> None:
     "What a shell does with `saerec`, in a process that has torch already, after something was tampered with."
-    for fd, file in ((1, out), (2, err)): os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666), fd)
+    for fd, file in ((1, out), (2, err)):
+        os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666), fd)
     sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", buffering=1, closefd=False)
     trick()
     code = main(argv)
-    for stream in (sys.stdout, sys.stderr): stream.flush()
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
     os._exit(code)
 
 
 class Train:
     "`saerec train` in a process of its own."
+
     def __init__(self, trick: Callable[[], None], data: Path, out: Path, notes: Path) -> None:
         self.files = notes / "stdout", notes / "stderr"
-        self.process = START.Process(target=shell, args=(trick, *map(str, self.files), ["train", "--data", str(data), "--out", str(out), *SMALL, "--json"]))
+        self.process = START.Process(
+            target=shell,
+            args=(trick, *map(str, self.files), ["train", "--data", str(data), "--out", str(out), *SMALL, "--json"]),
+        )
         self.process.start()
         self.pid = self.process.pid or 0
 
@@ -147,14 +172,18 @@ class Train:
 
 
 def count_checkpoints(then: Callable[[int, str], None], before: bool) -> None:
-    "Write a checkpoint after every epoch, whatever the clock says, and do something before or after those of the second network."
+    "Write a checkpoint after every epoch, and do something before or after those of the second network."
     calls, real, clock = 0, train_module.save_checkpoint, iter(range(0, 10**9, 100))
+
     def save(path: Any, *rest: Any) -> None:
         nonlocal calls
         calls += "ranking" in str(path)
-        if before: then(calls, str(path))
+        if before:
+            then(calls, str(path))
         real(path, *rest)
-        if not before: then(calls, str(path))
+        if not before:
+            then(calls, str(path))
+
     train_module.save_checkpoint = save
     train_module.time.perf_counter = lambda: float(next(clock))
 
@@ -162,33 +191,45 @@ def count_checkpoints(then: Callable[[int, str], None], before: bool) -> None:
 @pytest.fixture
 def full_disk(tmp_path: Path) -> Iterator[Path]:
     "A file system of some megabytes."
-    if os.name == "nt" or os.getuid() or not shutil.which("mount"): pytest.skip("a small file system can be mounted by root only")
+    if os.name == "nt" or os.getuid() or not shutil.which("mount"):
+        pytest.skip("a small file system can be mounted by root only")
     place = tmp_path / "disk"
     place.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=128m", "tmpfs", str(place)], capture_output=True).returncode: pytest.skip("mounting is not permitted here")
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=128m", "tmpfs", str(place)], capture_output=True).returncode:
+        pytest.skip("mounting is not permitted here")
     yield place
     subprocess.run(["umount", "-l", str(place)], check=True)
 
 
 def fills_the_disk() -> None:
     def fill(calls: int, path: str) -> None:
-        if calls == 3: Path(path).parent.with_name("ballast").write_bytes(bytes(shutil.disk_usage(Path(path).parent).free - 100_000))
+        if calls == 3:
+            Path(path).parent.with_name("ballast").write_bytes(
+                bytes(shutil.disk_usage(Path(path).parent).free - 100_000)
+            )
+
     count_checkpoints(fill, before=True)
 
 
 def test_full_disk(full_disk: Path, data: Path, tmp_path: Path, undisturbed: bytes) -> None:
-    "A disk that is full at the third epoch of the second network: one sentence; with room again the training goes on to the same weights."
+    "A disk that is full at the third epoch of the second network: one sentence; with room the training goes on."
     code, out, err = Train(fills_the_disk, data, full_disk / "model", tmp_path).end()
     one_sentence(code, err, "No space left on device", "ranking.safetensors", "what was there before is unchanged")
     where = full_disk / ".model-training"
-    assert out == "" and sorted(o.name for o in where.iterdir()) == ["likes.safetensors", "ranking.safetensors", "settings.json"]
-    with safe_open(where / "ranking.safetensors", "pt") as f: assert json.loads(f.metadata()["saerec"])["epoch"] == 2
+    assert out == "" and sorted(o.name for o in where.iterdir()) == [
+        "likes.safetensors",
+        "ranking.safetensors",
+        "settings.json",
+    ]
+    with safe_open(where / "ranking.safetensors", "pt") as f:
+        assert json.loads(f.metadata()["saerec"])["epoch"] == 2
     (full_disk / "ballast").unlink()
     goes_on(data, full_disk / "model", undisturbed)
 
 
 def allows_no_large_file() -> None:
     import resource
+
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 
 
@@ -206,7 +247,8 @@ def obeys_modes() -> None:
     "root without its capabilities: the owner of its files, but no more than that."
     libc = ctypes.CDLL(None, use_errno=True)
     version_3, nothing = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()  # of capset(2)
-    if libc.capset(version_3, nothing): raise OSError(ctypes.get_errno(), "capset")
+    if libc.capset(version_3, nothing):
+        raise OSError(ctypes.get_errno(), "capset")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="capabilities are Linux's")
@@ -225,18 +267,43 @@ def in_the_way(place: Path) -> dict[str, tuple[str, str]]:  # what it is -> wher
     (place / "file").write_text("mine")
     (place / "folder").mkdir()
     (place / "folder" / "mine.txt").write_text("mine")
-    for link, target in (("dangling", "nowhere"), ("loop", "loop"), ("to a file", "file"), ("to a folder", "folder")): (place / link).symlink_to(target)
-    if hasattr(os, "mkfifo"): os.mkfifo(place / "pipe")
+    for link, target in (("dangling", "nowhere"), ("loop", "loop"), ("to a file", "file"), ("to a folder", "folder")):
+        (place / link).symlink_to(target)
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(place / "pipe")
     taken = "there is something else there already"
-    found = {"below a file": ("file/model", "it cannot be written"), "dangling link": ("dangling", "a link that leads nowhere"), "circle": ("loop", "a link that leads nowhere"), "root": ("/", "needs a name of its own"), "nothing": ("", "needs a name of its own"),
-             "NUL": ("a\0b", "needs a name of its own"), "long name": ("x" * 5000, "name too long"), "no text": ("\udcff", "the name is no text"), "device": (os.devnull, taken)}
-    return found | {k: (k, taken) for k in ("file", "folder", "to a file", "to a folder", "pipe") if (place / k).exists()}
+    found = {
+        "below a file": ("file/model", "it cannot be written"),
+        "dangling link": ("dangling", "a link that leads nowhere"),
+        "circle": ("loop", "a link that leads nowhere"),
+        "root": ("/", "needs a name of its own"),
+        "nothing": ("", "needs a name of its own"),
+        "NUL": ("a\0b", "needs a name of its own"),
+        "long name": ("x" * 5000, "name too long"),
+        "no text": ("\udcff", "the name is no text"),
+        "device": (os.devnull, taken),
+    }
+    return found | {
+        k: (k, taken) for k in ("file", "folder", "to a file", "to a folder", "pipe") if (place / k).exists()
+    }
 
 
 @pytest.mark.skipif(os.name == "nt", reason="links need a right of their own on Windows")
-def test_something_in_the_way(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_something_in_the_way(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     "What is no place for a model is said before anything is trained, and stays what it is."
-    def look() -> dict[str, object]: return {str(f.relative_to(tmp_path)): f.read_bytes() if f.is_file() and not f.is_symlink() else os.readlink(f) if f.is_symlink() else f.stat().st_ino for f in tmp_path.rglob("*")}
+
+    def look() -> dict[str, object]:
+        return {
+            str(f.relative_to(tmp_path)): f.read_bytes()
+            if f.is_file() and not f.is_symlink()
+            else os.readlink(f)
+            if f.is_symlink()
+            else f.stat().st_ino
+            for f in tmp_path.rglob("*")
+        }
+
     cases = in_the_way(tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(Recommender, "fit", lambda *_, **__: pytest.fail("it was trained"))
@@ -254,15 +321,22 @@ def test_no_model_is_saved_over_something_else(tmp_path: Path) -> None:
     cases = in_the_way(tmp_path)
     before = sorted(p.name for p in tmp_path.iterdir())
     for what in ("file", "folder", "dangling link", "circle", "pipe", "to a file", "to a folder", "below a file"):
-        with pytest.raises(InputError): rec.save(tmp_path / cases[what][0])
-        assert sorted(p.name for p in tmp_path.iterdir()) == before and (tmp_path / "file").read_text() == "mine" and len(list((tmp_path / "folder").iterdir())) == 1, what
+        with pytest.raises(InputError):
+            rec.save(tmp_path / cases[what][0])
+        assert (
+            sorted(p.name for p in tmp_path.iterdir()) == before
+            and (tmp_path / "file").read_text() == "mine"
+            and len(list((tmp_path / "folder").iterdir())) == 1
+        ), what
 
 
 def steps_slowly() -> None:
     real = train_module.Training.run_step
+
     def step(*args: Any) -> Any:
         time.sleep(0.1)
         return real(*args)
+
     train_module.Training.run_step = step  # type: ignore[method-assign]
 
 
@@ -270,6 +344,7 @@ def loads_for_a_minute() -> None:
     def load(*_: Any) -> Any:
         print("loading", file=sys.stderr, flush=True)
         time.sleep(60)
+
     cli_training.get_data = load
 
 
@@ -285,11 +360,16 @@ def test_ctrl_c(trick: Callable[[], None], text: str, data: Path, tmp_path: Path
     code, out, err = p.end()
     assert (code, out) == (130, "") and "Traceback" not in err
     if trick is loads_for_a_minute:
-        assert err.splitlines()[-1] == "saerec: stopped; nothing was written." and list((tmp_path / "place").iterdir()) == []
+        assert (
+            err.splitlines()[-1] == "saerec: stopped; nothing was written."
+            and list((tmp_path / "place").iterdir()) == []
+        )
         return
     assert err.splitlines()[-1] == "saerec: stopped; the same command with --resume goes on."
     with safe_open(tmp_path / "place" / ".model-training" / "likes.safetensors", "pt") as f:
-        assert json.loads(f.metadata()["saerec"])["epoch"] >= 1 and len(f.get_tensor("losses")) >= 1, "the epoch that was begun is lost"
+        assert json.loads(f.metadata()["saerec"])["epoch"] >= 1 and len(f.get_tensor("losses")) >= 1, (
+            "the epoch that was begun is lost"
+        )
     goes_on(data, tmp_path / "place" / "model", undisturbed)
 
 
@@ -298,11 +378,12 @@ def waits_at_the_second() -> None:
         if calls == 2:
             print("second checkpoint", file=sys.stderr, flush=True)
             time.sleep(60)
+
     count_checkpoints(wait, before=False)
 
 
 def test_two_trainings(data: Path, tmp_path: Path, undisturbed: bytes, capsys: pytest.CaptureFixture[str]) -> None:
-    "The second is refused, and deletes nothing; once the first is killed there is room, and its half-written file goes."
+    "The second is refused, and deletes nothing; once the first is killed its half-written file goes."
     (tmp_path / "place").mkdir()
     model, where = tmp_path / "place" / "model", tmp_path / "place" / ".model-training"
     p = Train(waits_at_the_second, data, model, tmp_path)
@@ -318,7 +399,8 @@ def test_two_trainings(data: Path, tmp_path: Path, undisturbed: bytes, capsys: p
     p.process.kill()
     p.process.join(60)
     (half := where / f".ranking.safetensors.{p.pid}.new").write_bytes(b"half")
-    with exclusive_lock(where / "ranking.safetensors"): assert not half.exists()
+    with exclusive_lock(where / "ranking.safetensors"):
+        assert not half.exists()
     goes_on(data, model, undisturbed)
 
 
@@ -340,8 +422,19 @@ ENSEMBLE = ["--epochs", "30", "--held-out", "15", "--ranker", "stack", "--json"]
 def train_ensemble(data: Path, out: Path, *options: str) -> subprocess.Popen[str]:
     "`saerec train` as a shell starts it, the first of a process group of its own."
     command = [sys.executable, "-m", "saerec", "train", "--data", str(data), "--out", str(out), *ENSEMBLE, *options]
-    env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(Path(__file__).resolve().parents[1]), os.environ.get("PYTHONPATH", "")])}
-    return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env, start_new_session=True)
+    env = os.environ | {
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": os.pathsep.join([str(Path(__file__).resolve().parents[1]), os.environ.get("PYTHONPATH", "")]),
+    }
+    return subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=env,
+        start_new_session=True,
+    )
 
 
 def processes_of(p: subprocess.Popen[str]) -> list[psutil.Process]:
@@ -368,25 +461,53 @@ def undisturbed_ensemble(data: Path, tmp_path_factory: pytest.TempPathFactory) -
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGTERM that a program hears")
-@pytest.mark.parametrize(("number", "to_all", "code", "said"), [
-    pytest.param(signal.SIGTERM, False, 143, "saerec: ended by SIGTERM; the same command with --resume goes on.", id="SIGTERM, as Docker sends it"),
-    pytest.param(signal.SIGTERM, True, 143, "saerec: ended by SIGTERM; the same command with --resume goes on.", id="SIGTERM to all, as systemd sends it", marks=pytest.mark.slow),
-    pytest.param(signal.SIGINT, True, 130, "saerec: stopped; the same command with --resume goes on.", id="Ctrl-C", marks=pytest.mark.slow),
-    pytest.param(signal.SIGKILL, False, -signal.SIGKILL, "", id="SIGKILL"),
-])
-def test_ensemble_ends_with_its_workers(number: int, to_all: bool, code: int, said: str, data: Path, tmp_path: Path, undisturbed_ensemble: bytes) -> None:
+@pytest.mark.parametrize(
+    ("number", "to_all", "code", "said"),
+    [
+        pytest.param(
+            signal.SIGTERM,
+            False,
+            143,
+            "saerec: ended by SIGTERM; the same command with --resume goes on.",
+            id="SIGTERM, as Docker sends it",
+        ),
+        pytest.param(
+            signal.SIGTERM,
+            True,
+            143,
+            "saerec: ended by SIGTERM; the same command with --resume goes on.",
+            id="SIGTERM to all, as systemd sends it",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            signal.SIGINT,
+            True,
+            130,
+            "saerec: stopped; the same command with --resume goes on.",
+            id="Ctrl-C",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(signal.SIGKILL, False, -signal.SIGKILL, "", id="SIGKILL"),
+    ],
+)
+def test_ensemble_ends_with_its_workers(
+    number: int, to_all: bool, code: int, said: str, data: Path, tmp_path: Path, undisturbed_ensemble: bytes
+) -> None:
     "No process is left, one line says so, and with --resume the end is that of an undisturbed training."
     out = tmp_path / "place" / "model"
     p = train_ensemble(data, out)
     everything = wait_for_ensemble(p, out)
     assert len(everything) >= 3, "it trains in one process"
 
-    if to_all: os.killpg(p.pid, number)
-    else: os.kill(p.pid, number)
+    if to_all:
+        os.killpg(p.pid, number)
+    else:
+        os.kill(p.pid, number)
     _, err = p.communicate(timeout=60)
     assert psutil.wait_procs(everything, timeout=20)[1] == []
     assert p.returncode == code and "Traceback" not in err, err
-    if said: assert err.splitlines()[-1] == said and err.count("--resume") == 1
+    if said:
+        assert err.splitlines()[-1] == said and err.count("--resume") == 1
 
     p = train_ensemble(data, out, "--resume")
     _, err = p.communicate(timeout=300)
@@ -416,6 +537,7 @@ def test_killed_before_anything_was_kept(data: Path, tmp_path: Path) -> None:
         time.sleep(0.005)
     p.kill()
     p.communicate()
-    for checkpoint in settings.parent.glob("*.safetensors"): checkpoint.unlink()  # of an epoch that was quicker than we are
+    for checkpoint in settings.parent.glob("*.safetensors"):
+        checkpoint.unlink()  # of an epoch that was quicker than we are
     p = train_ensemble(data, out, "--resume", "--ranker", "network", "--epochs", "1")
     assert "had kept nothing yet, so it begins anew" in p.communicate(timeout=120)[1] and p.returncode == 0

@@ -1,4 +1,4 @@
-"""Models that err differently, added: scores on one scale, and their weighted sum
+"""Models whose errors are decorrelated, added: scores on one scale, and their weighted sum
 
 Docs: https://saerec.github.io/saerec/ensemble/combining.html.md"""
 
@@ -17,12 +17,10 @@ from ..evaluate import Scorer
 from ..train import Recorder
 
 # %% auto #0
-__all__ = ['standardize', 'Ensemble']
+__all__ = ['Ensemble']
 
 # %% ../../nbs/ensemble/combining.ipynb #728a03bc
-def standardize(
-    scores: Tensor,  # float [B, n_movies]
-) -> Tensor:  # float [B, n_movies]: rows of mean 0 and standard deviation 1; of zeros where all scores are equal
+def standardize(scores: Tensor) -> Tensor:
     "Rows on one scale, each in its own order."
     z = scores - scores.mean(1, keepdim=True)
     spread = z.std(1, keepdim=True, correction=0)
@@ -44,15 +42,13 @@ class Ensemble:
         self.weights = {k: float(given.get(k, 0.0)) for k in self.members}
         self.recorders: dict[str, Recorder] = {}  # of the members that were trained step by step
         if not any(self.weights.values()) or min(self.weights.values()) < 0:
-            raise InputError(f"weights={self.weights}: an ensemble needs weights of 0 or more, one of them above 0.")
+            raise InputError(f"weights={self.weights}: they have to be 0 or more, and one above 0.")
 
     def __repr__(self) -> str:
         return "Ensemble(" + ", ".join(f"{k} {w:.2g}" for k, w in self.weights.items()) + ")"
 
-    def scores(self,
-        batch: Batch,  # rows of users, known or new
-    ) -> Tensor:  # float32 [B, n_movies]
-        "The weighted sum."
+    def scores(self, batch: Batch) -> Tensor:
+        "The weighted sum, for known or new users."
         total = torch.zeros(len(batch), batch.n_movies)
         for name, w in self.weights.items():
             if w:

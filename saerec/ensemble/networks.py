@@ -22,7 +22,7 @@ from ..train import Recorder, find_objective, fit, make_model, settings_for
 from ..workers import side_by_side
 
 # %% auto #0
-__all__ = ['train_network', 'train_networks', 'learn_again']
+__all__ = []
 
 # %% ../../nbs/ensemble/networks.ipynb #10c623b8
 def has_dislikes(r: Ratings) -> bool:
@@ -33,7 +33,7 @@ def has_dislikes(r: Ratings) -> bool:
 def train_network(
     split: Split,
     objective: str,  # a key of `OBJECTIVES`
-    seed: int,  # of weights, order and hiding
+    seed: int,  # of weights, order and masking
     changes: Mapping[str, Any],  # of `fit`
 ) -> tuple[StackedAutoencoder, Recorder]:  # the network, and how its training went
     "One network on one thread."
@@ -50,9 +50,7 @@ def train_network(
     return model, recorder
 
 # %% ../../nbs/ensemble/networks.ipynb #1dbe99ab
-def _train_arrays(
-    *job: Any,  # arguments of `train_network`
-) -> tuple[dict[str, Any], dict[str, np.ndarray], Recorder]:  # the network as `as_tensors` takes it apart; its training
+def _train_arrays(*job: Any) -> tuple[dict[str, Any], dict[str, np.ndarray], Recorder]:
     "`train_network` for a worker, which can send arrays."
     model, recorder = train_network(*job)
     about, tensors = as_tensors(model)
@@ -77,9 +75,7 @@ def train_networks(
     return out
 
 # %% ../../nbs/ensemble/networks.ipynb #60d134f1
-def learn_again(
-    split: Split,
-) -> Split | None:  # to train on, for a known number of epochs; None: there is no more than training
+def learn_again(split: Split) -> Split | None:
     "Training and validation together, where both hold ratings of the same users."
     if split.known is split.train: return None
     return Split(split.known, split.valid, split.valid, split.protocol, split.seed, check=False)

@@ -21,13 +21,10 @@ from ..evaluate.baselines import EDLAE, KernelRidge
 from ..train.objectives import BALANCE, GRADE
 
 # %% auto #0
-__all__ = ['closed_forms', 'rank_ensemble', 'fit_again']
+__all__ = ['rank_ensemble']
 
 # %% ../../nbs/ensemble/ranking.ipynb #4c009756
-def closed_forms(
-    dislikes: bool,  # whether dislikes are known
-    timestamps: bool = False,  # the members that read when users rated: `SessionKernelRidge`, `SessionEDLAE`
-) -> dict[str, Callable[[Split], Scorer]]:  # name -> a function of a split
+def closed_forms(dislikes: bool, timestamps: bool = False) -> dict[str, Callable[[Split], Scorer]]:
     "The closed-form members, each chosen on validation among a few settings."
     g = GRADE if dislikes else 0.0
     kernels: list[KernelRidge]
@@ -53,12 +50,13 @@ def _network_jobs(
     names = ["Squared-error network", *(f"Multinomial network {i + 1}" for i in range(n_multinomial))]
     jobs = {}
     for i, name in enumerate(names):
-        kept = {}
-        if checkpoints is not None:
-            kept = {"checkpoint": Path(checkpoints) / f"ranking-{i}.safetensors", "checkpoint_seconds": 30.0}
-        jobs[name] = (split, "multinomial" if i else "ranking", split.seed + 1000 * max(0, i - 1), kept | changes)
+        kept: dict[str, Any] = {"checkpoint_seconds": 30.0}
+        if checkpoints is not None: kept["checkpoint"] = Path(checkpoints) / f"ranking-{i}.safetensors"
+        seed = split.seed + 1000 * max(0, i - 1)
+        jobs[name] = (split, "multinomial" if i else "ranking", seed, kept | changes)
     return jobs
 
+# %% ../../nbs/ensemble/ranking.ipynb #c94ca761
 def rank_ensemble(
     split: Split,
     n_multinomial: int = 2,  # multinomial networks, each with a seed of its own
@@ -68,8 +66,9 @@ def rank_ensemble(
     checkpoints: str | Path | None = None,  # folder of one checkpoint a network, to go on from
     **changes: Any,  # of `fit`, for every network: epochs, progress
 ) -> Ensemble:
-    "The default ensemble for ranking, its members fitted on training and chosen on validation, their weights equal. "
-    "Raises `InputError` if `timestamps` are wanted of ratings without."
+    """The default ensemble for ranking, members fitted on training and chosen on validation, weights equal.
+
+    Raises `InputError` if `timestamps` are wanted of ratings without."""
     if timestamps: known_times(split.train)
     forms = closed_forms(has_dislikes(split.train), timestamps)
     members: dict[str, Scorer] = {name: choose(split) for name, choose in forms.items()}
@@ -83,11 +82,7 @@ def rank_ensemble(
     return TimedEnsemble(ensemble, split) if timestamps else ensemble
 
 # %% ../../nbs/ensemble/ranking.ipynb #69a909f4
-def fit_again(
-    ensemble: Ensemble,  # from `rank_ensemble`
-    split: Split,  # whose `train` is learned from
-    workers: int | None = None,  # of `train_networks`
-) -> Ensemble:  # a new one
+def fit_again(ensemble: Ensemble, split: Split, workers: int | None = None) -> Ensemble:  # a new one
     "The same settings and numbers of epochs, on other ratings."
     jobs = []
     for i, o in enumerate(ensemble.recorders.values()):

@@ -17,6 +17,7 @@ from ..data import Batch, HeldOut, InputError, Split
 from .combining import Ensemble
 from .networks import learn_again, train_networks
 from .ranking import rank_ensemble
+from .sessions import known_times
 from ..evaluate import predict_cells
 from ..evaluate.baselines import BiasModel
 from ..model import StackedAutoencoder
@@ -27,53 +28,40 @@ __all__ = ['RatingStack', 'rating_stack', 'ensemble_for']
 # %% ../../nbs/ensemble/ratings.ipynb #efcaf020
 _TIME_SCALES = (60.0, 600.0, 3600.0, 86400.0)  # $\tau$ in seconds: a page, a session, an hour, a day
 
-def _temporal_bias(
-    held: HeldOut,  # with times in `fold_in` and `target`
-    deviation: np.ndarray,  # float [n_input]: the input ratings less what was expected of them
-    tau: float,  # $\tau$, seconds
-    damping: float = 5.0,  # $d$: ratings' worth of doubt
-) -> np.ndarray:  # float64 [n_target]
-    "The mean deviation of each person's ratings near the time of each target. Raises `InputError` if there are no "
-    "times."
-    if held.fold_in.time is None or held.target.time is None:
-        raise InputError(f"{held.fold_in.name}: these ratings have no times, so timestamps=True cannot be used.")
+def _temporal_bias(held: HeldOut, deviation: np.ndarray, tau: float, damping: float = 5.0) -> np.ndarray:
+    "The mean deviation of each user's ratings near the time of each target, by the fold-in's deviations."
+    given, asked = known_times(held.fold_in), known_times(held.target)
     out, order = np.zeros(len(held.target)), np.argsort(held.fold_in.user, kind="stable")
     start = np.searchsorted(held.fold_in.user[order], np.arange(held.fold_in.n_users + 1))
     for user in held.users:
-        mine, cells = order[start[user] : start[user + 1]], np.flatnonzero(held.target.user == user)
-        w = np.exp(-np.abs(held.target.time[cells, None] - held.fold_in.time[mine][None]) / tau)
+        mine, cells = order[start[user]:start[user + 1]], np.flatnonzero(held.target.user == user)
+        w = np.exp(-np.abs(asked[cells, None] - given[mine][None]) / tau)
         out[cells] = (w @ deviation[mine]) / (w.sum(1) + damping)
     return out
 
 # %% ../../nbs/ensemble/ratings.ipynb #5774ebe7
 class RatingStack:
-    "Damped means and weighted deviations of networks on both sides. `cells` serves known people, `scores` anybody."
+    "Damped means and weighted deviations of networks. `cells` serves known users, `scores` new ones too."
     predicts_likes = True
-
     def __init__(self,
         means: BiasModel,  # fitted
-        sides: Mapping[
-            str, tuple[StackedAutoencoder, bool]
-        ],  # name -> a trained network, and whether its rows are movies
-        timestamps: bool = False,  # also use `_temporal_bias`
+        networks: Mapping[str, tuple[StackedAutoencoder, bool]],  # by name, and whether item-based
+        timestamps: bool = False,  # also use temporal biases
     ):
-        self.means, self.sides, self.timestamps = means, dict(sides), timestamps
+        self.means, self.networks, self.timestamps = means, dict(networks), timestamps
         self.weights: dict[str, float] = {}  # of `cells`; empty before `weigh`
-        self.weights_anybody: dict[str, float] = {}  # of `scores`
+        self.weights_for_all: dict[str, float] = {}  # of `scores`: of user-based networks
 
-    def features(self,
-        held: HeldOut,  # its targets are the cells
-    ) -> tuple[np.ndarray, dict[str, np.ndarray]]:  # float64 [n]: the damped means; name -> deviations from them
-        "What each member says about each cell."
-        base = predict_cells(self.means, held)
-        out = {
-            k: predict_cells(net, held.transposed() if of_movies else held) - base
-            for k, (net, of_movies) in self.sides.items()
-        }
-        if self.timestamps:
-            expected = predict_cells(self.means, HeldOut(held.fold_in, held.fold_in, held.fold_in))
-            for tau in _TIME_SCALES:
-                out[f"ratings within {tau:g} s"] = _temporal_bias(held, held.fold_in.value - expected, tau)
+    def features(self, held: HeldOut) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        "The damped means of the target cells, and what each member says beyond them, by name."
+        base, out = predict_cells(self.means, held), {}
+        for name, (network, item_based) in self.networks.items():
+            out[name] = predict_cells(network, held.transposed() if item_based else held) - base
+        if not self.timestamps: return base, out
+
+        expected = predict_cells(self.means, HeldOut(held.fold_in, held.fold_in, held.fold_in))
+        for tau in _TIME_SCALES:
+            out[f"ratings within {tau:g} s"] = _temporal_bias(held, held.fold_in.value - expected, tau)
         return base, out
 
     def weigh(self,
@@ -82,52 +70,44 @@ class RatingStack:
     ) -> RatingStack:
         "Find both sets of weights by ridge regression of what the means leave."
         from sklearn.linear_model import Ridge
-
         base, found = self.features(held)
 
-        def solve(names: Sequence[str]) -> dict[str, float]:
-            if not names:
-                return {}
-            ridge = Ridge(alpha=alpha).fit(np.column_stack([found[k] for k in names]), held.target.value - base)
+        def solve(names: list[str]) -> dict[str, float]:
+            columns = np.column_stack([found[k] for k in names])
+            ridge = Ridge(alpha=alpha).fit(columns, held.target.value - base)
             return dict(zip(names, map(float, ridge.coef_), strict=True)) | {"constant": float(ridge.intercept_)}
 
-        self.weights = solve(list(found))
-        self.weights_anybody = solve([k for k, (_, of_movies) in self.sides.items() if not of_movies])
+        user_based = [k for k, (_, item_based) in self.networks.items() if not item_based]
+        self.weights, self.weights_for_all = solve(list(found)), solve(user_based) if user_based else {}
         return self
 
-    def cells(self,
-        held: HeldOut,  # its targets are the cells
-    ) -> np.ndarray:  # float64 [n]
-        "Predictions for known people, from every member."
+    def cells(self, held: HeldOut) -> np.ndarray:
+        "Predictions of the target cells of known users, from every member."
         base, found = self.features(held)
         return base + sum(w * found[k] if k in found else w for k, w in self.weights.items())
 
-    def scores(self,
-        batch: Batch,  # rows of anybody
-    ) -> Tensor:  # float32 [B, n_movies]
-        "Predictions for anybody, from the members that read a person's row."
+    def scores(self, batch: Batch) -> Tensor:
+        "Predictions for any user, from the members that read a user's row."
         base = self.means.scores(batch)
-        out = base + self.weights_anybody.get("constant", 0.0)
-        for k in self.weights_anybody.keys() & self.sides.keys():
-            out = out + self.weights_anybody[k] * (self.sides[k][0].scores(batch) - base)
+        out = base + self.weights_for_all.get("constant", 0.0)
+        for k in self.weights_for_all.keys() & self.networks.keys():
+            out = out + self.weights_for_all[k] * (self.networks[k][0].scores(batch) - base)
         return out
 
 # %% ../../nbs/ensemble/ratings.ipynb #6e5afcac
-def _train_sides(
-    split: Split,
-    workers: int | None,
-    changes: dict[str, Any],
-    stops: Sequence[int] | None = None,  # epochs, a network each; None: found on validation
+_NETWORKS = {"Item-based 1": True, "Item-based 2": True, "User-based": False}  # whether item-based
+
+def _train_networks(
+    split: Split, workers: int | None, changes: dict[str, Any], stops: Sequence[int | None]
 ) -> tuple[dict[str, tuple[StackedAutoencoder, bool]], list[int]]:
-    "Name -> network and whether its rows are movies; the best epoch of each."
-    turned, names = split.transposed(), {"Item side 1": True, "Item side 2": True, "User side": False}
-    jobs = []
-    for i, of_movies in enumerate(names.values()):
-        settings = changes | ({} if stops is None else {"stop_at": stops[i]})
-        jobs.append((turned if of_movies else split, "likes", split.seed + 1000 * i, settings))
+    "Name -> network and whether it is item-based; the best epochs. With stops, each ends there."
+    turned, jobs = split.transposed(), []
+    for i, (item_based, stop_at) in enumerate(zip(_NETWORKS.values(), stops, strict=True)):
+        options = changes | {"stop_at": stop_at}
+        jobs.append((turned if item_based else split, "likes", split.seed + 1000 * i, options))
     trained = train_networks(jobs, workers)
-    sides = {k: (o[0], of_movies) for (k, of_movies), o in zip(names.items(), trained, strict=True)}
-    return sides, [recorder.best_epoch for _, recorder in trained]
+    networks = {k: (m, kind) for (k, kind), (m, _) in zip(_NETWORKS.items(), trained, strict=True)}
+    return networks, [recorder.best_epoch for _, recorder in trained]
 
 def rating_stack(
     split: Split,  # of likes or stars; users and movies of the test are known
@@ -137,13 +117,12 @@ def rating_stack(
     **changes: Any,  # of `fit`, for every network: epochs, progress
 ) -> RatingStack:
     "The default ensemble for likes and stars. Raises `InputError` if `timestamps` are wanted of ratings without."
-    if timestamps and split.train.time is None:
-        raise InputError(f"{split.train.name}: these ratings have no times, so timestamps=True cannot be used.")
-
-    sides, stops = _train_sides(split, workers, changes)
-    stack = RatingStack(BiasModel().fit(split.train), sides, timestamps).weigh(split.valid)
+    if timestamps: known_times(split.train)
+    networks, stops = _train_networks(split, workers, changes, [None] * len(_NETWORKS))
+    stack = RatingStack(BiasModel().fit(split.train), networks, timestamps).weigh(split.valid)
     if refit and (everything := learn_again(split)):
-        stack.sides, stack.means = _train_sides(everything, workers, changes, stops)[0], BiasModel().fit(split.known)
+        stack.networks, _ = _train_networks(everything, workers, changes, stops)
+        stack.means = BiasModel().fit(split.known)
     return stack
 
 # %% ../../nbs/ensemble/ratings.ipynb #277b803c

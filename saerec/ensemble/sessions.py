@@ -16,26 +16,24 @@ from torch import Tensor
 
 from ..data import Batch, InputError, Ratings, Split
 from .combining import Ensemble
-from ..evaluate.baselines import EDLAE, KernelRidge, announce_memory, balance_people, like_matrix
+from ..evaluate.baselines import EDLAE, KernelRidge, announce_memory, balance_people
+from ..evaluate.baselines import like_matrix, weights_of_inverse
 
 # %% auto #0
-__all__ = ['known_times', 'split_sessions', 'SessionKernelRidge', 'SessionEDLAE', 'TimedEnsemble']
+__all__ = ['SessionKernelRidge', 'SessionEDLAE', 'TimedEnsemble']
 
 # %% ../../nbs/ensemble/sessions.ipynb #795dca12
-def known_times(
-    r: Ratings,  # to learn from
-) -> np.ndarray:  # float64 [n], seconds
-    "The times of ratings. Raises `InputError` if there are none."
-    if r.time is None:
-        raise InputError(f"{r.name}: these ratings have no times, so timestamps=True cannot be used.")
-    return r.time.astype(np.float64)
+def known_times(r: Ratings) -> np.ndarray:
+    "The times of ratings, float64 seconds. Raises `InputError` if there are none."
+    if r.time is not None: return r.time.astype(np.float64)
+    raise InputError(f"{r.name}: these ratings have no times, so timestamps=True cannot be used.")
 
 def split_sessions(
     train: Ratings,  # with times
     tau: float = 1200.0,  # $\tau$, seconds
     least: int = 3,  # ratings; shorter pieces are left out
     seed: int = 0,  # of the cuts
-) -> Ratings:  # the ratings of `train`, then those of the pieces, each piece a further user; without times
+) -> Ratings:  # those of `train`, then those of the pieces, each a further user; without times
     "Every user whole, and once more cut into sessions. Raises `InputError` if there are no times."
     seconds = known_times(train)
     order = np.lexsort((seconds, train.user))
@@ -43,81 +41,63 @@ def split_sessions(
     cut = np.diff(user, prepend=-1) != 0
     cut |= np.random.default_rng(seed).random(len(user)) > np.exp(-np.abs(np.diff(seconds, prepend=0.0)) / tau)
     piece = cut.cumsum() - 1
-    keep = np.bincount(piece)[piece] >= least
-    names, piece = np.unique(piece[keep], return_inverse=True)
-    cells = order[keep]
-    users = pd.DataFrame({"user_id": np.arange(train.n_users + len(names))})
-    return Ratings(
-        np.concatenate([train.user, train.n_users + piece]),
-        np.concatenate([train.movie, train.movie[cells]]),
-        np.concatenate([train.value, train.value[cells]]),
-        users,
-        train.movies,
-        name=train.name,
-    )
 
+    long = np.bincount(piece)[piece] >= least
+    names, piece = np.unique(piece[long], return_inverse=True)
+    cells = order[long]
+    users = pd.DataFrame({"user_id": np.arange(train.n_users + len(names))})
+    movie, value = (np.concatenate([x, x[cells]]) for x in (train.movie, train.value))
+    user = np.concatenate([train.user, train.n_users + piece])
+    return Ratings(user, movie, value, users, train.movies, name=train.name)
+
+# %% ../../nbs/ensemble/sessions.ipynb #7685d5d9
 class SessionKernelRidge(KernelRidge):
     "`KernelRidge` among users and sessions. Once fitted it reads a row like any other, without times."
     def fit(self, train: Ratings) -> SessionKernelRidge:
-        "Solve for the weights of people and pieces. Raises `InputError` if there are no times, or if the matrices "
-        "will not fit."
+        "Solve for the weights. Raises `InputError` if there are no times, or if the matrices will not fit."
         super().fit(split_sessions(train))
         return self
 
 # %% ../../nbs/ensemble/sessions.ipynb #01b8afe8
-def _decayed_cooccurrence(
-    x: Any,  # scipy sparse csr_array [n_users, n_movies], from `like_matrix`
-    seconds: Any,  # scipy sparse csr_array [n_users, n_movies]: times of the same cells, seconds
-    tau: float,  # $\tau$, seconds
-    share: float,  # $s$ of whole people, 0 to 1
-) -> np.ndarray:  # float32 [n_movies, n_movies]
-    "The Gram matrix in which likes of one person count together as far as they are near in time."
+def _decayed_cooccurrence(x: Any, seconds: Any, tau: float, share: float) -> np.ndarray:
+    "The Gram matrix of a sparse matrix in which a user's likes count together as far as they are near in time."
     gram = np.zeros((x.shape[1], x.shape[1]), np.float32)
     for a, b in zip(x.indptr[:-1], x.indptr[1:], strict=True):
         t, entry, movies = seconds.data[a:b], x.data[a:b], x.indices[a:b]
-        gram[np.ix_(movies, movies)] += np.outer(entry, entry) * (
-            share + (1 - share) * np.exp(-np.abs(t[:, None] - t) / tau)
-        )
+        near = share + (1 - share) * np.exp(-np.abs(t[:, None] - t) / tau)
+        gram[np.ix_(movies, movies)] += np.outer(entry, entry) * near
     return gram
 
 class SessionEDLAE(EDLAE):
-    "`EDLAE` from `_decayed_cooccurrence`. Once fitted it reads a row like any other, without times."
-    tau, share = 300.0, 0.25
+    "`EDLAE` of time-decayed co-occurrence. Once fitted it reads a row like any other, without times."
+    tau, share = 300.0, 0.25  # $\tau$, seconds; $s$ of whole users
 
     def fit(self, train: Ratings) -> SessionEDLAE:
         "Solve for the weights. Raises `InputError` if there are no times, or if the matrix cannot be inverted or held."
         from scipy.linalg import cho_factor, cho_solve
         from scipy.sparse import csr_array
-
         if not self.regularization > 0:
-            raise InputError(f"SessionEDLAE: regularization is {self.regularization:g}; it must be above 0.")
+            raise InputError(f"SessionEDLAE: regularization {self.regularization:g} is not above 0.")
+
         known = train.select((train.value > 0) | (self.dislikes != 0))
         codes, movie = np.unique(known.movie, return_inverse=True)
-        announce_memory(
-            f"A movies x movies matrix of {len(codes):,} movies",
-            12 * len(codes) ** 2 + 4 * train.n_movies**2,
-            "keep fewer movies (Ratings.only_movies)",
-        )
+        n_bytes = 12 * len(codes)**2 + 4 * train.n_movies**2
+        announce_memory(f"A matrix of {len(codes):,} movies", n_bytes, "keep fewer movies (Ratings.only_movies)")
+
         x = balance_people(like_matrix(known, self.dislikes)[:, codes], self.balance)
         seconds = csr_array((known_times(known), (known.user, movie)), shape=x.shape)
-        for matrix in (x, seconds):
-            matrix.sort_indices()
+        for matrix in (x, seconds): matrix.sort_indices()
         gram = _decayed_cooccurrence(x, seconds, self.tau, self.share)
         gram[np.diag_indices_from(gram)] += self.regularization + self.dropout / (1 - self.dropout) * gram.diagonal()
-        p = cho_solve(
-            cho_factor(gram, lower=True, overwrite_a=True), np.eye(len(gram), dtype=np.float32), overwrite_b=True
-        )
-        p /= -p.diagonal().copy()
-        np.fill_diagonal(p, 0)
-        weights = np.zeros((train.n_movies, train.n_movies), np.float32)
-        weights[np.ix_(codes, codes)] = p
-        self.weights = torch.from_numpy(weights)
+
+        factor = cho_factor(gram, lower=True, overwrite_a=True)
+        p = cho_solve(factor, np.eye(len(gram), dtype=np.float32), overwrite_b=True)
+        self.weights = weights_of_inverse(p, codes, train.n_movies)
         return self
 
 # %% ../../nbs/ensemble/sessions.ipynb #422679a3
 class TimedEnsemble(Ensemble):
-    "An ensemble whose scores fall for movies that nobody had liked yet when the person last rated. Saved, it is an "
-    "`Ensemble`: for users of whom no time is known."
+    "An ensemble whose scores fall for movies that nobody had liked yet when the user last rated. Saved: an `Ensemble`."
     def __init__(self,
         ensemble: Ensemble,  # fitted
         split: Split,  # its people, by their codes; with times
@@ -133,9 +113,7 @@ class TimedEnsemble(Ensemble):
         self.first[np.isinf(self.first)] = -np.inf  # never liked: nothing is known of it
         self.last[np.isinf(self.last)] = np.inf  # not seen: nothing is too late
 
-    def scores(self,
-        batch: Batch,  # rows of users
-    ) -> Tensor:  # float32 [B, n_movies]
+    def scores(self, batch: Batch) -> Tensor:
         "The sum, less the penalties."
         late = np.maximum(self.first - self.last[batch.users.numpy()][:, None], 0.0)
         return super().scores(batch) - torch.from_numpy(self.penalty * np.log1p(late / 86400)).float()

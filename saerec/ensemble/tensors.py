@@ -20,7 +20,7 @@ from ..evaluate.baselines import EDLAE, KernelRidge
 from ..model import StackedAutoencoder
 
 # %% auto #0
-__all__ = ['as_tensors', 'from_tensors']
+__all__ = []
 
 # %% ../../nbs/ensemble/tensors.ipynb #303ec45c
 _SETTINGS = {  # what a closed form is made from
@@ -28,33 +28,30 @@ _SETTINGS = {  # what a closed form is made from
     "KernelRidge": ("gamma", "regularization", "dislikes"),
 }
 
-def as_tensors(
-    model: Any,  # a fitted `StackedAutoencoder`, `EDLAE`, `KernelRidge`, or an `Ensemble` of these
-) -> tuple[dict[str, Any], dict[str, Tensor]]:  # what it is, for JSON; its tensors by name
+def as_tensors(model: Any) -> tuple[dict[str, Any], dict[str, Tensor]]:
     "Take a model apart. Raises `InputError` for one that cannot be."
     if isinstance(model, StackedAutoencoder):
         return {"kind": "StackedAutoencoder"} | model.config, dict(model.state_dict())
     if isinstance(model, Ensemble):
-        parts = {name: as_tensors(m) for name, m in model.members.items()}
-        members = {name: about for name, (about, _) in parts.items()}
-        tensors = {f"{i}.{k}": t for i, (_, part) in enumerate(parts.values()) for k, t in part.items()}
-        return {"kind": "RankStack", "weights": model.weights, "members": members}, tensors  # the format's name for it
+        members, tensors = {}, dict[str, Tensor]()
+        for i, (name, m) in enumerate(model.members.items()):
+            members[name], part = as_tensors(m)
+            tensors |= {f"{i}.{k}": t for k, t in part.items()}
+        # the format's name for it
+        return {"kind": "RankStack", "weights": model.weights, "members": members}, tensors
 
     if not isinstance(model, EDLAE | KernelRidge):
         there = "StackedAutoencoder, EDLAE, KernelRidge, Ensemble"
         raise InputError(f"{type(model).__name__} cannot be saved as tensors; there are {there}.")
     kind = "EDLAE" if isinstance(model, EDLAE) else "KernelRidge"
-    rows = {}
+    tensors = {"weights": model.weights}
     if isinstance(model, KernelRidge):
-        rows = {k: torch.from_numpy(np.asarray(getattr(model.rows, k))) for k in ("data", "indices", "indptr")}
-    return {"kind": kind} | {k: getattr(model, k) for k in _SETTINGS[kind]}, rows | {"weights": model.weights}
+        for k in ("data", "indices", "indptr"):
+            tensors[k] = torch.from_numpy(np.asarray(getattr(model.rows, k)))
+    return {"kind": kind} | {k: getattr(model, k) for k in _SETTINGS[kind]}, tensors
 
-def from_tensors(
-    about: Mapping[str, Any],  # from `as_tensors`; without a kind: a single network
-    tensors: Mapping[str, Tensor],  # by name, from `as_tensors`
-) -> Any:  # the model
-    "Put a model together again. Raises `InputError` for a kind that does not exist, and whatever torch and numpy "
-    "raise for tensors that do not fit."
+def from_tensors(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Any:  # the model
+    "Put a model together again. Raises `InputError` for an unknown kind, and what torch raises for wrong tensors."
     options = dict(about)
     kind = options.pop("kind", "StackedAutoencoder")
     if kind == "RankStack":

@@ -1,4 +1,4 @@
-"""Opponents that are hard to beat, each a formula and a few lines: popularity, damped means, item neighbours, EASE, EDLAE and kernel ridge
+"""Strong baselines, each a formula and a few lines: popularity, damped means, item neighbours, EASE, EDLAE and kernel ridge
 
 Docs: https://saerec.github.io/saerec/evaluate/baselines.html.md"""
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -19,8 +19,7 @@ from torch import Tensor
 from ..data import Batch, InputError, Ratings, damped_means, row_offset
 
 # %% auto #0
-__all__ = ['Popularity', 'BiasModel', 'free_memory', 'announce_memory', 'like_matrix', 'batch_matrix', 'ItemKNN', 'EASE',
-           'balance_people', 'EDLAE', 'KernelRidge']
+__all__ = ['Popularity', 'BiasModel', 'ItemKNN', 'EASE', 'EDLAE', 'KernelRidge']
 
 # %% ../../nbs/evaluate/baselines.ipynb #169a6a7b
 class Popularity:
@@ -66,11 +65,7 @@ def free_memory() -> int:  # bytes
     return free
 
 # %% ../../nbs/evaluate/baselines.ipynb #ad89d2c4
-def announce_memory(
-    what: str,  # who needs it
-    n_bytes: float,  # estimated peak
-    instead: str,  # what to do where it does not fit
-) -> None:
+def announce_memory(what: str, n_bytes: float, instead: str) -> None:
     "Log a need above 1 GB (logger `saerec`); raise `InputError` with both figures if it is more than there is."
     free = free_memory()
     need, there = f"{n_bytes / 1e9:.1f} GB of memory", f"{free / 1e9:.1f} GB are free"
@@ -78,26 +73,21 @@ def announce_memory(
     if n_bytes > 1e9: logging.getLogger("saerec").warning("%s: needs about %s (%s)", what, need, there)
 
 # %% ../../nbs/evaluate/baselines.ipynb #0f377caf
-def like_matrix(
-    train: Ratings,  # values above 0 are likes
-    dislikes: float = 0.0,  # entry of a cell whose value is 0; likes are 1
-) -> Any:  # scipy sparse csr_array float64 [n_users, n_movies]
+def like_matrix(train: Ratings, dislikes: float = 0.0) -> Any:
     "Likes as a sparse matrix."
     from scipy.sparse import csr_array
-    on = train.value > 0
-    entry = np.where(on, 1.0, dislikes)
+    entry = np.where(train.value > 0, 1.0, dislikes)
     keep = entry != 0
-    return csr_array((entry[keep], (train.user[keep], train.movie[keep])), shape=(train.n_users, train.n_movies))
+    cells = train.user[keep], train.movie[keep]
+    return csr_array((entry[keep], cells), shape=(train.n_users, train.n_movies))
 
 # %% ../../nbs/evaluate/baselines.ipynb #6e3ff636
-def batch_matrix(
-    batch: Batch,  # rows of users
-    dislikes: float = 0.0,  # as in `like_matrix`
-) -> Any:  # scipy sparse csr_array float32 [B, n_movies]
+def batch_matrix(batch: Batch, dislikes: float = 0.0) -> Any:
     "The same of a batch."
     from scipy.sparse import csr_array
     entry = torch.where(batch.values > 0, 1.0, dislikes).numpy().astype(np.float32)
-    return csr_array((entry, batch.movies.numpy(), batch.offsets.numpy()), shape=(len(batch), batch.n_movies))
+    parts = entry, batch.movies.numpy(), batch.offsets.numpy()
+    return csr_array(parts, shape=(len(batch), batch.n_movies))
 
 # %% ../../nbs/evaluate/baselines.ipynb #7f9c19eb
 class ItemKNN:
@@ -120,10 +110,12 @@ class ItemKNN:
 
         parts = []
         for a in range(0, n, block):
-            s = (x.T @ x[:, a:a + block]).toarray() / (np.outer(norm, norm[a:a + block]) + self.shrinkage + 1e-12)
+            lengths = np.outer(norm, norm[a:a + block]) + self.shrinkage + 1e-12
+            s = (x.T @ x[:, a:a + block]).toarray() / lengths
             own = np.arange(s.shape[1])
             s[a + own, own] = 0
-            if self.k < len(s): s[s < -np.partition(-s, self.k - 1, axis=0)[self.k - 1]] = 0  # equals of the k-th stay
+            if self.k < len(s):  # equals of the k-th stay
+                s[s < -np.partition(-s, self.k - 1, axis=0)[self.k - 1]] = 0
             parts.append(csc_array(s))
 
         self.similarity = hstack(parts).tocsr().astype(np.float32)  # [i, j]: i is a neighbour of j
@@ -133,23 +125,21 @@ class ItemKNN:
         return torch.from_numpy((batch_matrix(batch) @ self.similarity).toarray())
 
 # %% ../../nbs/evaluate/baselines.ipynb #90da950d
-def _regularized_inverse(
-    x: Any,  # scipy sparse array [n_users, n_movies], float64
-    penalty: np.ndarray | float,  # float64 [n_movies], or one number for all: the diagonal $\Lambda$, above 0
-) -> np.ndarray:  # float64 [n_movies, n_movies]: $(X^T X + \Lambda)^{-1}$
+def _regularized_inverse(x: Any, penalty: np.ndarray | float) -> np.ndarray:
     "The inverse by a Cholesky factor of the smaller side. Raises `InputError` if a penalty is not above 0."
     from scipy.linalg import cho_factor, cho_solve, cholesky, solve_triangular
     from scipy.sparse import diags_array
     n_users, n_movies = x.shape
     penalty = np.broadcast_to(np.asarray(penalty, np.float64), n_movies)
     if not (penalty > 0).all():
-        raise InputError(f"The matrix is not positive definite: a penalty is {penalty.min():g}; "
-                         "give a regularization above 0.")
+        what = f"The matrix is not positive definite: a penalty is {penalty.min():g}"
+        raise InputError(f"{what}; give a regularization above 0.")
 
     if n_users >= n_movies:
         gram = (x.T @ x).toarray()
         gram[np.diag_indices_from(gram)] += penalty
-        return cho_solve(cho_factor(gram, lower=True, overwrite_a=True), np.eye(n_movies), overwrite_b=True)
+        factor = cho_factor(gram, lower=True, overwrite_a=True)
+        return cho_solve(factor, np.eye(n_movies), overwrite_b=True)
 
     # Woodbury: the factor of users x users
     z = x @ diags_array(penalty ** -0.5)
@@ -165,79 +155,67 @@ def _regularized_inverse(
     return p
 
 # %% ../../nbs/evaluate/baselines.ipynb #44a1054e
-def _zero_diagonal_weights(
-    x: Any,  # scipy sparse csr_array [n_users, n_movies], from `like_matrix`
-    regularization: float,  # $\lambda$
-    dropout: float = 0.0,  # $p$ of EDLAE; 0: EASE
-) -> Tensor:  # float32 [n_movies, n_movies]
-    "The closed form of EASE and EDLAE. The weights of a movie that nobody has are 0."
-    square = x.multiply(x).sum(0)  # the diagonal of the Gram matrix
-    users, movies, n = np.flatnonzero(x.multiply(x).sum(1)), np.flatnonzero(square), x.shape[1]
-    announce_memory(
-        f"A movies x movies matrix of {n:,} movies", 16 * len(movies)**2 + 4 * n**2,
-        "keep fewer movies (Ratings.only_movies), or use ItemKNN or a network, "
-        "whose memory follows the number of ratings")
-
-    p = _regularized_inverse(x[users][:, movies], regularization + dropout / (1 - dropout) * square[movies])
+def weights_of_inverse(p: np.ndarray, movies: np.ndarray, n_movies: int) -> Tensor:
+    "$-P_{ij} / P_{jj}$ with a diagonal of 0, at the places of these movies; `p` is overwritten."
     p /= -np.diag(p).copy()
     np.fill_diagonal(p, 0)
-
-    weights = np.zeros((n, n), np.float32)
+    weights = np.zeros((n_movies, n_movies), np.float32)
     weights[np.ix_(movies, movies)] = p
     return torch.from_numpy(weights)
 
-# %% ../../nbs/evaluate/baselines.ipynb #86dda852
-class EASE:
-    "The closed-form linear autoencoder of Steck, *Embarrassingly Shallow Autoencoders for Sparse Data* (WWW 2019)."
-    predicts_likes = False
-    def __init__(self,
-        regularization: float = 200.0,  # $\\lambda$; larger: fewer, more popular neighbours count
-    ):
-        self.regularization = regularization
-    def fit(self, train: Ratings) -> EASE:
-        """Solve for the weights; likes (values above 0) count, all else is 0.
+def _zero_diagonal_weights(x: Any, regularization: float, dropout: float = 0.0) -> Tensor:
+    "The closed form of EASE and EDLAE. The weights of a movie that nobody has are 0."
+    square = x.multiply(x).sum(0)  # the diagonal of the Gram matrix
+    users, movies, n = np.flatnonzero(x.multiply(x).sum(1)), np.flatnonzero(square), x.shape[1]
+    instead = "keep fewer movies (Ratings.only_movies), or use ItemKNN or a network"
+    n_bytes = 16 * len(movies)**2 + 4 * n**2
+    announce_memory(f"A movies x movies matrix of {n:,} movies", n_bytes, instead)
 
-        Raises `InputError` if the matrix cannot be inverted or held."""
-        self.weights = _zero_diagonal_weights(like_matrix(train), self.regularization)
-        return self
-    def scores(self, batch: Batch) -> Tensor:
-        "The sum of the weight rows of each user's liked movies."
-        liked = batch.where(batch.values > 0)
-        return F.embedding_bag(liked.movies, self.weights, liked.offsets[:-1], mode="sum")
+    penalty = regularization + dropout / (1 - dropout) * square[movies]
+    return weights_of_inverse(_regularized_inverse(x[users][:, movies], penalty), movies, n)
 
 # %% ../../nbs/evaluate/baselines.ipynb #fcc2cf8b
-def balance_people(
-    x: Any,  # scipy sparse csr_array [n_users, n_movies]
-    balance: float,  # $b$; 0: nothing changes, 0.5: everybody has the same sum of squares if entries are 0 or 1
-) -> Any:  # scipy sparse csr_array [n_users, n_movies], with the same sum of squares in all
+def balance_people(x: Any, balance: float) -> Any:
     "Each row times the number of its entries to the power of $-b$."
     from scipy.sparse import diags_array
     if balance == 0: return x
     scaled = (diags_array(np.maximum(np.diff(x.indptr), 1.0) ** -balance) @ x).tocsr()
     return scaled * np.sqrt(x.multiply(x).sum() / scaled.multiply(scaled).sum())
 
-# %% ../../nbs/evaluate/baselines.ipynb #597500b1
-class EDLAE:
-    "The closed-form denoising linear autoencoder of Steck (NeurIPS 2020); EASE if `dropout` is 0."
+# %% ../../nbs/evaluate/baselines.ipynb #86dda852
+class EASE:
+    "The closed-form linear autoencoder of Steck, *Embarrassingly Shallow Autoencoders for Sparse Data* (WWW 2019)."
     predicts_likes = False
+    dropout = dislikes = balance = 0.0  # of `EDLAE`
+    def __init__(self,
+        regularization: float = 200.0,  # $\\lambda$; larger: fewer, more popular neighbours count
+    ):
+        self.regularization = regularization
+
+    def fit(self, train: Ratings) -> Self:
+        "Solve for the weights; likes count. Raises `InputError` if the matrix cannot be inverted or held."
+        x = balance_people(like_matrix(train, self.dislikes), self.balance)
+        self.weights = _zero_diagonal_weights(x, self.regularization, self.dropout)
+        return self
+
+    def scores(self, batch: Batch) -> Tensor:
+        "The weighted sum of the weight rows of each user's movies."
+        entry = torch.where(batch.values > 0, 1.0, self.dislikes)
+        starts = batch.offsets[:-1]
+        return F.embedding_bag(batch.movies, self.weights, starts, mode="sum", per_sample_weights=entry)
+
+# %% ../../nbs/evaluate/baselines.ipynb #597500b1
+class EDLAE(EASE):
+    "The closed-form denoising linear autoencoder of Steck (NeurIPS 2020); EASE if `dropout` is 0."
     def __init__(self,
         regularization: float = 200.0,  # $\\lambda$
         dropout: float = 0.5,  # $p$, 0 up to below 1: share of the input that the denoising drops
         dislikes: float = 0.0,  # $g$: entry of a cell with value 0 that is known; likes are 1
-        balance: float = 0.0,  # $b$ of `balance_people`: above 0, people with many ratings count less
+        balance: float = 0.0,  # $b$ of `balance_people`: above 0, users with many ratings count less
     ):
         if not 0 <= dropout < 1: raise InputError(f"EDLAE: dropout is {dropout:g}; it must be at least 0 and below 1.")
-        self.regularization, self.dropout = regularization, dropout
-        self.dislikes, self.balance = dislikes, balance
-    def fit(self, train: Ratings) -> EDLAE:
-        "Solve for the weights. Raises `InputError` if the matrix cannot be inverted or held."
-        x = balance_people(like_matrix(train, self.dislikes), self.balance)
-        self.weights = _zero_diagonal_weights(x, self.regularization, self.dropout)
-        return self
-    def scores(self, batch: Batch) -> Tensor:
-        "The weighted sum of the weight rows of each user's movies."
-        entry = torch.where(batch.values > 0, 1.0, self.dislikes)
-        return F.embedding_bag(batch.movies, self.weights, batch.offsets[:-1], mode="sum", per_sample_weights=entry)
+        super().__init__(regularization)
+        self.dropout, self.dislikes, self.balance = dropout, dislikes, balance
 
 # %% ../../nbs/evaluate/baselines.ipynb #9f0cc2c1
 class KernelRidge:
@@ -249,10 +227,8 @@ class KernelRidge:
         dislikes: float = 0.0,  # $g$: entry of a cell with value 0 that is known, in rows and targets; likes are 1
     ):
         self.gamma, self.regularization, self.dislikes = gamma, regularization, dislikes
-    def kernel(self,
-        x: Any,  # scipy sparse array [B, n_movies]
-    ) -> np.ndarray:  # float32 [B, n_train]
-        "The similarity of rows to the training users."
+    def kernel(self, x: Any) -> np.ndarray:
+        "The similarity of rows (sparse, [B, n_movies]) to the training users, float32 [B, n_train]."
         k = (self._unit(x) @ self.rows.T).toarray().astype(np.float32)
         return np.exp(2 * self.gamma * (k - 1))
     @staticmethod
@@ -266,15 +242,15 @@ class KernelRidge:
         x = like_matrix(train, self.dislikes)
         x = x[np.flatnonzero(np.diff(x.indptr))]
         n, m = x.shape
-        announce_memory(f"Kernel ridge of {n:,} users and {m:,} movies", 4 * (3 * n**2 + 2 * n * m),
-                        "use fewer users, or EASE, whose matrix is movies x movies")
+        instead = "use fewer users, or EASE, whose matrix is movies x movies"
+        announce_memory(f"Kernel ridge of {n:,} users and {m:,} movies", 4 * (3 * n**2 + 2 * n * m), instead)
 
         self.rows = self._unit(x)
         k = self.kernel(x)
         k[np.diag_indices_from(k)] += self.regularization
 
-        factor = cho_factor(k, lower=True, overwrite_a=True)
-        self.weights = torch.from_numpy(cho_solve(factor, x.toarray().astype(np.float32), overwrite_b=True))
+        factor, likes = cho_factor(k, lower=True, overwrite_a=True), x.toarray().astype(np.float32)
+        self.weights = torch.from_numpy(cho_solve(factor, likes, overwrite_b=True))
         return self
     def scores(self, batch: Batch) -> Tensor:
         "The weighted likes of similar people."

@@ -12,32 +12,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 
-from ..data import HeldOut, Ratings, Split, to_batch
-from .ranking import Scorer, rank_metrics, top_k
+from ..data import HeldOut, Ratings, Split
+from .ranking import Scorer, rank_metrics, top_lists
 from ..plots import figure
 
 # %% auto #0
-__all__ = ['top_lists', 'coverage', 'self_information', 'novelty', 'genre_matrix', 'diversity', 'by_activity', 'beyond_accuracy',
-           'plot_beyond']
-
-# %% ../../nbs/evaluate/beyond.ipynb #fd9432d7
-@torch.no_grad()
-def top_lists(
-    model: Scorer,  # fitted
-    held: HeldOut,  # its users, without what they have seen
-    k: int = 10,  # length of a list
-    batch_size: int = 512,  # users scored at a time
-) -> np.ndarray:  # int64 [n_users, k]: movie codes, best first; -1 where nothing is left to rank
-    "The lists of all held-out users, in the order of `held.users`."
-    shown, seen = to_batch(held.fold_in, held.users), to_batch(held.seen, held.users)
-    out = []
-    for part in torch.arange(len(shown)).split(batch_size):
-        scores, known = model.scores(shown.take(part)).clone(), seen.take(part)
-        scores[known.rows, known.movies] = -torch.inf
-        out.append(top_k(scores, k))
-    return torch.cat(out).numpy() if out else np.zeros((0, k), np.int64)
+__all__ = ['coverage', 'novelty', 'genre_matrix', 'diversity', 'beyond_accuracy', 'plot_beyond']
 
 # %% ../../nbs/evaluate/beyond.ipynb #ad5f2744
 def coverage(
@@ -48,14 +29,13 @@ def coverage(
     return len(np.unique(lists[lists >= 0])) / n_movies
 
 # %% ../../nbs/evaluate/beyond.ipynb #743477aa
-def self_information(
-    train: Ratings,  # likes: values above 0
-) -> np.ndarray:  # float64 [n_movies], bits; a film without likes counts as with one
+def self_information(train: Ratings) -> np.ndarray:
     "How surprising each film is."
     liked = train.value > 0
     n = np.bincount(train.movie[liked], minlength=train.n_movies)
     return -np.log2(np.maximum(n, 1) / len(np.unique(train.user[liked])))
 
+# %% ../../nbs/evaluate/beyond.ipynb #ea9faa1f
 def novelty(
     lists: np.ndarray,  # int [n_users, k]
     train: Ratings,
@@ -93,12 +73,7 @@ def diversity(
 # %% ../../nbs/evaluate/beyond.ipynb #28f8d240
 _GROUPS = ("few", "some", "many")  # thirds of the users by the number of films shown of them
 
-def by_activity(
-    model: Scorer,  # fitted
-    split: Split,
-    held: HeldOut,  # a held-out part of it
-    k: int = 10,  # length of a list
-) -> pd.DataFrame:  # a row a group: users, shown (mean number), NDCG@100, popularity of profile and list, lift
+def by_activity(model: Scorer, split: Split, held: HeldOut, k: int = 10) -> pd.DataFrame:
     "Accuracy and popularity for people of whom few, some and many films are known."
     train, users = split.train, held.users
     liked = train.value > 0

@@ -25,7 +25,7 @@ if TYPE_CHECKING:  # serving uses the maps alone, and does without torch
     from saerec.evaluate.ranking import Scorer
 
 # %% auto #0
-__all__ = ['reliability', 'brier_parts', 'Calibration', 'choose_calibration', 'Calibrated', 'calibrate', 'plot_reliability']
+__all__ = ['reliability', 'brier_parts', 'calibrate', 'plot_reliability']
 
 # %% ../../nbs/evaluate/calibration.ipynb #0525e3a1
 def reliability(
@@ -37,9 +37,9 @@ def reliability(
     if not len(p): raise InputError("reliability needs predictions; there are none.")
     order = np.argsort(p, kind="stable")
     parts = [b for b in np.array_split(order, min(bins, len(p))) if len(b)]
-    columns = {"predicted": [float(p[b].mean()) for b in parts], "liked": [float((y[b] > 0).mean()) for b in parts],
-               "cells": [len(b) for b in parts]}
-    return pd.DataFrame(columns, index=pd.RangeIndex(1, len(parts) + 1, name="bin"))
+    rows = [(float(p[b].mean()), float((y[b] > 0).mean()), len(b)) for b in parts]
+    index = pd.RangeIndex(1, len(parts) + 1, name="bin")
+    return pd.DataFrame(rows, index, columns=["predicted", "liked", "cells"])
 
 # %% ../../nbs/evaluate/calibration.ipynb #eaf11751
 def brier_parts(
@@ -53,8 +53,9 @@ def brier_parts(
     unreliable = float((share * (d.predicted - d.liked) ** 2).sum())
     resolution = float((share * (d.liked - base) ** 2).sum())
     uncertainty = base * (1 - base)
-    return {"Brier": brier, "reliability": unreliable, "resolution": resolution, "uncertainty": uncertainty,
-            "rest": brier - unreliable + resolution - uncertainty}
+    rest = brier - unreliable + resolution - uncertainty
+    out = {"Brier": brier, "reliability": unreliable, "resolution": resolution}
+    return out | {"uncertainty": uncertainty, "rest": rest}
 
 # %% ../../nbs/evaluate/calibration.ipynb #20fe4703
 @dataclass(frozen=True)
@@ -64,9 +65,7 @@ class Calibration:
     x: tuple[float, ...] = ()  # Platt: (a, b); isotonic: scores, ascending
     y: tuple[float, ...] = ()  # isotonic: probabilities there, straight between
 
-    def __call__(self,
-        score: np.ndarray,  # float, any shape
-    ) -> np.ndarray:  # float64, the same shape, in 0..1
+    def __call__(self, score: np.ndarray) -> np.ndarray:  # float64, the same shape, in 0..1
         "The probabilities."
         s = np.asarray(score, np.float64)
         if self.kind == "isotonic": return np.interp(s, self.x, self.y)
@@ -74,11 +73,7 @@ class Calibration:
         return np.clip(s, 0, 1)
 
     @staticmethod
-    def fit(
-        kind: str,  # as above
-        score: np.ndarray,  # float [n]
-        y: np.ndarray,  # float [n]: 1 liked, 0 not liked
-    ) -> Calibration:
+    def fit(kind: str, score: np.ndarray, y: np.ndarray) -> Calibration:
         "Fit a map of one kind, with scikit-learn."
         from sklearn.isotonic import IsotonicRegression
         from sklearn.linear_model import LogisticRegression
@@ -114,16 +109,14 @@ def choose_calibration(
 class Calibrated:
     "A model whose scores go through a map."
     predicts_likes, predicts_stars = True, False
-    def __init__(self,
-        model: Scorer,  # fitted
-        calibration: Calibration,  # fitted on its scores
-    ):
+    def __init__(self, model: Scorer, calibration: Calibration):
         self.model, self.calibration = model, calibration
     def scores(self, batch: Batch) -> Tensor:
         "Probabilities of liking."
         import torch
         return torch.from_numpy(self.calibration(self.model.scores(batch).numpy()).astype(np.float32))
 
+# %% ../../nbs/evaluate/calibration.ipynb #d5cfe9d7
 def calibrate(
     model: Scorer,  # fitted on split.train
     split: Split,  # of likes; the map is fitted on its validation part

@@ -21,30 +21,23 @@ from fastcore.basics import GetAttr
 from .. import __version__
 from ..data import HeldOut, HonestyWarning, InputError, Ratings, Split
 from .intervals import LOWER_IS_BETTER, PairSums, Sums, paired_difference, plot_forest, value_of
-from .likes import like_sums, predict_cells, predicts, star_sums
+from .likes import check_kinds, like_sums, predict_cells, predicts, star_sums
 from .protocols import EvaluationProtocol, find_protocol
 from .ranking import RANK_METRICS, MetricFunction, Scorer, find_metric, rank_metrics
 from .strong import baselines_to_beat, prepare
 from ..plots import figure
 
 # %% auto #0
-__all__ = ['compute_metrics', 'Evaluation', 'evaluate', 'plot_table']
+__all__ = ['Evaluation', 'evaluate', 'plot_table']
 
 # %% ../../nbs/03_evaluate.ipynb #054f8bbe
-def _measurable(
-    held: HeldOut,  # a held-out part
-    kind: str | None = None,  # "ranking", "likes" or "stars"; None: what the answers allow
-) -> str:  # "ranking", "likes", "stars", or "both" rankings and likes
+def _measurable(held: HeldOut, kind: str | None = None) -> str:
     "What can be measured on a part. Raises `InputError` if likes are asked for where all answers are of one kind."
     y = held.target.value
-    liked = int((y > 0).sum())
-    if kind == "likes" and liked in (0, len(y)):
-        raise InputError(f"like metrics need cells of both kinds; there are {liked} liked "
-                         f"and {len(y) - liked} not liked.")
-
+    if kind == "likes": check_kinds(y)
     if kind is not None: return kind
     if not set(np.unique(y)) <= {0.0, 1.0}: return "stars"
-    return "both" if 0 < liked < len(y) else "ranking"
+    return "both" if len(np.unique(y)) == 2 else "ranking"
 
 # %% ../../nbs/03_evaluate.ipynb #8b95913d
 def compute_metrics(
@@ -70,19 +63,14 @@ def compute_metrics(
     return out
 
 # %% ../../nbs/03_evaluate.ipynb #5df80d97
-def _warn_perfect(
-    name: str,  # of the model
-    values: Mapping[str, float],  # its metrics
-    targets: int,  # cells asked for
-) -> None:
+def _warn_perfect(name: str, values: Mapping[str, float], targets: int) -> None:
     "Warn of metrics that no honest model reaches."
     perfect = [k for k, v in values.items() if v == (0.0 if k in LOWER_IS_BETTER else 1.0)]
     if not perfect: return
-    cause = ("most probably it was trained on the cells that it is asked for, or is shown them; fit it on this split's "
-             "train, and score what its batch shows and nothing else")
+    cause = "it was trained on the cells that it is asked for, or is shown them; fit it on this split's train"
     if targets < 50: cause = f"with only {targets} cells to predict it can be luck; hold out more"
-    warnings.warn(f"{' and '.join(perfect)} of {name!r} {'is' if len(perfect) == 1 else 'are'} perfect "
-                  f"({targets:,} cells). No honest model is: {cause}.", HonestyWarning, stacklevel=4)
+    what = f"{' and '.join(perfect)} of {name!r}: perfect on {targets:,} cells"
+    warnings.warn(f"{what}. No honest model is: most probably {cause}.", HonestyWarning, stacklevel=4)
 
 # %% ../../nbs/03_evaluate.ipynb #06ca98d3
 class Evaluation(GetAttr):
@@ -165,9 +153,9 @@ def evaluate(
     if part not in ("test", "valid"):
         raise InputError(f"There is no part {part!r} to evaluate on; there are test and valid.")
     if (split is None) == (protocol is None):
-        raise InputError("Give evaluate either a split, for fitted models, or a protocol, for models to be fitted.")
+        raise InputError("Give evaluate either a split, for fitted models, or a protocol, for others.")
     how = None if protocol is None else find_protocol(protocol)
-    if metrics is None: metrics = how.metrics if how else RANK_METRICS
+    metrics = metrics if metrics is not None else how.metrics if how else RANK_METRICS
     for m in metrics: find_metric(m)  # an unknown one is said before the test is opened
 
     named = dict(models) if isinstance(models, Mapping) else {_name_of(models): models}
@@ -175,7 +163,7 @@ def evaluate(
     if how: splits = how.splits(None if seeds is None else tuple(seeds), ratings)
     if how and baselines: named = named | _baselines_of(how, splits) | named  # what is given stays
     if not named or not splits:
-        raise InputError("There is nothing to evaluate: give one model or more, and a seed or more.")
+        raise InputError("There is nothing to evaluate: give a model, and a seed.")
 
     seconds = {name: {"fit": 0.0, "evaluate": 0.0} for name in named}
     runs, answers = [], []
@@ -232,10 +220,10 @@ def _about(
     first = splits[0]
     versions = {"saerec": __version__, "python": platform.python_version()}
     versions |= {m.__name__: m.__version__.split("+")[0] for m in (torch, np, scipy)}
-    return {"protocol": protocol.name if protocol else first.protocol, "split": first.protocol,
-            "data": first.train.name, "fingerprint": first.fingerprint(), "part": part,
-            "seed": first.seed, "seeds": [s.seed for s in splits], "finals": max(s.finals for s in splits),
-            "seconds": seconds, "versions": versions}
+    about: dict[str, Any] = dict(protocol=protocol.name if protocol else first.protocol, split=first.protocol)
+    about |= dict(data=first.train.name, fingerprint=first.fingerprint(), part=part, seed=first.seed)
+    about |= dict(seeds=[s.seed for s in splits], finals=max(s.finals for s in splits))
+    return about | dict(seconds=seconds, versions=versions)
 
 # %% ../../nbs/03_evaluate.ipynb #86d8bf54
 def plot_table(

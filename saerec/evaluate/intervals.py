@@ -17,7 +17,7 @@ import pandas as pd
 from ..plots import figure
 
 # %% auto #0
-__all__ = ['LOWER_IS_BETTER', 'Sums', 'PairSums', 'value_of', 'paired_difference', 'plot_forest']
+__all__ = ['paired_difference']
 
 # %% ../../nbs/evaluate/intervals.ipynb #de015c9b
 LOWER_IS_BETTER = ("MSE", "log loss", "RMSE", "MAE", "mean user RMSE")
@@ -29,10 +29,7 @@ class Sums:
     den: pd.Series  # the same index
     root: bool = False  # take the square root of the ratio
 
-    def counted(self,
-        users: pd.Index,  # ids in the order of the columns of `counts`
-        counts: np.ndarray,  # float64 [R, U]: how often each user is drawn
-    ) -> np.ndarray:  # float64 [R]
+    def counted(self, users: pd.Index, counts: np.ndarray) -> np.ndarray:  # float64 [R]
         "The metric of each resample."
         num, den = (x.reindex(users, fill_value=0.0).to_numpy() for x in (self.num, self.den))
         value = (counts @ num) / (counts @ den)
@@ -46,18 +43,13 @@ class PairSums:
     y: np.ndarray  # bool [n]
     user: np.ndarray  # [n]: user ids
 
-    def counted(self,
-        users: pd.Index,  # ids in the order of the columns of `counts`
-        counts: np.ndarray,  # float64 [R, U]: how often each user is drawn
-    ) -> np.ndarray:  # float64 [R]
+    def counted(self, users: pd.Index, counts: np.ndarray) -> np.ndarray:  # float64 [R]
         "The AUC of each resample."
         w, u = self._wins(users), users.get_indexer(pd.Index(self.user))
         pos, neg = (np.bincount(u[k], minlength=len(users)) for k in (self.y, ~self.y))
         return ((counts.astype(np.float32) @ w) * counts).sum(1) / ((counts @ pos) * (counts @ neg))
 
-    def _wins(self,
-        users: pd.Index,  # ids
-    ) -> np.ndarray:  # float32 [U, U]: pairs won by liked cells of a row's user against the others of a column's
+    def _wins(self, users: pd.Index) -> np.ndarray:
         "The table of pairs, made once for the same users; a tie is half."
         kept = self.__dict__.get("kept")
         if kept is None or not kept[0].equals(users): kept = self.__dict__["kept"] = (users, self._new_wins(users))
@@ -82,9 +74,7 @@ class PairSums:
         return out
 
 # %% ../../nbs/evaluate/intervals.ipynb #2861fe22
-def value_of(
-    s: Sums | PairSums,  # a metric by user
-) -> float:  # NaN where nobody has one
+def value_of(s: Sums | PairSums) -> float:  # NaN where nobody has one
     "The metric itself, every user counted once."
     if isinstance(s, PairSums):
         from sklearn.metrics import roc_auc_score
@@ -102,20 +92,22 @@ def paired_difference(
     """Paired bootstrap over users of the mean difference over seeds; the result is better, worse or undecided.
 
     Without an interval (NaN) where there are no two users to draw."""
-    users = pd.Index(np.unique(np.concatenate([s.num.index.to_numpy() if isinstance(s, Sums) else s.user for s in a])))
+    ids = [s.num.index.to_numpy() if isinstance(s, Sums) else s.user for s in a]
+    users = pd.Index(np.unique(np.concatenate(ids)))
     per_seed = [value_of(x) - value_of(y) for x, y in zip(a, b, strict=True)]
     spread = float(np.std(per_seed, ddof=1)) if len(a) > 1 else float("nan")
 
     low = high = float("nan")
     if len(users) > 1:
         drawn = _resampled(a, b, users, resamples)
-        drawn = drawn[np.isfinite(drawn)]
-        if len(drawn): low, high = (float(x) for x in np.quantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2]))
+        ends = [(1 - confidence) / 2, (1 + confidence) / 2]
+        if np.isfinite(drawn).any(): low, high = map(float, np.quantile(drawn[np.isfinite(drawn)], ends))
 
-    sign = -1 if metric in LOWER_IS_BETTER else 1
-    better, worse = min(sign * low, sign * high) > 0, max(sign * low, sign * high) < 0
-    return {"difference": float(np.mean(per_seed)), "low": low, "high": high, "spread": spread, "users": len(users),
-            "result": "better" if better else "worse" if worse else "undecided"}
+    above, below = low > 0, high < 0
+    if metric in LOWER_IS_BETTER: above, below = below, above
+    result = "better" if above else "worse" if below else "undecided"
+    found = {"difference": float(np.mean(per_seed)), "low": low, "high": high}
+    return found | {"spread": spread, "users": len(users), "result": result}
 
 # %% ../../nbs/evaluate/intervals.ipynb #9f724a81
 def _resampled(
@@ -132,17 +124,15 @@ def _resampled(
         cells = (rows + np.arange(len(rows))[:, None] * len(users)).ravel()
         counts = np.bincount(cells, minlength=rows.size).reshape(rows.shape).astype(np.float64)
         with np.errstate(divide="ignore", invalid="ignore"):  # AUC, of users who like everything
-            differences = [x.counted(users, counts) - y.counted(users, counts) for x, y in zip(a, b, strict=True)]
-        return np.mean(differences, axis=0).reshape(drawn.shape[:-1])
+            ours, theirs = (np.stack([s.counted(users, counts) for s in sums]) for sums in (a, b))
+        return np.mean(ours - theirs, axis=0).reshape(drawn.shape[:-1])
 
-    found = bootstrap((np.arange(len(users)),), statistic, n_resamples=resamples, batch=500, vectorized=True,
-                      method="percentile", rng=np.random.default_rng(0))
+    options = dict(n_resamples=resamples, batch=500, method="percentile", rng=np.random.default_rng(0))
+    found = bootstrap((np.arange(len(users)),), statistic, vectorized=True, **options)
     return found.bootstrap_distribution
 
 # %% ../../nbs/evaluate/intervals.ipynb #e42456bd
-def plot_forest(
-    d: pd.DataFrame,  # from `Evaluation.differences`: a row a baseline and metric
-) -> Any:  # a matplotlib figure
+def plot_forest(d: pd.DataFrame) -> Any:  # a matplotlib figure
     "A panel a metric, a line a baseline: the difference with its interval, and 0."
     metrics, others = list(d.metric.unique()), list(d.baseline.unique())
     size = (1.2 + 2.6 * len(metrics), 0.9 + 0.4 * len(others))

@@ -18,13 +18,10 @@ from .intervals import PairSums, Sums, value_of
 from .ranking import Scorer
 
 # %% auto #0
-__all__ = ['predicts', 'predict_cells', 'like_sums', 'like_metrics', 'star_sums']
+__all__ = ['predict_cells', 'like_metrics']
 
 # %% ../../nbs/evaluate/likes.ipynb #2c8d8163
-def predicts(
-    model: Any,  # with `scores`
-    stars: bool = False,  # stars, else likes
-) -> bool:
+def predicts(model: Any, stars: bool = False) -> bool:
     "Whether scores are predictions of stars, or probabilities of a like, and not only an order."
     likes = bool(getattr(model, "predicts_likes", False))
     return bool(getattr(model, "predicts_stars", likes)) if stars else likes  # stars are learned as likes are
@@ -77,11 +74,7 @@ def _by_user(value: np.ndarray, user: np.ndarray) -> Sums:
     return Sums(g.sum(), g.size().astype(float))
 
 # %% ../../nbs/evaluate/likes.ipynb #8d2bb64b
-def _auc_by_user(
-    p: np.ndarray,  # float [n]
-    y: np.ndarray,  # bool [n]
-    user: np.ndarray,  # [n]
-) -> pd.DataFrame:  # index: users with cells of both kinds; columns auc, cells
+def _auc_by_user(p: np.ndarray, y: np.ndarray, user: np.ndarray) -> pd.DataFrame:
     "AUC within each user; users with one kind of cell only have none and are left out."
     d = pd.DataFrame({"user": user, "y": y.astype(float), "p": p})
     d["rank"] = d.groupby("user").p.rank()  # ties share their mean rank, as in the Mann-Whitney statistic
@@ -92,6 +85,14 @@ def _auc_by_user(
     n, pos, ranks = n[both], pos[both], ranks.reindex(n.index)[both]
     return pd.DataFrame({"auc": (ranks - pos * (pos + 1) / 2) / (pos * (n - pos)), "cells": n})
 
+# %% ../../nbs/evaluate/likes.ipynb #2a0282b4
+def check_kinds(y: np.ndarray) -> int:
+    "How many cells are liked. Raises `InputError` unless there are cells of both kinds."
+    liked, n = int((np.asarray(y) > 0).sum()), len(y)
+    if 0 < liked < n: return liked
+    counts = f"there are {liked} liked and {n - liked} not liked"
+    raise InputError(f"like metrics need cells of both kinds; {counts}.")
+
 # %% ../../nbs/evaluate/likes.ipynb #018de8b6
 def like_metrics(
     p: np.ndarray,  # float [n]: predictions, one a cell
@@ -100,9 +101,7 @@ def like_metrics(
     probabilities: bool = True,  # False: p are only scores; MSE and log loss are then missing
 ) -> dict[str, float]:
     "How well likes are told from not-likes. Raises `InputError` unless there are cells of both kinds."
-    liked, n = int((np.asarray(y) > 0).sum()), len(y)
-    if liked in (0, n):
-        raise InputError(f"like metrics need cells of both kinds; there are {liked} liked and {n - liked} not liked.")
+    liked, n = check_kinds(y), len(y)
     values = {name: value_of(s) for name, s in like_sums(p, y, user, probabilities).items()}
     names = ("MSE", "log loss", "AUC", "GAUC", "accuracy")
     return {name: values.get(name, float("nan")) for name in names} | {"base rate": max(liked, n - liked) / n}

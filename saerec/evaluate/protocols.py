@@ -21,7 +21,7 @@ from saerec.data import (
 )
 
 # %% auto #0
-__all__ = ['PROTOCOLS', 'split_liang', 'EvaluationProtocol', 'open_edition', 'find_protocol']
+__all__ = ['PROTOCOLS', 'split_liang', 'EvaluationProtocol']
 
 # %% ../../nbs/evaluate/protocols.ipynb #a07bbc31
 def split_liang(
@@ -79,9 +79,7 @@ class EvaluationProtocol:
         return [self.split(r, seed=s) for s in (self.seeds if seeds is None else seeds)]
 
 # %% ../../nbs/evaluate/protocols.ipynb #a0368fa9
-def open_edition(
-    name: str,  # "bundled", or an edition of MovieLens
-) -> Ratings:
+def open_edition(name: str) -> Ratings:
     "An edition: from the folder `$SAEREC_DATA/name` if it is there, else from the cache, else downloaded."
     if root := os.environ.get("SAEREC_DATA"):
         for path in (Path(root, name), Path(root, name + ".zip")):
@@ -89,72 +87,71 @@ def open_edition(
     return load_movielens(name)
 
 # %% ../../nbs/evaluate/protocols.ipynb #4e491059
-_STRONG = "people held out (80% of their likes shown, 20% to be found), whole catalogue"
-_RATED = "held-out ratings told liked from not liked"
-_STARS = "held-out stars predicted, clipped to the scale"
-
 def _likes(r: Ratings) -> Ratings:
     "Likes at a threshold that fits the scale: 4 stars and more on MovieLens."
     return r.likes(default_threshold(r))
 
-def _held_out(
-    name: str,
-    data: str,  # "bundled", or an edition
-    n: int,  # users held out for each of validation and test
-    seeds: tuple[int, ...],
-    about: str,
-    dislikes: bool = False,  # ratings below the threshold are known
-) -> EvaluationProtocol:
-    "A ranking for users whom training does not know."
-    def split(r: Ratings, seed: int) -> Split: return split_users(_likes(r), n, n, dislikes=dislikes, seed=seed)
-    return EvaluationProtocol(name, data, "ranking", seeds, split, about)
+def _new_users(r: Ratings, n: int, seed: int, dislikes: bool = False) -> Split:
+    "n users held out for each of validation and test."
+    return split_users(_likes(r), n, n, dislikes=dislikes, seed=seed)
+
+# data, seeds, and a split of stars
+_RANKINGS: dict[str, tuple[str, tuple[int, ...], Callable[..., Split]]] = {
+    "strong-small": ("bundled", (0, 1, 2, 3), partial(_new_users, n=100)),
+    "strong-small-2018": ("ml-latest-small", (0, 1, 2, 3), partial(_new_users, n=100)),
+    "strong-1m": ("ml-1m", (0, 1), partial(_new_users, n=600)),
+    "strong-1m-dislikes": ("ml-1m", (0, 1), partial(_new_users, n=600, dislikes=True)),
+    "weak-100k": ("ml-100k", (0, 1), lambda r, seed: split_per_user(r.likes(0), seed=seed)),
+    "u1-rank": ("ml-100k", (0,), lambda r, seed: split_fold(_likes(r), 1, seed=seed)),
+    "liang-20m": ("ml-20m", (98765,), lambda r, seed: split_liang(_likes(r), seed=seed)),
+}
+_STRONG = "people held out (80% of their likes shown, 20% to be found), whole catalogue"
+_ABOUT = {
+    "strong-small": f"100 + 100 {_STRONG}; bundled edition (10/2016)",
+    "strong-small-2018": f"100 + 100 {_STRONG}; edition 9/2018",
+    "strong-1m": f"600 + 600 {_STRONG}",
+    "strong-1m-dislikes": "as strong-1m, ratings below 4 known and not ranked; not to be compared with it",
+    "weak-100k": "every rating a positive; of each user 10% to be found, 10% for validation, whole catalogue",
+    "u1-rank": "u1.base to u1.test, likes to be found among everything unseen",
+    "liang-20m": f"the split of Liang et al. 2018: 10,000 + 10,000 {_STRONG}",
+}
+_METRICS = {
+    "weak-100k": ("NDCG@10", "recall_all@10"),
+    "u1-rank": ("NDCG@10",),
+    "liang-20m": ("Recall@20", "Recall@50", "NDCG@100"),
+}
 
 # %% ../../nbs/evaluate/protocols.ipynb #c158e57c
-def _likes_and_stars(
-    name: str,
-    data: str,  # "bundled", or an edition
-    seeds: tuple[int, ...],
-    split: Callable[..., Split],  # of likes or stars, with `seed`
-    about: str,
+# data, seeds, a split of likes or stars, and what is held out: each as likes, and as stars
+_RATINGS: dict[str, tuple[str, tuple[int, ...], Callable[..., Split], str]] = {
+    "pairs-small": ("bundled", (0, 1), split_pairs, "random 10% of the ratings"),
+    "pairs-1m": ("ml-1m", (0, 1), split_pairs, "random 10% of the ratings"),
+}
+for _k in range(1, 6):
+    _RATINGS[f"u{_k}"] = ("ml-100k", (0,), partial(split_fold, fold=_k), f"u{_k}.base to u{_k}.test")
+
+def _both_kinds(
+    name: str, data: str, seeds: tuple[int, ...], split: Callable[..., Split], about: str
 ) -> tuple[EvaluationProtocol, EvaluationProtocol]:
     "The same held-out ratings as likes, and as stars."
     def of_likes(r: Ratings, seed: int) -> Split: return split(_likes(r), seed=seed)
-    return (EvaluationProtocol(name, data, "likes", seeds, of_likes, f"{about}; {_RATED}"),
-            EvaluationProtocol(f"{name}-stars", data, "stars", seeds, split, f"{about}; {_STARS}"))
+    likes, stars = f"{about}; held-out ratings told liked from not liked", f"{about}; held-out stars predicted"
+    return (EvaluationProtocol(name, data, "likes", seeds, of_likes, likes),
+            EvaluationProtocol(f"{name}-stars", data, "stars", seeds, split, stars))
 
 # %% ../../nbs/evaluate/protocols.ipynb #410a5e7a
-_RANKINGS = [
-    _held_out("strong-small", "bundled", 100, (0, 1, 2, 3), f"100 + 100 {_STRONG}; bundled edition (10/2016)"),
-    _held_out("strong-small-2018", "ml-latest-small", 100, (0, 1, 2, 3), f"100 + 100 {_STRONG}; edition 9/2018"),
-    _held_out("strong-1m", "ml-1m", 600, (0, 1), f"600 + 600 {_STRONG}"),
-    _held_out("strong-1m-dislikes", "ml-1m", 600, (0, 1), dislikes=True, about=(
-        "as strong-1m, with everybody's ratings below 4 known and not ranked; never to be compared with strong-1m")),
-    EvaluationProtocol(
-        "weak-100k", "ml-100k", "ranking", (0, 1), lambda r, seed: split_per_user(r.likes(0), seed=seed),
-        "every rating a positive; of each user 10% to be found, 10% for validation, whole catalogue",
-        ("NDCG@10", "recall_all@10")),
-    EvaluationProtocol(
-        "u1-rank", "ml-100k", "ranking", (0,), lambda r, seed: split_fold(_likes(r), 1, seed=seed),
-        "u1.base to u1.test, likes to be found among everything unseen", ("NDCG@10",)),
-    EvaluationProtocol(
-        "liang-20m", "ml-20m", "ranking", (98765,), lambda r, seed: split_liang(_likes(r), seed=seed),
-        f"the split of Liang et al. 2018: 10,000 + 10,000 {_STRONG}", ("Recall@20", "Recall@50", "NDCG@100")),
-]
-_RATINGS = [
-    *_likes_and_stars("pairs-small", "bundled", (0, 1), split_pairs, "random 10% of the ratings"),
-    *_likes_and_stars("pairs-1m", "ml-1m", (0, 1), split_pairs, "random 10% of the ratings"),
-    EvaluationProtocol(
-        "course", "ml-100k", "stars", (0,), split_fold,
-        "u1.base to u1.test in stars; the mean over users of their own RMSE, beside the RMSE"),
-    *(p for k in range(1, 6) for p in _likes_and_stars(
-        f"u{k}", "ml-100k", (0,), partial(split_fold, fold=k), f"u{k}.base to u{k}.test")),
-]
-PROTOCOLS = {p.name: p for p in _RANKINGS + _RATINGS}
+PROTOCOLS: dict[str, EvaluationProtocol] = {}
+for _name, (_data, _seeds, _split) in _RANKINGS.items():
+    _metrics = _METRICS.get(_name, ("NDCG@100", "Recall@20", "Recall@50"))
+    _how = _data, "ranking", _seeds, _split, _ABOUT[_name], _metrics
+    PROTOCOLS[_name] = EvaluationProtocol(_name, *_how)
+for _name, _row in _RATINGS.items():
+    for _p in _both_kinds(_name, *_row): PROTOCOLS[_p.name] = _p
+_about = "u1.base to u1.test in stars; the mean over users of their own RMSE, beside the RMSE"
+PROTOCOLS["course"] = EvaluationProtocol("course", "ml-100k", "stars", (0,), split_fold, _about)
 
 # %% ../../nbs/evaluate/protocols.ipynb #d67ff0f4
-def find_protocol(
-    name: EvaluationProtocol | str,  # a key of `PROTOCOLS`, or a protocol, which is given back
-) -> EvaluationProtocol:
+def find_protocol(name: EvaluationProtocol | str) -> EvaluationProtocol:
     "A protocol by name. Raises `InputError` with the names there are."
     if isinstance(name, EvaluationProtocol): return name
     if name not in PROTOCOLS: raise InputError(f"There is no protocol {name!r}; there are {', '.join(PROTOCOLS)}.")

@@ -20,8 +20,7 @@ from torch import Tensor
 from ..data import Batch, HeldOut, InputError, to_batch
 
 # %% auto #0
-__all__ = ['MetricFunction', 'METRICS', 'RANK_METRICS', 'Scorer', 'top_k', 'hits', 'ndcg', 'recall', 'recall_all', 'RankMetric',
-           'find_metric', 'rows_at_once', 'rank_metrics']
+__all__ = ['RANK_METRICS', 'Scorer', 'top_k', 'rank_metrics']
 
 # %% ../../nbs/evaluate/ranking.ipynb #7ee4defa
 class Scorer(Protocol):
@@ -61,10 +60,7 @@ def _first_of_equals(scores: Tensor, least: Tensor, k: int) -> Tensor:
     return keep.nonzero()[:, 1].view(len(scores), k)
 
 # %% ../../nbs/evaluate/ranking.ipynb #43b96a64
-def hits(
-    top: Tensor,  # int64 [B, k]: ranked movie codes, -1 for none
-    target: Batch,  # the same rows: held-out movies
-) -> Tensor:  # bool [B, k]
+def hits(top: Tensor, target: Batch) -> Tensor:  # bool [B, k]
     "Which of the ranked movies are targets: a binary search in the sorted (row, movie) keys of the targets."
     keys = target.rows * target.n_movies + target.movies
     asked = torch.arange(len(top), device=top.device)[:, None] * target.n_movies + top
@@ -73,28 +69,19 @@ def hits(
     return (keys[at] == asked) & (top >= 0)
 
 # %% ../../nbs/evaluate/ranking.ipynb #b62e8c5d
-def ndcg(
-    hit: Tensor,  # bool [B, k]: which places hold a target
-    n: Tensor,  # int64 [B]: number of targets, at least 1
-) -> Tensor:  # float64 [B]
+def ndcg(hit: Tensor, n: Tensor) -> Tensor:  # float64 [B]
     r"NDCG@k: $\sum_{i \le k} hit_i / \log_2(i + 1)$, divided by that of the best list possible."
     k = hit.shape[1]
     discount = 1 / torch.log2(torch.arange(2, k + 2, dtype=torch.float64, device=hit.device))
     ideal = torch.cat([discount.new_zeros(1), discount.cumsum(0)])
     return (hit * discount).sum(1) / ideal[n.clamp(max=k)]
 
-def recall(
-    hit: Tensor,  # bool [B, k]
-    n: Tensor,  # int64 [B]
-) -> Tensor:  # float64 [B]
+def recall(hit: Tensor, n: Tensor) -> Tensor:  # float64 [B]
     r"Recall@k: $\sum_{i \le k} hit_i / \min(k, n)$; a list of k hits has 1."
     return hit.sum(1).double() / n.clamp(max=hit.shape[1])
 
 # %% ../../nbs/evaluate/ranking.ipynb #59e57e70
-def recall_all(
-    hit: Tensor,  # bool [B, k]
-    n: Tensor,  # int64 [B]
-) -> Tensor:  # float64 [B]
+def recall_all(hit: Tensor, n: Tensor) -> Tensor:  # float64 [B]
     r"recall_all@k: $\sum_{i \le k} hit_i / n$."
     return hit.sum(1).double() / n
 
@@ -103,25 +90,22 @@ METRICS: dict[str, MetricFunction] = {"NDCG": ndcg, "Recall": recall, "recall_al
 
 # %% ../../nbs/evaluate/ranking.ipynb #f3a7ac40
 RANK_METRICS = ("NDCG@10", "NDCG@100", "Recall@20", "Recall@50")
+
 _PLACES = 100  # that a function of your own sees
 
+# %% ../../nbs/evaluate/ranking.ipynb #bc42ad5a
 @dataclass(frozen=True)
 class RankMetric:
     "A metric of a ranking: `metric(hit, n)`."
     name: str  # with its length
     k: int  # length of the list
     function: MetricFunction  # of hits and numbers of targets
-    def __call__(self,
-        hit: Tensor,  # bool [B, any length], from `hits`; what is missing is no hit
-        n: Tensor,  # int64 [B]: number of targets of each row
-    ) -> Tensor:  # float64 [B]
+    def __call__(self, hit: Tensor, n: Tensor) -> Tensor:  # float64 [B]
         "The metric of each row."
         return self.function(F.pad(hit, (0, max(0, self.k - hit.shape[1])))[:, :self.k], n).double()
 
 # %% ../../nbs/evaluate/ranking.ipynb #b4506412
-def find_metric(
-    metric: str | MetricFunction,  # "NDCG@k", "Recall@k", "recall_all@k", or a function
-) -> RankMetric:
+def find_metric(metric: str | MetricFunction) -> RankMetric:
     "A metric by its name. Raises `InputError` with the names there are."
     if not isinstance(metric, str): return RankMetric(metric.__name__, _PLACES, metric)
     kind, _, k = metric.partition("@")
@@ -131,32 +115,43 @@ def find_metric(
     return RankMetric(metric, int(k), METRICS[kind])
 
 # %% ../../nbs/evaluate/ranking.ipynb #7417a516
-def rows_at_once(
-    n_movies: int,  # width of a row of scores
-    most: int = 512,  # rows
-) -> int:
+def rows_at_once(n_movies: int, most: int = 512) -> int:
     "How many rows of scores to hold at a time: $2^{25}$ numbers (128 MiB of float32) at most, one row at least."
     return max(1, min(most, 2**25 // max(1, n_movies)))
 
+# %% ../../nbs/evaluate/ranking.ipynb #aec32f37
 @torch.no_grad()
+def top_lists(
+    model: Scorer,  # anything with `scores`
+    held: HeldOut,  # a held-out part of a split
+    k: int = 10,  # length of a list
+    users: np.ndarray | None = None,  # codes; None: `held.users`
+    batch_size: int = 512,  # users scored at a time, at most
+) -> np.ndarray:  # int64 [n_users, k]: best first; -1 where nothing is left
+    "The list of each user over the full catalogue, without seen items."
+    known, seen = (to_batch(x, held.users if users is None else users) for x in (held.fold_in, held.seen))
+    lists = [np.zeros((0, min(k, known.n_movies)), np.int64)]
+    for rows in torch.arange(len(known)).split(rows_at_once(known.n_movies, batch_size)):
+        scores, masked = model.scores(known.take(rows)), seen.take(rows)
+        never = scores.new_tensor(-torch.inf)
+        scores = scores.index_put((masked.rows, masked.movies), never)  # a copy: a model may give what it keeps
+        lists.append(top_k(scores, k).cpu().numpy())
+    return np.concatenate(lists)
+
+# %% ../../nbs/evaluate/ranking.ipynb #00dfbf7b
 def rank_metrics(
     model: Scorer,  # anything with `scores`
     held: HeldOut,  # a held-out part of a split
     metrics: Sequence[str | MetricFunction] = RANK_METRICS,  # names, or functions
-    batch_size: int = 512,  # users scored at a time, at most; fewer where the catalogue is large, see `rows_at_once`
-) -> pd.DataFrame:  # one row a user (index: user code), one column a metric; take the mean
+    batch_size: int = 512,  # users scored at a time, at most; fewer where the catalogue is large
+) -> pd.DataFrame:  # a row a user (index: user code), a column a metric; take the mean
     "Rank the full catalogue for each held-out user, without seen items. Raises `InputError` for an unknown metric."
     wanted = [find_metric(m) for m in metrics]
     relevant = held.target.select(held.target.value > 0)
     users = np.unique(relevant.user)
-    values = torch.zeros(len(users), len(wanted), dtype=torch.float64)
+    target = to_batch(relevant, users)
 
-    known, seen, target = (to_batch(x, users) for x in (held.fold_in, held.seen, relevant))
-    longest = max((m.k for m in wanted), default=0)
-    for rows in torch.arange(len(users)).split(rows_at_once(known.n_movies, batch_size)):
-        scores, masked, answers = model.scores(known.take(rows)), seen.take(rows), target.take(rows)
-        never = scores.new_tensor(-torch.inf)
-        scores = scores.index_put((masked.rows, masked.movies), never)  # a copy: a model may give what it keeps
-        hit = hits(top_k(scores, longest), answers)
-        values[rows] = torch.stack([m(hit, answers.counts) for m in wanted], 1).cpu()
-    return pd.DataFrame(values.numpy(), index=pd.Index(users, name="user"), columns=[m.name for m in wanted])
+    longest = max((m.k for m in wanted), default=1)
+    hit = hits(torch.from_numpy(top_lists(model, held, longest, users, batch_size)), target)
+    columns = {m.name: m(hit, target.counts).numpy() for m in wanted}
+    return pd.DataFrame(columns, index=pd.Index(users, name="user"))

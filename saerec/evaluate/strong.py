@@ -19,24 +19,20 @@ from .baselines import EASE, EDLAE, BiasModel, Popularity
 from .ranking import Scorer, rank_metrics
 
 # %% auto #0
-__all__ = ['prepare', 'best_on_valid', 'chosen_on_valid', 'baselines_to_beat', 'fit_each']
+__all__ = ['best_on_valid', 'chosen_on_valid', 'baselines_to_beat']
 
 # %% ../../nbs/evaluate/strong.ipynb #2fdeacca
-def prepare(
-    model: Any,  # with `fit(train)`, or a function of a split
-    split: Split,
-    choosing: bool = False,  # True: learn from training only, because validation will compare; False: from all known
-) -> Scorer:
+def prepare(model: Any, split: Split, choosing: bool = False) -> Scorer:
     "A model fitted on a split. Raises `InputError` for something that cannot be."
     if hasattr(model, "fit"): return copy.deepcopy(model).fit(split.train if choosing else split.known)
     if isinstance(model, torch.nn.Module) or not callable(model):
-        raise InputError(f"{type(model).__name__} cannot be fitted on the splits of a protocol; give an object with "
-                         "fit(train), or a function of a split that returns something with scores, such as "
-                         "saerec.train.trainer('ranking').")
+        advice = "fit(train), or a function of a split such as saerec.train.trainer('ranking')"
+        what = f"{type(model).__name__} cannot be fitted on the splits of a protocol"
+        raise InputError(f"{what}; give an object with {advice}.")
 
     if choosing:  # validation stands in the place of the test, which so cannot be opened
-        split = Split(split.train, split.valid, split.valid, split.protocol, split.seed,
-                      new_users=split.new_users, check=False)
+        how = split.protocol, split.seed, split.new_users
+        split = Split(split.train, split.valid, split.valid, *how, check=False)
     return model(split)
 
 # %% ../../nbs/evaluate/strong.ipynb #ea1ed512
@@ -68,22 +64,19 @@ def baselines_to_beat(
 ) -> dict[str, Any]:  # name -> something that `prepare` can fit
     "What every model of a kind has to stand beside. Raises `InputError` for another kind."
     if kind not in ("ranking", "likes", "stars"):
-        raise InputError(f"There are no baselines for {kind!r}; there are some for ranking, likes and stars.")
+        raise InputError(f"There are no baselines for {kind!r}; there are for ranking, likes, stars.")
     means = {"User + movie means": BiasModel()}
     if kind == "stars": return means
     if kind == "likes": return means | {"Popularity": Popularity()}
 
-    found = {"Popularity": Popularity(), "EASE": chosen_on_valid(*map(EASE, regularizations)),
-             "EDLAE": chosen_on_valid(*map(EDLAE, regularizations))}
+    found: dict[str, Any] = {"Popularity": Popularity()}
+    for make in (EASE, EDLAE): found[make.__name__] = chosen_on_valid(*map(make, regularizations))
     if not dislikes: return found
     graded = [EDLAE(x, dislikes=g) for x in regularizations for g in (0.3, 0.5)]
     return found | {"EDLAE, graded dislikes": chosen_on_valid(*graded)}
 
 # %% ../../nbs/evaluate/strong.ipynb #f9b32ae8
-def fit_each(
-    models: Mapping[str, Any],  # by name: something that `prepare` can fit
-    split: Split,  # only training and validation are used
-) -> dict[str, Scorer]:  # without those whose matrices do not fit into memory; a line on the logger says which
+def fit_each(models: Mapping[str, Any], split: Split) -> dict[str, Scorer]:
     "Models fitted on training, to stand beside one that learned from it."
     fitted = {}
     for name, model in models.items():

@@ -22,7 +22,7 @@ from .inputs import centred_input, graded_input, likes_input, user_base
 from .layers import ACTIVATIONS, PlainLayer, ResidualLayer
 
 # %% auto #0
-__all__ = ['Network', 'StackedAutoencoder', 'check_layers', 'observed_mse']
+__all__ = ['Network', 'StackedAutoencoder', 'observed_mse']
 
 # %% ../../nbs/01_model.ipynb #3570a188
 class Network(nn.Module):
@@ -45,7 +45,7 @@ class Network(nn.Module):
         movies: Tensor | None = None,  # int64 [k]: score only these; None: all
     ) -> Tensor:  # float [B, n_movies] or [B, k]
         "A score for every movie, or for those asked for."
-        raise NotImplementedError(f"{type(self).__name__} has no forward(batch); write one: [users, movies]")
+        raise NotImplementedError(f"{type(self).__name__} has no forward(batch)")
 
     def factored(self, batch: Batch) -> Tensor | Factored:  # [B, n_movies]
         "The scores that training compares with the catalogue; not written out where a network can."
@@ -81,14 +81,16 @@ class StackedAutoencoder(Network):
         tied: bool = False,  # decoder uses the first layer's vectors: half the weights, a little less freedom
         dislikes: bool = False,  # second input: movies rated but not liked
         centred: bool = False,  # read and predict deviations from the damped means; see `centre`
-        dropout: float = 0.0,  # share of each hidden code that training hides
+        dropout: float = 0.0,  # share of each hidden code that training drops
         damping: float = 5.0,  # ratings' worth of doubt in a user's mean, for `centred`
         seed: int = 0,  # of the first weights; the global random state is left alone
     ):
         check_layers(hidden, activation, residual, tied)
-        super().__init__(n_movies, hidden=[int(h) for h in hidden], activation=activation, residual=residual, tied=tied,
-                         dislikes=dislikes, centred=centred, dropout=dropout, damping=damping)
-        self.dislikes, self.centred, self.damping, self.f = dislikes, centred, damping, ACTIVATIONS[activation]
+        widths: dict[str, Any] = dict(hidden=[int(h) for h in hidden], activation=activation)
+        widths |= dict(residual=residual, tied=tied, dislikes=dislikes, centred=centred)
+        super().__init__(n_movies, **widths, dropout=dropout, damping=damping)
+        self.dislikes, self.centred, self.damping = dislikes, centred, damping
+        self.f = ACTIVATIONS[activation]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self._make(hidden, residual, tied, dropout)
@@ -135,21 +137,6 @@ class StackedAutoencoder(Network):
         for layer in self.stack: h = layer(h)
         return self.dropout(h)
 
-    def leave_one_out_codes(self,
-        likes: Tensor,  # int64 [k]: the liked movies of one row, each once
-    ) -> Tensor:  # float [k + 1, width]: the code of the row, then that of the row without each
-        "Codes of a user and of the same user with one like less. Raises `InputError` if the network reads more."
-        if self.second is not None:
-            raise InputError("A network with a second input reads more than likes; encode the rows one by one.")
-        k = len(likes)
-        parts = self.table.new_full((k + 1, k), max(1, k - 1) ** -0.5)
-        parts[0] = max(1, k) ** -0.5
-        parts[1:].fill_diagonal_(0.0)
-
-        h = self.f(parts @ self.table[likes] + self.bias)
-        for layer in self.stack: h = layer(h)
-        return self.dropout(h)
-
     @property
     def decoder_table(self) -> Tensor:  # float [n_movies, width]
         "The vectors $D_m$ of the decoder."
@@ -187,19 +174,14 @@ class StackedAutoencoder(Network):
         return z + self.base(batch)[cells.rows] + self.movie_offset[cells.movies]
 
 # %% ../../nbs/01_model.ipynb #3c427d8a
-def check_layers(
-    hidden: Sequence[int],  # widths
-    activation: str,  # of every hidden layer
-    residual: bool,  # as of `StackedAutoencoder`
-    tied: bool,  # likewise
-) -> None:
+def check_layers(hidden: Sequence[int], activation: str, residual: bool, tied: bool) -> None:
     "Raises `InputError` for hidden layers that cannot be."
     if not hidden or min(hidden) < 1:
-        raise InputError(f"hidden={tuple(hidden)}: a stacked autoencoder needs hidden layers of one neuron or more.")
+        raise InputError(f"hidden={tuple(hidden)}: each hidden layer needs one neuron or more.")
     if activation not in ACTIVATIONS:
         raise InputError(f"activation={activation!r}: there are {', '.join(ACTIVATIONS)}.")
     if tied and not residual and hidden[-1] != hidden[0]:
-        raise InputError(f"hidden={tuple(hidden)}: a tied decoder needs the last hidden layer as wide as the first.")
+        raise InputError(f"hidden={tuple(hidden)}: tied, the last has to be as wide as the first.")
 
 # %% ../../nbs/01_model.ipynb #1ff1ee75
 def observed_mse(

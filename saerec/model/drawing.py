@@ -14,7 +14,7 @@ from .autoencoder import StackedAutoencoder
 from ..plots import figure
 
 # %% auto #0
-__all__ = ['layers', 'draw']
+__all__ = ['draw']
 
 # %% ../../nbs/model/drawing.ipynb #b81b68e4
 def layers(model: StackedAutoencoder) -> list[tuple[str, int]]:  # (name, neurons), from input to output
@@ -26,6 +26,7 @@ def layers(model: StackedAutoencoder) -> list[tuple[str, int]]:  # (name, neuron
         if model.config["residual"]: out.append(("+ code", model.table.shape[1]))
     return out + [("movies out" + (" (tied)" if model.decoder is None else ""), model.n_movies)]
 
+# %% ../../nbs/model/drawing.ipynb #aaf15f7e
 def draw(model: StackedAutoencoder) -> Any:  # a matplotlib figure
     "The network as bars, as high as the logarithm of their layer is wide; arcs are residual connections."
     from matplotlib.patches import FancyArrowPatch

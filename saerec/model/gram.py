@@ -17,7 +17,7 @@ from torch.autograd.function import once_differentiable
 from ..data import Batch
 
 # %% auto #0
-__all__ = ['Factored', 'gram_error', 'gram_is_cheaper', 'catalogue_mse']
+__all__ = ['Factored', 'catalogue_mse']
 
 # %% ../../nbs/model/gram.ipynb #6bd86c03
 @dataclass(frozen=True)
@@ -70,10 +70,7 @@ class _GramError(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(
-        ctx: Any,  # torch's
-        grad: Tensor,  # scalar: the gradient of what comes after
-    ) -> tuple[Tensor | None, ...]:  # of code, table and bias; None for the rest
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         "The formulas above."
         code, table, bias, e, hh, dd, h, db = ctx.saved_tensors
         a, errors = 2 * ctx.alpha * grad, ctx.batch.with_values(e * grad).csr()
@@ -109,12 +106,7 @@ def _gram_mse(scores: Factored, batch: Batch, unobserved: float, weights: Tensor
 _DENSE_CELL = 1000
 _GRAM_TABLE, _GRAM_CELL, _GRAM_STEP = 200, 75, 10**8
 
-def gram_is_cheaper(
-    n_rows: int,  # $B$, users in the batch
-    n_movies: int,  # $M$
-    width: int,  # $h$, of the code
-    n_rated: int,  # rated cells of the batch
-) -> bool:
+def gram_is_cheaper(n_rows: int, n_movies: int, width: int, n_rated: int) -> bool:
     "Whether the error is cheaper without writing the scores out."
     dense = (6 * width + _DENSE_CELL) * n_rows * n_movies
     gram = 4 * width**2 * (n_movies + n_rows) + width * (_GRAM_TABLE * n_movies + _GRAM_CELL * n_rated) + _GRAM_STEP

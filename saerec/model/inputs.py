@@ -13,23 +13,16 @@ from ..data import Batch, row_offset
 from .layers import bag, row_scale
 
 # %% auto #0
-__all__ = ['likes_input', 'graded_input', 'centred_input', 'user_base']
+__all__ = []
 
 # %% ../../nbs/model/inputs.ipynb #b4553c13
-def likes_input(
-    batch: Batch,  # values above 0 are likes
-    table: Tensor,  # $E$, float [n_movies, h]
-) -> Tensor:  # float [B, h]
+def likes_input(batch: Batch, table: Tensor) -> Tensor:  # float [B, h]
     "The sum of the vectors of each user's likes, rows of likes scaled to length one."
     liked = batch.where(batch.values > 0)
     return bag(table, liked, row_scale(liked))
 
 # %% ../../nbs/model/inputs.ipynb #730e492f
-def graded_input(
-    batch: Batch,  # values above 0 are likes, 0 was rated and not liked
-    table: Tensor,  # $E$, float [n_movies, h]: of likes
-    second: Tensor,  # $E'$, float [n_movies, h]: of dislikes
-) -> Tensor:  # float [B, h]
+def graded_input(batch: Batch, table: Tensor, second: Tensor) -> Tensor:  # float [B, h]
     "The vectors of likes and those of dislikes, added; rows of ratings scaled to length one."
     liked, scale = (batch.values > 0).to(batch.values.dtype), row_scale(batch)
     return bag(table, batch, liked * scale) + bag(second, batch, (1 - liked) * scale)
@@ -47,11 +40,6 @@ def centred_input(
     scale = row_scale(batch)
     return bag(table, batch, deviation * scale) + bag(second, batch, scale)
 
-def user_base(
-    batch: Batch,  # stars or likes
-    mean: Tensor,  # $\\mu$, scalar
-    movie_offset: Tensor,  # $b_m$, float [n_movies]
-    damping: float,  # $\\lambda$, ratings
-) -> Tensor:  # $\\mu + b_u$, float [B]
+def user_base(batch: Batch, mean: Tensor, movie_offset: Tensor, damping: float) -> Tensor:
     "Where each user's ratings lie, computed from the ratings shown."
     return mean + row_offset(batch, mean, movie_offset, damping)

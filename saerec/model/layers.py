@@ -16,14 +16,10 @@ from torch import Tensor, nn
 from ..data import Batch
 
 # %% auto #0
-__all__ = ['ACTIVATIONS', 'bag', 'row_scale', 'PlainLayer', 'ResidualLayer']
+__all__ = ['ACTIVATIONS']
 
 # %% ../../nbs/model/layers.ipynb #43e86c79
-def bag(
-    table: Tensor,  # float [n_movies, h]: one vector a movie
-    batch: Batch,  # rows of users
-    weights: Tensor,  # float [n]: one factor a rating
-) -> Tensor:  # float [B, h]; zeros for a row without ratings
+def bag(table: Tensor, batch: Batch, weights: Tensor) -> Tensor:
     "The weighted sum of the vectors of each user's movies."
     return F.embedding_bag(batch.movies, table, batch.offsets[:-1], mode="sum", per_sample_weights=weights)
 
@@ -35,14 +31,10 @@ def row_scale(batch: Batch) -> Tensor:  # float [n]
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "tanh": torch.tanh, "sigmoid": torch.sigmoid, "relu": F.relu, "selu": F.selu, "gelu": F.gelu}
 
+# %% ../../nbs/model/layers.ipynb #ad320642
 class PlainLayer(nn.Module):
     "$h \\leftarrow f(W h + b)$"
-    def __init__(self,
-        width: int,  # of the code that comes in
-        hidden: int,  # of the code that goes out
-        activation: str = "tanh",  # a key of `ACTIVATIONS`
-        dropout: float = 0.0,  # share of the incoming code that training hides
-    ):
+    def __init__(self, width: int, hidden: int, activation: str = "tanh", dropout: float = 0.0):
         super().__init__()
         self.linear = nn.Linear(width, hidden)
         self.f, self.dropout = ACTIVATIONS[activation], nn.Dropout(dropout)
@@ -52,12 +44,7 @@ class PlainLayer(nn.Module):
 # %% ../../nbs/model/layers.ipynb #8d9c4ea4
 class ResidualLayer(nn.Module):
     "$h \\leftarrow h + W_2 f(W_1 h + b_1) / n + b_2$, beginning with $W_2 = 0$"
-    def __init__(self,
-        width: int,  # of the code, in and out
-        hidden: int,  # $n$, of the bottleneck in between
-        activation: str = "tanh",  # a key of `ACTIVATIONS`
-        dropout: float = 0.0,  # share of the incoming code that training hides from this layer
-    ):
+    def __init__(self, width: int, hidden: int, activation: str = "tanh", dropout: float = 0.0):
         super().__init__()
         self.down, self.up = nn.Linear(width, hidden), nn.Linear(hidden, width)
         self.f, self.dropout = ACTIVATIONS[activation], nn.Dropout(dropout)

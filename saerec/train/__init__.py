@@ -6,6 +6,6 @@ __getattr__, __all__ = front_door(__name__, {
     "recorder": "Recorder compare simple_baselines",
     "steps": "Diverged Rows Training mask_input",
     "checkpoints": "load_checkpoint save_checkpoint",
-    "layerwise": "ItemSide pretrain_layers",
+    "layerwise": "ItemBased pretrain_layers",
     "loop": "fit trainer",
 })

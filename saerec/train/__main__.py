@@ -62,12 +62,12 @@ def _train(args: argparse.Namespace, source: bulk.Source, group: Group) -> Stack
     shape = {"hidden": args.hidden} if args.hidden else {}
     model = agreed(group, lambda: make_model(args.objective, rows.n_movies, seed=args.seed, **shape))
     about = {"data": source.about(), "threshold": args.threshold, "held_out": args.held_out}
-    settings = {"batch_size": args.batch_size or batch_size_for(len(rows))}
-    settings |= {k: v for k in ("epochs", "lr") if (v := getattr(args, k)) is not None}
+    options = dict(seed=args.seed, device=group.device, checkpoint=checkpoint, rows=rows, about=about)
+    options |= {"batch_size": args.batch_size or batch_size_for(len(rows))}
+    options |= {k: v for k in ("epochs", "lr") if (v := getattr(args, k)) is not None}
 
     if group.rank == 0 and checkpoint.exists(): to_stderr(f"{checkpoint}: training goes on from there")
-    recorder = fit(model, split, args.objective, seed=args.seed, device=group.device, progress=True, say=None,
-                   checkpoint=checkpoint, rows=rows, about=about, **settings)
+    recorder = fit(model, split, args.objective, progress=True, say=None, **options)
     if group.rank: return model
 
     weights, epoch = out / "weights.safetensors", recorder.best_epoch

@@ -28,7 +28,7 @@ from .processes import Group, agreed, gathered
 from .steps import Rows
 
 # %% auto #0
-__all__ = ['save_network', 'load_network', 'read_scores']
+__all__ = ['load_network', 'read_scores']
 
 # %% ../../nbs/train/bulk.ipynb #aca53f99
 class Likes:
@@ -75,11 +75,7 @@ def _build_rows(shards: Path, rows: Path) -> None:
         raise InputError(f"{rows}: it was built from other shards than {shards}; {advice}.")
 
 # %% ../../nbs/train/bulk.ipynb #de8d4360
-def open_data(
-    source: str,  # "bundled", an edition, a file of ratings, or a folder of shards or rows
-    out: Path,  # folder of the run: rows are built there from shards
-    group: Group,
-) -> Source:
+def open_data(source: str, out: Path, group: Group) -> Source:
     "Ratings by name or path. Raises `Refused` in all processes if one cannot read them."
     path = Path(source)
     if (path / "ratings-00000.parquet").exists():
@@ -92,7 +88,7 @@ def open_data(
         elif source in ("bundled", *MOVIELENS): r = load_movielens(source)
         else:
             known = ", ".join(["bundled", *MOVIELENS])
-            raise InputError(f"{source}: neither a file or folder nor an edition of MovieLens: {known}.")
+            raise InputError(f"{source}: neither a file or folder nor an edition: {known}.")
         return Source(r.name, to_batch(r), r.users.user_id.to_numpy(), r.movies.movie_id.to_numpy())
 
     return agreed(group, read)
@@ -113,12 +109,7 @@ def _draw_users(likes: Likes, n: int, rng: np.random.Generator) -> Tensor:
                      f"choose --held-out from 1 to {max(1, most)}, or another --threshold.")
 
 # %% ../../nbs/train/bulk.ipynb #c712b7ca
-def hold_out(
-    rows: Rows,  # stars of all users
-    n: int = 100,  # users held out
-    threshold: float = 4.0,  # stars from which a rating is a like
-    seed: int = 0,
-) -> tuple[Likes, Split]:  # rows of all others; these users for validation, and no test
+def hold_out(rows: Rows, n: int = 100, threshold: float = 4.0, seed: int = 0) -> tuple[Likes, Split]:
     "Users for validation, who are not in training."
     rng, likes = np.random.default_rng(seed), Likes(rows, torch.arange(len(rows)), threshold)
     taken = _draw_users(likes, n, rng)
@@ -141,16 +132,13 @@ def hold_out(
     return Likes(rows, others.nonzero()[:, 0], threshold), split
 
 # %% ../../nbs/train/bulk.ipynb #0cee9ebe
-def save_network(
-    path: str | Path,  # of the file
-    model: StackedAutoencoder,
-    about: dict[str, Any],  # what else to tell: data, settings
-) -> None:
+def save_network(path: str | Path, model: StackedAutoencoder, about: dict[str, Any]) -> None:
     "Write a network. Raises `InputError` if it cannot be written."
     tensors = {k: v.detach().contiguous().cpu() for k, v in model.state_dict().items()}
     head = {"saerec": json.dumps({"network": model.config} | about)}
     atomic_write(path, lambda new: save_file(tensors, new, head))
 
+# %% ../../nbs/train/bulk.ipynb #3237bc60
 def load_network(
     path: str | Path,  # from `save_network`
 ) -> StackedAutoencoder:  # on the CPU, ready to score
@@ -162,9 +150,10 @@ def load_network(
         model = StackedAutoencoder(**about["network"])
         model.load_state_dict(tensors)
     except FileNotFoundError:
-        raise InputError(f"{path}: there is no such file; train first, with the same --out.") from None
+        raise InputError(f"{path}: there is no such file; train first.") from None
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as e:
-        raise InputError(f"{path}: it is no readable network ({type(e).__name__}); train again.") from None
+        reason = type(e).__name__
+        raise InputError(f"{path}: no readable network ({reason}); train again.") from None
     return model.eval()
 
 # %% ../../nbs/train/bulk.ipynb #70ee70b6
@@ -174,11 +163,7 @@ def my_blocks(n_users: int, n_movies: int, group: Group) -> list[Tensor]:
     first, end = (len(blocks) * rank // group.world for rank in (group.rank, group.rank + 1))
     return list(blocks[first:end])
 
-def best_unseen(
-    model: StackedAutoencoder,
-    batch: Batch,  # rows of likes; whatever is in them is not recommended
-    n: int,  # at most so many for each user
-) -> tuple[np.ndarray, ...]:  # row, movie index, rank from 1, score: best first
+def best_unseen(model: StackedAutoencoder, batch: Batch, n: int) -> tuple[np.ndarray, ...]:
     "The best movies that are not in the rows."
     scores = model.scores(batch)
     scores[batch.rows, batch.movies] = -torch.inf

@@ -10,8 +10,9 @@ from __future__ import annotations
 import json
 import signal
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,199 +29,142 @@ from .steps import Diverged, Training
 from ..workers import Terminated, raise_terminated
 
 # %% auto #0
-__all__ = ['save_checkpoint', 'load_checkpoint', 'guarded']
+__all__ = []
 
 # %% ../../nbs/train/checkpoints.ipynb #e44e8c5f
-def _training_tensors(
-    training: Training,
-    best: Mapping[str, Tensor],  # weights of the best epoch so far
-) -> dict[str, Tensor]:
+def _tensors(training: Training, best: Mapping[str, Tensor]) -> dict[str, Tensor]:
     "All numbers that a training needs to be continued."
-    out = {f"model.{k}": v for k, v in training.model.state_dict().items()} | {f"best.{k}": v for k, v in best.items()}
+    out = {f"model.{k}": v for k, v in training.model.state_dict().items()}
+    out |= {f"best.{k}": v for k, v in best.items()}
     if len(training.order):
-        out |= {"order": training.order, "losses": torch.stack(training.losses) if training.losses else torch.zeros(0)}
+        losses = torch.stack(training.losses) if training.losses else torch.zeros(0)
+        out |= {"order": training.order, "losses": losses}
     for i, p in enumerate(training.model.parameters()):
         out |= {f"optimizer.{i}.{k}": v for k, v in training.optimizer.state[p].items()}
-    return (
-        out
-        | {"rng": training.rng.get_state(), "torch_rng": torch.get_rng_state()}
-        | ({"cuda_rng": torch.cuda.get_rng_state(training.device)} if training.device.type == "cuda" else {})
-    )
+    out |= {"rng": training.rng.get_state(), "torch_rng": torch.get_rng_state()}
+    if training.device.type == "cuda": out["cuda_rng"] = torch.cuda.get_rng_state(training.device)
+    return {k: v.detach().contiguous().cpu() for k, v in out.items()}
 
-def _training_identity(training: Training) -> dict[str, Any]:
-    "What a checkpoint must agree with: network, settings, seed, and the number of rows, movies and ratings."
-    return training.about | {
-        "network": training.model.config,
-        "settings": vars(training.settings),
-        "seed": training.seed,
-        "rows": [len(training.rows), training.model.n_movies, int(training.rows.counts.sum())],
-    }
+def _identity(training: Training) -> dict[str, Any]:
+    "What a checkpoint must agree with: network, settings, seed, and the sizes of the rows."
+    n_ratings = int(training.rows.counts.sum())
+    rows = [len(training.rows), training.model.n_movies, n_ratings]
+    settings = vars(training.settings)
+    return training.about | dict(network=training.model.config, settings=settings, seed=training.seed, rows=rows)
 
 # %% ../../nbs/train/checkpoints.ipynb #e076d979
-_EARLIER_NAMES = {"low": "min_rate", "high": "max_rate", "kept_weight": "visible_weight"}  # of settings, in checkpoints
+def save_checkpoint(path: Path, training: Training, recorder: Recorder, best: Mapping[str, Tensor]) -> None:
+    "Write where a training stands, between two batches. Raises `InputError` if it cannot be written."
+    about = _identity(training) | dict(format=1, step=training.step, epoch=training.epoch)
+    about |= dict(record=recorder.rows, best_epoch=recorder.best_epoch)
+    tensors, head = _tensors(training, best), {"saerec": json.dumps(about)}
+    atomic_write(path, lambda new: save_file(tensors, new, head))
 
-def save_checkpoint(
-    path: str | Path,  # of one file
-    training: Training,  # between two batches or two epochs
-    recorder: Recorder,
-    best: Mapping[str, Tensor],  # weights of the best epoch so far
-) -> None:
-    "Write where a training stands. Raises `InputError` if it cannot be written."
-    about = _training_identity(training) | {
-        "format": 1,
-        "step": training.step,
-        "epoch": training.epoch,
-        "record": recorder.rows,
-        "best_epoch": recorder.best_epoch,
-    }
-    tensors = {k: v.detach().contiguous().cpu() for k, v in _training_tensors(training, best).items()}
-    atomic_write(path, lambda new: save_file(tensors, new, {"saerec": json.dumps(about)}))
+# of settings, in checkpoints
+_EARLIER_NAMES = {"low": "min_rate", "high": "max_rate", "kept_weight": "visible_weight"}
 
-def load_checkpoint(
-    path: str | Path,  # from `save_checkpoint`
-    training: Training,  # new, with the same network, settings, seed and rows; changed in place
-    recorder: Recorder,  # new; filled
-) -> dict[str, Tensor]:  # weights of the best epoch so far
-    "Continue where a training stood. Raises `InputError` if the file is damaged or of another training."
+def _read(path: Path, training: Training) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    "What a checkpoint says, and its numbers. Raises `InputError` if it is damaged or of another training."
     try:
         with safe_open(path, "pt") as f:
             about = json.loads((f.metadata() or {})["saerec"])
             tensors = {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118
     except (OSError, SafetensorError, KeyError, ValueError) as e:
-        raise InputError(
-            f"{path}: it is no readable checkpoint of saerec ({type(e).__name__}); delete it to begin anew."
-        ) from None
-    settings, ours = about.get("settings", {}), json.loads(json.dumps(_training_identity(training)))
-    for old, new in _EARLIER_NAMES.items():
-        if old in settings:
-            settings[new] = settings.pop(old)
-    if other := [f"{k} {about.get(k)} in place of {v}" for k, v in ours.items() if about.get(k, v) != v]:
-        raise InputError(
-            f"{path}: it is of another training ({'; '.join(other)}); use the same settings and data, or delete it "
-            "to begin anew."
-        )
+        reason = f"it is no readable checkpoint of saerec ({type(e).__name__})"
+        raise InputError(f"{path}: {reason}; delete it to begin anew.") from None
+
+    about["settings"] = {_EARLIER_NAMES.get(k, k): v for k, v in about.get("settings", {}).items()}
+    ours = json.loads(json.dumps(_identity(training)))
+    other = [f"{k} {about[k]} in place of {v}" for k, v in ours.items() if about.get(k, v) != v]
+    if not other: return about, tensors
+    advice = "use the same settings and data, or delete it to begin anew"
+    raise InputError(f"{path}: it is of another training ({'; '.join(other)}); {advice}.")
+
+def load_checkpoint(path: Path, training: Training, recorder: Recorder) -> dict[str, Tensor]:
+    "Continue where a training stood, and give its best weights. Raises `InputError` as `_read` does."
+    about, tensors = _read(path, training)
 
     def part(name: str) -> dict[str, Tensor]:
         return {k.removeprefix(name): v for k, v in tensors.items() if k.startswith(name)}
 
     training.model.load_state_dict(part("model."))
     for i, p in enumerate(training.model.parameters()):
-        training.optimizer.state[p] = {k: v if k == "step" else v.to(p) for k, v in part(f"optimizer.{i}.").items()}
+        moments = part(f"optimizer.{i}.").items()
+        training.optimizer.state[p] = {k: v if k == "step" else v.to(p) for k, v in moments}
     if "order" in tensors:
-        training.order, training.losses = tensors["order"], list(tensors["losses"].to(training.device))
+        training.order = tensors["order"]
+        training.losses = list(tensors["losses"].to(training.device))
+
     training.rng.set_state(tensors["rng"])
     torch.set_rng_state(tensors["torch_rng"])
     if "cuda_rng" in tensors and training.device.type == "cuda":
         torch.cuda.set_rng_state(tensors["cuda_rng"], training.device)
-    training.step, training.epoch, recorder.rows, recorder.best_epoch = (
-        about["step"],
-        about["epoch"],
-        about["record"],
-        about["best_epoch"],
-    )
+    training.step, training.epoch = about["step"], about["epoch"]
+    recorder.rows, recorder.best_epoch = about["record"], about["best_epoch"]
     return {k: v.to(training.device) for k, v in part("best.").items()}
 
 # %% ../../nbs/train/checkpoints.ipynb #04fa21bd
-def _deferrable() -> list[int]:
-    "The signals that would raise an exception in this thread, and can wait for the end of a batch."
-    if threading.current_thread() is not threading.main_thread(): return []
-    handlers = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: raise_terminated}
-    return [number for number, handler in handlers.items() if signal.getsignal(number) is handler]
-
 @contextmanager
-def _checkpoint_on_signal(
-    training: Training,
-    recorder: Recorder,
-    best: dict[str, Tensor],  # weights of the best epoch so far, kept up to date
-    checkpoint: str | Path | None = None,  # None: a signal stops at once
-) -> Iterator[None]:
-    "Let Ctrl-C and SIGTERM wait for the end of the batch, and write the checkpoint then."
-    defer = checkpoint is not None and training.world == 1
-    handlers = {n: signal.getsignal(n) for n in _deferrable()} if defer else {}
+def _between_batches(training: Training, save: Callable[[], None]) -> Iterator[None]:
+    "Let Ctrl-C and SIGTERM wait for the end of the batch, and save then; a second one does not wait."
+    main = threading.current_thread() is threading.main_thread()
+    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: raise_terminated}
+    waiting = [n for n, handler in usual.items() if main and signal.getsignal(n) is handler]
     heard: list[int] = []
 
     def later(number: int, frame: Any) -> None:
         heard.append(number)
-        if training.stop: raise Terminated if number == signal.SIGTERM else KeyboardInterrupt  # amid a batch
+        if training.stop: raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
         training.stop = True
 
     try:
-        for number in handlers: signal.signal(number, later)
+        for number in waiting: signal.signal(number, later)
         yield
         if training.stop: raise KeyboardInterrupt
     except KeyboardInterrupt:
-        between_batches = training.stop and len(heard) < 2
-        if between_batches and checkpoint is not None: save_checkpoint(checkpoint, training, recorder, best)
+        if training.stop and len(heard) < 2: save()
         if heard[-1:] == [signal.SIGTERM]: raise Terminated from None
         raise
     finally:
-        for number, handler in handlers.items(): signal.signal(number, handler)
+        for number in waiting: signal.signal(number, usual[number])
 
 # %% ../../nbs/train/checkpoints.ipynb #2e7c85c0
 @contextmanager
-def _restore_best(
-    training: Training,
-    recorder: Recorder,
-    best: dict[str, Tensor],  # weights of the best epoch so far, kept up to date
-    checkpoint: str | Path | None = None,  # where finished epochs are
-) -> Iterator[None]:
+def _restore_best(training: Training, recorder: Recorder, best: dict[str, Tensor], kept: str) -> Iterator[None]:
     "Leave the network with its best weights after Ctrl-C and after `Diverged`."
-    try:
-        yield
+    try: yield
     except (KeyboardInterrupt, Diverged) as e:
         training.model.load_state_dict(best)
         training.model.to("cpu").eval()
         training.model.predicts_likes = training.objective.predicts_likes
-        if isinstance(e, KeyboardInterrupt):
-            raise
+        if isinstance(e, KeyboardInterrupt): raise
 
         epoch = recorder.best_epoch
         weights = f"the weights of epoch {epoch}, the best so far," if epoch else "its first weights"
-        kept = (
-            f" The epochs before it are in {checkpoint}."
-            if checkpoint is not None and Path(checkpoint).exists()
-            else ""
-        )
-        raise Diverged(f"{e} The network has {weights} again.{kept}") from None
+        raise Diverged(f"{e} The network has {weights} again.{kept if epoch else ''}") from None
 
 # %% ../../nbs/train/checkpoints.ipynb #156a676f
-def _begin_together(epoch: int, checkpoint: str | Path | None) -> None:
-    "Refuse to begin where processes have read different checkpoints: they would wait for each other in different "
-    "epochs."
+def _begin_together(epoch: int, checkpoint: Path | None) -> None:
+    "Raises `InputError` where processes have read different checkpoints and would wait for each other."
     ends = torch.tensor([epoch, -epoch])
     dist.all_reduce(ends, dist.ReduceOp.MAX)
-    if ends.sum():
-        raise InputError(
-            f"{checkpoint}: not every process sees the same file (epochs {-int(ends[1])} to {int(ends[0])}); put it "
-            "where all machines see it."
-        )
+    if not ends.sum(): return
+    seen = f"not every process sees the same file (epochs {-int(ends[1])} to {int(ends[0])})"
+    raise InputError(f"{checkpoint}: {seen}; put it where all machines see it.")
 
 # %% ../../nbs/train/checkpoints.ipynb #64a6562b
 @contextmanager
-def _explain_out_of_memory(
-    training: Training,  # whose sizes are named
-    checkpoint: str | Path | None = None,  # where finished epochs are
-) -> Iterator[None]:
-    "Where memory runs out, say what needed it and what to do. Torch says so by a `RuntimeError` of many lines on "
-    "the CPU, and by a class of its own on a GPU."
-    try:
-        yield
+def _explain_out_of_memory(training: Training, kept: str) -> Iterator[None]:
+    "Say what needed the memory and what to do. On the CPU torch says so by a `RuntimeError` of many lines."
+    try: yield
     except (MemoryError, RuntimeError) as e:
-        if (
-            not isinstance(e, MemoryError | torch.OutOfMemoryError)
-            and "not enough memory" not in str(e)
-            and "allocate memory" not in str(e)
-        ):
-            raise
-        weights, kept = (
-            sum(p.numel() for p in training.model.parameters()),
-            "" if checkpoint is None else f" The epochs finished so far are in {checkpoint}.",
-        )
+        of_memory = isinstance(e, MemoryError | torch.OutOfMemoryError)
+        if not of_memory and not any(k in str(e) for k in ("not enough memory", "allocate memory")): raise
+        weights, users = sum(p.numel() for p in training.model.parameters()), training.settings.batch_size
         raise InputError(
-            f"Memory ran out in epoch {training.epoch + 1}: {weights:,} weights (16 bytes each, gradients and "
-            f"moments included) and batches of {training.settings.batch_size:,} people x {training.model.n_movies:,} "
-            f"movies; make hidden or batch_size smaller, or keep fewer movies.{kept}"
-        ) from None
+            f"Memory ran out in epoch {training.epoch + 1}: {weights:,} weights (16 bytes each with their moments) and "
+            f"batches of {users:,} users x {training.model.n_movies:,} movies; make hidden or batch_size smaller, "
+            f"or keep fewer movies.{kept}") from None
 
 # %% ../../nbs/train/checkpoints.ipynb #02ae1280
 @contextmanager
@@ -228,21 +172,21 @@ def guarded(
     training: Training,
     recorder: Recorder,
     best: dict[str, Tensor],  # weights of the best epoch so far, kept up to date
-    checkpoint: str | Path | None,  # the file of this training alone
+    checkpoint: Path | None,  # the file of this training alone
 ) -> Iterator[None]:
     "What is around the loop: random numbers of its own, the checkpoint locked, and no losses whatever ends it."
-    cuda = [training.device] if training.device.type == "cuda" else []
-    writes = checkpoint is not None and training.rank == 0
-    with (
-        torch.random.fork_rng(devices=cuda),
-        _explain_out_of_memory(training, checkpoint),
-        exclusive_lock(checkpoint) if writes else nullcontext(),  # type: ignore[arg-type]
-        _restore_best(training, recorder, best, checkpoint),
-        _checkpoint_on_signal(training, recorder, best, checkpoint),
-    ):
+    kept = "" if checkpoint is None else f" The epochs before it are in {checkpoint}."
+    with ExitStack() as around:
+        around.enter_context(torch.random.fork_rng([training.device] if training.device.type == "cuda" else []))
+        around.enter_context(_explain_out_of_memory(training, kept))
+        if checkpoint is not None and training.rank == 0: around.enter_context(exclusive_lock(checkpoint))
+        around.enter_context(_restore_best(training, recorder, best, kept))
+        if checkpoint is not None and training.world == 1:
+            save = partial(save_checkpoint, checkpoint, training, recorder, best)
+            around.enter_context(_between_batches(training, save))
+
         torch.manual_seed(training.seed)
-        if checkpoint is not None and Path(checkpoint).exists():
+        if checkpoint is not None and checkpoint.exists():
             best.update(load_checkpoint(checkpoint, training, recorder))
-        if training.world > 1:
-            _begin_together(training.epoch, checkpoint)
+        if training.world > 1: _begin_together(training.epoch, checkpoint)
         yield

@@ -15,45 +15,43 @@ from torch import Tensor
 from ..data import Batch, Ratings, Split, to_batch
 from ..model import StackedAutoencoder
 from .loop import fit
+from .objectives import Objective
 
 # %% auto #0
-__all__ = ['pretrain_layers', 'ItemSide']
+__all__ = ['pretrain_layers', 'ItemBased']
 
 # %% ../../nbs/train/layerwise.ipynb #730bb494
+def _first_layers(model: StackedAutoencoder, depth: int, seed: int) -> StackedAutoencoder:
+    "A network of the first layers, with a decoder of its own; only the last of the layers is free to learn."
+    part = StackedAutoencoder(**(model.config | {"hidden": model.config["hidden"][:depth], "seed": seed}))
+    stack = tuple(f"stack.{i}." for i in range(depth))
+    learned = {k: t for k, t in model.state_dict().items() if not k.startswith(("stack", "decoder"))}
+    learned |= {k: t for k, t in model.state_dict().items() if k.startswith(stack)}
+    part.load_state_dict(learned, strict=False)
+    for name, p in part.named_parameters():
+        p.requires_grad_(depth == 1 or name.startswith((f"stack.{depth - 2}.", "decoder")))
+    return part
+
 def pretrain_layers(
     model: StackedAutoencoder,  # trained in place; give it to `fit` afterwards
     split: Split,  # learns from train only
-    objective: str = "ranking",  # a key of `OBJECTIVES`
+    objective: Objective | str = "ranking",  # or its name
     epochs: int = 5,  # for each layer
-    seed: int = 0,  # of the order of users and of what is hidden
+    seed: int = 0,  # of the order of users and of what is masked
     **changes: Any,  # other `Settings`
 ) -> StackedAutoencoder:
-    "Train the first layer, freeze it, train the second on its code, and so on; each with a decoder of its own, of "
-    "which the last stays."
-    widths, free = model.config["hidden"], {n: p.requires_grad for n, p in model.named_parameters()}
-    for depth in range(1, len(widths) + 1):
-        part = StackedAutoencoder(**(model.config | {"hidden": widths[:depth], "seed": seed}))
-        done = {
-            n: p
-            for n, p in model.state_dict().items()
-            if not n.startswith(("stack", "decoder")) or n.startswith(tuple(f"stack.{i}." for i in range(depth)))
-        }
-        part.load_state_dict(done, strict=False)
-        if depth > 1:
-            for name, p in part.named_parameters():
-                p.requires_grad_(name.startswith((f"stack.{depth - 2}.", "decoder")))
+    "Train layer after layer, each on the frozen ones before it, with a decoder of its own; the last decoder stays."
+    depths = len(model.config["hidden"])
+    for depth in range(1, depths + 1):
+        part = _first_layers(model, depth, seed)
         fit(part, split, objective, seed=seed, stop_at=epochs, **({"say": None, "epochs": epochs} | changes))
-        model.load_state_dict(
-            {n: t for n, t in part.state_dict().items() if depth == len(widths) or not n.startswith("decoder")},
-            strict=False,
-        )
-    for name, p in model.named_parameters():
-        p.requires_grad_(free[name])
+        kept = {k: t for k, t in part.state_dict().items() if depth == depths or not k.startswith("decoder")}
+        model.load_state_dict(kept, strict=False)
     return model
 
 # %% ../../nbs/train/layerwise.ipynb #cba2f195
-class ItemSide:
-    "Scores of known users from a network whose rows are movies."
+class ItemBased:
+    "Scores of known users from an item-based autoencoder (I-AutoRec), whose rows are movies."
     def __init__(self,
         model: StackedAutoencoder,  # trained on `split.transposed()`
         known: Ratings,  # the ratings shown, users as rows: for a test, `split.test_fold_in`
@@ -62,12 +60,8 @@ class ItemSide:
         self.predicts_likes = model.predicts_likes
 
     @torch.no_grad()
-    def scores(self,
-        batch: Batch,  # rows of known users; only their codes are read
-    ) -> Tensor:  # float32 [B, n_movies]
-        "Each movie's row through the network, read at the columns of these users."
-        device = self.model.mean.device
-        parts = torch.arange(len(self.rows)).split(1024)
-        return torch.cat(
-            [self.model.eval()(self.rows.take(p).to(device), batch.users.to(device)).cpu() for p in parts]
-        ).T
+    def scores(self, batch: Batch) -> Tensor:
+        "Each movie's row through the network, read at the columns of the users of a batch."
+        device, parts = self.model.mean.device, torch.arange(len(self.rows)).split(1024)
+        users = batch.users.to(device)
+        return torch.cat([self.model.eval()(self.rows.take(p).to(device), users).cpu() for p in parts]).T

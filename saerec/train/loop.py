@@ -36,16 +36,14 @@ def _validate(training: Training, split: Split) -> dict[str, float]:
     return dict(found[0])
 
 # %% ../../nbs/02_train.ipynb #929c6c94
-def _check_network(
-    model: Network,
-    n_movies: int,  # of the training rows
-) -> None:
+def _check_network(model: Network, n_movies: int) -> None:
     "Raises `InputError` for a network that cannot be trained on such rows."
     if n_movies != model.n_movies:
         advice = "make it with n_movies=split.train.n_movies"
-        raise InputError(f"The network has {model.n_movies} movies and the split {n_movies}; {advice}.")
+        sizes = f"The network has {model.n_movies} movies and the split {n_movies}"
+        raise InputError(f"{sizes}; {advice}.")
     if not all(bool(p.isfinite().all()) for p in model.parameters()):
-        raise InputError("The network has weights that are NaN or infinite before training begins; make it anew.")
+        raise InputError("A weight is NaN or infinite before training begins; make the network anew.")
 
 # %% ../../nbs/02_train.ipynb #15ddacaf
 def _train_epochs(
@@ -55,7 +53,7 @@ def _train_epochs(
     best: dict[str, Tensor],  # kept up to date
     show: Callable[[int, str], None],  # told of every epoch
     stop_at: int | None = None,  # of `fit`
-    checkpoint: str | Path | None = None,  # of `fit`
+    checkpoint: Path | None = None,
     checkpoint_seconds: float = 0.0,  # of `fit`
 ) -> None:
     "The loop."
@@ -81,6 +79,9 @@ def _train_epochs(
             written = time.perf_counter()
         show(training.epoch, "  ".join(f"{k} {v:.4f}" for k, v in row.items() if math.isfinite(v)))
 
+    if stop_at is not None: recorder.best_epoch = stop_at
+    training.model.load_state_dict(best)
+
 # %% ../../nbs/02_train.ipynb #bb98f652
 def fit(
     model: Network,  # trained in place
@@ -97,23 +98,21 @@ def fit(
     about: Mapping[str, Any] | None = None,  # what else a checkpoint must agree with, by name
     **changes: Any,  # other `Settings`: epochs, batch_size, lr, weight_decay, min_rate, max_rate, ...
 ) -> Recorder:
-    """Train, and keep the weights of the epoch that is best on validation.
+    """Train, and keep the weights of the epoch that is best on validation, also after Ctrl-C.
 
-    Raises `Diverged`, an `InputError`, if the loss becomes NaN.
-    Then, and after Ctrl-C, the network has its best weights."""
+    Raises `Diverged`, an `InputError`, if the loss becomes NaN."""
     objective = find_objective(objective).changed(**changes)
-    data: Rows = to_batch(split.train) if rows is None else rows
-    _check_network(model, data.n_movies)
+    if rows is None: rows = to_batch(split.train)
+    _check_network(model, rows.n_movies)
     model.centre(split.train)
 
-    training, recorder = Training(model, data, objective, seed, device, about), Recorder(objective)
-    best = copy.deepcopy(model.state_dict())
+    training = Training(model, rows, objective, seed, device, about)
+    recorder, best = Recorder(objective), copy.deepcopy(model.state_dict())
+    file = None if checkpoint is None else Path(checkpoint)
     epochs, shown = stop_at or training.settings.epochs, progress and training.rank == 0
-    with progress_bar(epochs, objective.name, shown) as show, guarded(training, recorder, best, checkpoint):
-        _train_epochs(training, split, recorder, best, show, stop_at, checkpoint, checkpoint_seconds)
+    with progress_bar(epochs, objective.name, shown) as show, guarded(training, recorder, best, file):
+        _train_epochs(training, split, recorder, best, show, stop_at, file, checkpoint_seconds)
 
-    if stop_at is None: model.load_state_dict(best)
-    else: recorder.best_epoch = stop_at
     model.to("cpu").eval()
     model.predicts_likes = objective.predicts_likes
     if say is not None and stop_at is None: compare(recorder, split, say)

@@ -22,8 +22,7 @@ from ..evaluate import Scorer, predict_cells, rank_metrics, rows_at_once
 from ..model import Network, StackedAutoencoder, catalogue_mse, observed_mse
 
 # %% auto #0
-__all__ = ['LossFunction', 'OBJECTIVES', 'Settings', 'multinomial_loss', 'Objective', 'find_objective', 'make_model',
-           'settings_for']
+__all__ = ['OBJECTIVES', 'Settings', 'Objective', 'make_model', 'settings_for']
 
 # %% ../../nbs/train/objectives.ipynb #b3213bd1
 @dataclass(frozen=True)
@@ -42,11 +41,7 @@ class Settings:
     patience: int = 10  # epochs without a better validation before training stops
 
 # %% ../../nbs/train/objectives.ipynb #2a87d4a2
-def multinomial_loss(
-    scores: Tensor,  # float [B, n_movies]: logits
-    batch: Batch,  # the same rows; values above 0 are likes
-    balance: float = 0.0,  # $b$: likes weigh $n_u^{-2b}$; 0.5: each user counts the same
-) -> Tensor:  # scalar, nats: the mean over the likes
+def multinomial_loss(scores: Tensor, batch: Batch, balance: float = 0.0) -> Tensor:
     "The negative log likelihood of the likes, each drawn from the softmax of its row (Liang et al. 2018)."
     liked = batch.where(batch.values > 0)
     loss = scores.logsumexp(1)[liked.rows] - scores[liked.rows, liked.movies]
@@ -72,8 +67,8 @@ def _rank_columns(
     for part in torch.arange(len(shown)).split(rows_at_once(shown.n_movies)):
         known = shown.take(part)
         scores = model.scores(known)
-        never = scores.new_tensor(masked)
-        scores = scores.index_put((known.rows, known.movies), never)  # a copy: a model may give what it keeps
+        # a copy: a model may give what it keeps
+        scores = scores.index_put((known.rows, known.movies), scores.new_tensor(masked))
         total += float(loss(scores, target.take(part))) * len(part)
     ndcg = rank_metrics(model, held, ["NDCG@100"])["NDCG@100"].mean()
     return {"valid_loss": total / len(shown), "NDCG@100": float(ndcg)}
@@ -109,19 +104,22 @@ def _likes_divisor(batch: Batch, visible: Tensor, settings: Settings) -> Tensor:
 
 # %% ../../nbs/train/objectives.ipynb #dff6b919
 LossFunction = Callable[[Network, Batch, Batch, Tensor, Settings], Tensor]
+Validation = Callable[[Scorer, HeldOut], dict[str, float]]
+Divisor = Callable[[Batch, Tensor, Settings], Tensor]
 
+# %% ../../nbs/train/objectives.ipynb #7f6e68cd
 @dataclass(frozen=True)
 class Objective:
     "What a network is trained for. `fit` takes one of your own as well."
     loss: LossFunction  # (network, whole rows, masked rows, bool [n] visible, settings) -> a mean
-    validate: Callable[[Scorer, HeldOut], dict[str, float]]  # columns of an epoch, one is valid_loss
+    validate: Validation  # (model, held-out part) -> columns of an epoch, one is valid_loss
     metric: str  # the column that chooses the epoch
     settings: Settings  # good ones
     network: Mapping[str, Any] = field(default_factory=dict)  # options of a `StackedAutoencoder`
     higher_is_better: bool = False  # of the metric
     predicts_likes: bool = False  # the scores are probabilities of liking
     mean_over_movies: bool = False  # the loss is, so training scales its small gradients up
-    divisor: Callable[[Batch, Tensor, Settings], Tensor] = field(default_factory=lambda: _rows_divisor)  # of the mean
+    divisor: Divisor = field(default_factory=lambda: _rows_divisor)  # what the loss is a mean over
 
     @property
     def name(self) -> str: return self.settings.objective
@@ -146,15 +144,15 @@ OBJECTIVES = {o.name: o for o in (
         {"hidden": (500, 100), "centred": True, "dropout": 0.5}, predicts_likes=True, divisor=_cells_divisor),
 )}
 
-def find_objective(
-    objective: Objective | str,  # or the name of one in `OBJECTIVES`
-) -> Objective:
+# %% ../../nbs/train/objectives.ipynb #f6dfa408
+def find_objective(objective: Objective | str) -> Objective:
     "An objective by its name. Raises `InputError` for an unknown one."
     if isinstance(objective, Objective): return objective
     if objective not in OBJECTIVES:
         raise InputError(f"There is no objective {objective!r}; there are {', '.join(OBJECTIVES)}.")
     return OBJECTIVES[objective]
 
+# %% ../../nbs/train/objectives.ipynb #995a4c1a
 def make_model(
     objective: Objective | str,  # or its name
     n_movies: int,  # width of input and output
@@ -181,7 +179,8 @@ def settings_for(
 ) -> dict[str, Any]:  # changes to the settings of the objective
     "What the number of users and ratings asks for: many small steps for few, fewer and larger ones for many."
     name, n = find_objective(objective).name, len(np.unique(train.user))
-    large = dict(batch_size=batch_size_for(n), lr=5e-3) if n >= 20_000 else {}  # measured on ML-1M only
+    # measured on ML-1M only
+    large = dict(batch_size=batch_size_for(n), lr=5e-3) if n >= 20_000 else {}
     if not member and n < (1000 if name == "ranking" else 20_000): return {}
 
     if name == "likes" and len(train) < 300_000: return dict(epochs=30, weight_decay=5.0)
@@ -191,4 +190,5 @@ def settings_for(
 
     graded = dict(dislikes=GRADE) if (train.value <= 0).any() else {}
     if n < 1000: return graded | dict(epochs=20, weight_decay=0.1)
-    return graded | dict(epochs=30 if large else 20, weight_decay=1.0, batch_size=batch_size_for(n)) | large
+    usual = dict(epochs=30 if large else 20, weight_decay=1.0, batch_size=batch_size_for(n))
+    return graded | usual | large

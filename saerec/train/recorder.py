@@ -23,7 +23,7 @@ from ..plots import figure
 from .objectives import Objective, find_objective
 
 # %% auto #0
-__all__ = ['Recorder', 'simple_baselines', 'compare']
+__all__ = ['Recorder']
 
 # %% ../../nbs/train/recorder.ipynb #c4ad3f1d
 class Recorder:
@@ -84,11 +84,7 @@ class Recorder:
 
 # %% ../../nbs/train/recorder.ipynb #faf5f9e2
 @contextmanager
-def progress_bar(
-    total: int,  # epochs
-    title: str,  # what is trained
-    show: bool,  # False: silent
-) -> Iterator[Callable[[int, str], None]]:  # told of an epoch and what to say of it
+def progress_bar(total: int, title: str, show: bool) -> Iterator[Callable[[int, str], None]]:
     "A bar on stderr in a terminal, else one line an epoch."
     def line(epoch: int, text: str) -> None:
         print(f"{title} epoch {epoch}/{total}  {text}", file=sys.stderr, flush=True)
@@ -106,28 +102,21 @@ def progress_bar(
             yield step
 
 # %% ../../nbs/train/recorder.ipynb #aa7d774c
-def simple_baselines(
-    split: Split,  # learned from train, measured on valid
-    objective: Objective | str,  # or its name
-) -> dict[str, float]:  # name -> the metric of the objective
+def simple_baselines(split: Split, objective: Objective | str) -> dict[str, float]:
     "What a network has to beat on validation."
     objective = find_objective(objective)
     means, popularity = BiasModel().fit(split.train), Popularity().fit(split.train)
-    models: dict[str, Any] = {"Popularity": popularity, "User + movie means": means}
+    simplest: tuple[str, Any] = ("Popularity", popularity)
     if not objective.higher_is_better:  # an error: then a score has to be on the scale of the ratings
-        models = {"Mean of all": BiasModel(damping=1e12).fit(split.train), "User + movie means": means}
+        simplest = ("Mean of all", BiasModel(damping=1e12).fit(split.train))
+    models = dict([simplest, ("User + movie means", means)])
     return {name: objective.validate(m, split.valid)[objective.metric] for name, m in models.items()}
 
-def compare(
-    recorder: Recorder,  # of a finished training
-    split: Split,
-    say: Callable[[str], None],  # called with one line
-) -> None:
+def compare(recorder: Recorder, split: Split, say: Callable[[str], None]) -> None:
     "Say how the training stands beside `simple_baselines`, and warn if it loses."
     recorder.baselines = simple_baselines(split, recorder.objective)
     say(str(recorder))
     if not (lost := recorder.lost_to): return
-    warnings.warn(
-        f"The {recorder.objective.name} network loses to {' and '.join(lost)} on validation ({recorder}): as it stands "
-        "it is of no use. Train for more epochs, with another lr or more data, or use the baseline.",
-        HonestyWarning, stacklevel=3)
+    what = f"The {recorder.objective.name} network loses to {' and '.join(lost)} on validation ({recorder})"
+    advice = "Train for more epochs, with another lr or more data, or use the baseline"
+    warnings.warn(f"{what}: as it stands it is of no use. {advice}.", HonestyWarning, stacklevel=3)

@@ -20,7 +20,7 @@ from ..model import Network
 from .objectives import Objective
 
 # %% auto #0
-__all__ = ['mask_input', 'Rows', 'Diverged', 'Training']
+__all__ = ['Rows', 'Diverged']
 
 # %% ../../nbs/train/steps.ipynb #2a7145a9
 def mask_input(
