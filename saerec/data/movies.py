@@ -87,3 +87,11 @@ def read_movies(
         elif special == ",": rows.append((f[0], ",".join(f[2:]), f[1], ""))
         else: rows.append((f[0], "::".join(f[1:-1]), "", f[-1].strip()))
     return pd.DataFrame(rows, columns=["movie", "title", "year", "genres"]).astype("str")
+
+# %% ../../nbs/data/movies.ipynb #9f6785b8
+def genre_table(
+    movies: pd.DataFrame,  # `genres`, joined by |
+) -> pd.DataFrame:  # int64 0 or 1, a row a movie, a column a genre
+    "Which movie has which genre; \"(no genres listed)\" is none."
+    genres = movies.genres.fillna("").replace("(no genres listed)", "")
+    return genres.str.get_dummies("|").drop(columns="", errors="ignore")

@@ -44,6 +44,14 @@ class Ensemble:
         if not any(self.weights.values()) or min(self.weights.values()) < 0:
             raise InputError(f"weights={self.weights}: they have to be 0 or more, and one above 0.")
 
+    def add(self,
+        name: str,
+        member: Scorer,  # fitted
+        weight: float = 1.0,  # 0 or more
+    ) -> None:
+        "One member more."
+        self.members[name], self.weights[name] = member, weight
+
     def __repr__(self) -> str:
         return "Ensemble(" + ", ".join(f"{k} {w:.2g}" for k, w in self.weights.items()) + ")"
 
@@ -51,6 +59,7 @@ class Ensemble:
         "The weighted sum, for known or new users."
         total = torch.zeros(len(batch), batch.n_movies)
         for name, w in self.weights.items():
-            if w:
-                total += w * standardize(self.members[name].scores(batch).float())
+            if not w: continue
+            z = self.members[name].scores(batch).float()
+            total += w * (z if getattr(self.members[name], "on_scale", False) else standardize(z))
         return total

@@ -12,19 +12,27 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ..data import Split
+import numpy as np
+import torch
+from scipy.sparse import csr_array
+from torch import Tensor
+
+from ..data import Batch, HeldOut, Split, to_batch
 from .combining import Ensemble
+from .content import Content
 from .networks import has_dislikes, learn_again, train_networks
 from .sessions import SessionEDLAE, SessionKernelRidge, TimedEnsemble, known_times
-from ..evaluate import Scorer, chosen_on_valid
+from ..evaluate import Scorer, chosen_on_valid, rank_metrics
 from ..evaluate.baselines import EDLAE, KernelRidge
 from ..train.objectives import BALANCE, GRADE
 
 # %% auto #0
-__all__ = ['rank_ensemble']
+__all__ = ['MANY', 'rank_ensemble']
 
 # %% ../../nbs/ensemble/ranking.ipynb #4c009756
-def closed_forms(dislikes: bool, timestamps: bool = False) -> dict[str, Callable[[Split], Scorer]]:
+def closed_forms(
+    dislikes: bool, timestamps: bool = False, kernel: bool = True
+) -> dict[str, Callable[[Split], Scorer]]:
     "The closed-form members, each chosen on validation among a few settings."
     g = GRADE if dislikes else 0.0
     kernels: list[KernelRidge]
@@ -38,7 +46,8 @@ def closed_forms(dislikes: bool, timestamps: bool = False) -> dict[str, Callable
         kernels = [KernelRidge(gamma, regularization, g) for gamma, regularization in tried]
         strengths = [(regularization, b) for regularization in (100.0, 200.0, 400.0) for b in (0.0, BALANCE)]
         linear = [EDLAE(regularization, dislikes=g, balance=b) for regularization, b in strengths]
-    return {"Kernel ridge": chosen_on_valid(*kernels), "EDLAE": chosen_on_valid(*linear)}
+    found = {"Kernel ridge": chosen_on_valid(*kernels)} if kernel else {}
+    return found | {"EDLAE": chosen_on_valid(*linear)}
 
 def _network_jobs(
     split: Split,
@@ -56,10 +65,53 @@ def _network_jobs(
         jobs[name] = (split, "multinomial" if i else "ranking", seed, kept | changes)
     return jobs
 
+# %% ../../nbs/ensemble/ranking.ipynb #9e28182d
+_TRIED = {"genre": (0.0, 0.2, 0.4, 0.8, 1.2), "popularity": (0.0, 0.1, 0.2, 0.4), "year": (0.0, 0.15, 0.3)}
+_MOST_SCORES = 10_000_000  # of all validation users; above, a sample of them chooses
+
+class _Added:
+    "Scores of some users and the parts of content, kept, and added with any weights."
+    def __init__(self, ensemble: Ensemble, content: Content, held: HeldOut):
+        self.users, self.weights = held.users, dict.fromkeys(_TRIED, 0.0)
+        batch = to_batch(held.fold_in, held.users)
+        cells = batch.values.numpy(), batch.movies.numpy(), batch.offsets.numpy()
+        rows = csr_array(cells, shape=(len(batch), batch.n_movies))
+        total = sum(ensemble.weights.values())
+        self.base, self.parts = ensemble.scores(batch) / total, {k: torch.tensor(content.part(rows, k)) for k in _TRIED}
+
+    def scores(self, batch: Batch) -> Tensor:
+        place = torch.from_numpy(np.searchsorted(self.users, batch.users.numpy()))
+        z = self.base[place]
+        for kind, w in self.weights.items(): z = z + w * self.parts[kind][place]
+        return z
+
+def choose_content(
+    ensemble: Ensemble,  # fitted, without content
+    split: Split,  # its validation decides
+) -> Content:
+    "Content with the weights that rank best on validation beside the mean of the members."
+    held, content = split.valid, Content().fit(split.train)
+    most = max(1, _MOST_SCORES // held.fold_in.n_movies)
+    if len(held.users) > most:
+        some = np.random.default_rng(split.seed).choice(held.users, most, replace=False)
+        held = HeldOut(*(o.select(np.isin(o.user, some)) for o in (held.fold_in, held.seen, held.target)))
+
+    added = _Added(ensemble, content, held)
+    for kind, tried in _TRIED.items():
+        found = {}
+        for w in tried:
+            added.weights[kind] = w
+            found[w] = rank_metrics(added, held, ["NDCG@100"])["NDCG@100"].mean()
+        added.weights[kind] = max(tried, key=lambda w: found[w])
+    content.weights = added.weights
+    return content
+
 # %% ../../nbs/ensemble/ranking.ipynb #c94ca761
+MANY = 1000  # users from which kernel ridge and the multinomial networks pay
+
 def rank_ensemble(
     split: Split,
-    n_multinomial: int = 2,  # multinomial networks, each with a seed of its own
+    n_multinomial: int | None = None,  # multinomial networks, each with a seed of its own; None: 2 from `MANY` users on
     refit: bool = True,  # where validation holds ratings of the training users, at last learn from both
     timestamps: bool = False,  # the times of all known ratings are used: a `TimedEnsemble`
     workers: int | None = None,  # of `train_networks`
@@ -70,13 +122,15 @@ def rank_ensemble(
 
     Raises `InputError` if `timestamps` are wanted of ratings without."""
     if timestamps: known_times(split.train)
-    forms = closed_forms(has_dislikes(split.train), timestamps)
+    if n_multinomial is None: n_multinomial = 2 if len(np.unique(split.train.user)) >= MANY else 0
+    forms = closed_forms(has_dislikes(split.train), timestamps, kernel=n_multinomial > 0 or timestamps)
     members: dict[str, Scorer] = {name: choose(split) for name, choose in forms.items()}
 
     jobs = _network_jobs(split, n_multinomial, checkpoints, changes)
     trained = dict(zip(jobs, train_networks(list(jobs.values()), workers), strict=True))
     ensemble = Ensemble(members | {name: network for name, (network, _) in trained.items()})
     ensemble.recorders = {name: recorder for name, (_, recorder) in trained.items()}
+    ensemble.add("Content", choose_content(ensemble, split), float(len(members) + len(trained)))
 
     if refit and (everything := learn_again(split)): ensemble = fit_again(ensemble, everything, workers)
     return TimedEnsemble(ensemble, split) if timestamps else ensemble

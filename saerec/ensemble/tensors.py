@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..data import InputError
 from .combining import Ensemble
+from .content import Content
 from ..evaluate.baselines import EDLAE, KernelRidge
 from ..model import StackedAutoencoder
 
@@ -40,8 +41,12 @@ def as_tensors(model: Any) -> tuple[dict[str, Any], dict[str, Tensor]]:
         # the format's name for it
         return {"kind": "RankStack", "weights": model.weights, "members": members}, tensors
 
+    if isinstance(model, Content):
+        known = {"liked": model.liked} | model.features
+        return {"kind": "Content"} | model.weights, {k: torch.from_numpy(a) for k, a in known.items()}
+
     if not isinstance(model, EDLAE | KernelRidge):
-        there = "StackedAutoencoder, EDLAE, KernelRidge, Ensemble"
+        there = "StackedAutoencoder, EDLAE, KernelRidge, Content, Ensemble"
         raise InputError(f"{type(model).__name__} cannot be saved as tensors; there are {there}.")
     kind = "EDLAE" if isinstance(model, EDLAE) else "KernelRidge"
     tensors = {"weights": model.weights}
@@ -64,6 +69,10 @@ def from_tensors(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Any
         network = StackedAutoencoder(**options)
         network.load_state_dict(dict(tensors))
         return network.eval()
+
+    if kind == "Content":
+        known = {k: t.numpy() for k, t in tensors.items()}
+        return Content(**options).of(known.pop("liked"), known)
 
     if kind not in _SETTINGS: raise InputError(f"There is no model of the kind {kind!r}.")
     model = EDLAE(**options) if kind == "EDLAE" else KernelRidge(**options)

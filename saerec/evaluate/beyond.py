@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from ..data import HeldOut, Ratings, Split
+from ..data.movies import genre_table
 from .ranking import Scorer, rank_metrics, top_lists
 from ..plots import figure
 
@@ -48,8 +49,7 @@ def genre_matrix(
     movies: pd.DataFrame,  # `genres`, joined by |
 ) -> np.ndarray:  # float32 [n_movies, n_genres]: 1 where a film has a genre
     "Genres as an indicator matrix; for `diversity`."
-    g = movies.genres.fillna("").replace("(no genres listed)", "")
-    return g.str.get_dummies("|").to_numpy(np.float32)
+    return genre_table(movies).to_numpy(np.float32)
 
 # %% ../../nbs/evaluate/beyond.ipynb #1b20c08b
 def diversity(
