@@ -231,7 +231,8 @@ def _write(artefact: Artefact, folder: Path, card: str) -> None:
         d.to_parquet(folder / "ratings.parquet", compression="zstd", index=False)
 
     files = {f.name: _entry(f) for f in sorted(folder.iterdir())}
-    version = 4 if artefact.manifest.liker is None else 3  # who reads only 3 needs a model of likes
+    content = any(k.endswith(".liked") for k in arrays)
+    version = 5 if content else 4 if artefact.manifest.liker is None else 3  # the least that a reader must know
     said = artefact.manifest.model_dump(exclude={"checksum"}, exclude_none=True) | {"format": version, "files": files}
     said = json.loads(json.dumps(said))
     text = json.dumps({"checksum": checksum(said)} | said, indent=1, ensure_ascii=False)

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 from scipy.sparse import csr_array
 
+from ..ensemble.content import Content
 from ..errors import InputError
 
 # %% auto #0
@@ -132,6 +133,17 @@ class KernelModel:
         return kernel @ (self.weights if movies is None else self.weights[:, movies])
 
 # %% ../../nbs/recommend/engine.ipynb #301bf7f5
+class ContentModel:
+    "Genres, years and popularity; an ensemble adds the scores as they are."
+    def __init__(self, config: Mapping[str, Any], arrays: Mapping[str, np.ndarray]):
+        features = {k: arrays[k] for k in ("genre", "year")}
+        weights = {k: config[k] for k in ("genre", "year", "popularity")}
+        self.content = Content(**weights).of(arrays["liked"], features)
+
+    def scores(self, rows: csr_array, movies: np.ndarray | None = None) -> np.ndarray:
+        z = self.content.of_rows(rows)
+        return z if movies is None else z[:, movies]
+
 def _standardize(scores: np.ndarray) -> np.ndarray:
     "Rows of mean 0 and standard deviation 1; zeros where all scores are equal."
     z = scores - scores.mean(1, keepdims=True)
@@ -146,13 +158,18 @@ class EnsembleModel:
     weights: Mapping[str, float]  # of each, 0 or more
 
     def scores(self, rows: csr_array, movies: np.ndarray | None = None) -> np.ndarray:
-        parts = (w * _standardize(self.members[name].scores(rows)) for name, w in self.weights.items() if w)
-        z = np.asarray(sum(parts), np.float32)
+        z = np.zeros(rows.shape, np.float32)
+        for name, w in self.weights.items():
+            if not w: continue
+            member = self.members[name]
+            own = member.scores(rows)
+            z += np.float32(w) * (own if isinstance(member, ContentModel) else _standardize(own))
         return z if movies is None else z[:, movies]
 
 # %% ../../nbs/recommend/engine.ipynb #fdcef03a
 _KINDS: dict[str, Callable[[Mapping[str, Any], Mapping[str, np.ndarray]], Model]] = {
-    "StackedAutoencoder": NetworkModel, "EDLAE": LinearModel, "KernelRidge": KernelModel}
+    "StackedAutoencoder": NetworkModel, "EDLAE": LinearModel, "KernelRidge": KernelModel,
+    "Content": ContentModel}
 
 def make_model(about: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Model:
     "A model from kind and options, as a manifest has them, and its arrays. Raises `InputError` for an unknown kind."

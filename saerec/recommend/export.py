@@ -17,6 +17,7 @@ import numpy as np
 
 from ..disk import atomic_write
 from ..errors import InputError
+from ..ensemble.content import PRIOR, Content
 from ..evaluate.calibration import Calibration
 from .artefact import Artefact
 from .engine import part_of
@@ -96,21 +97,34 @@ def _kernel_graph(g: _Graph, config: Mapping[str, Any], w: _Arrays, liked: str) 
     cosine = g("MatMul", unit, np.ascontiguousarray(rows.T))
     return g("MatMul", g("Exp", g("Mul", g("Sub", cosine, 1.0), 2.0 * config["gamma"])), w["weights"])
 
+def _content_graph(g: _Graph, config: Mapping[str, Any], w: _Arrays, liked: str) -> str:
+    "Content: the logarithm of shares, for each kind of feature."
+    content = Content(**{k: config[k] for k in ("genre", "year", "popularity")})
+    content.of(w["liked"], {k: w[k] for k in ("genre", "year")})
+    z = g("Add", g("Mul", liked, 0.0), -content.weights["popularity"] * content.known)
+    for kind, x in content.features.items():
+        q, mass = content.shares[kind].astype(np.float32), g("MatMul", liked, x)
+        share = g("Div", g("Add", mass, PRIOR * q), g("Add", g.sum(mass), PRIOR))
+        z = g("Add", z, g("MatMul", g("Log", g("Div", share, q)), np.ascontiguousarray(content.weights[kind] * x.T)))
+    return z
+
 def _ranker_graph(g: _Graph, config: Mapping[str, Any], w: _Arrays, liked: str) -> str:
     "The scores of a model that ranks, from likes among its movies. Raises `InputError` for a kind that is not known."
     kind = config.get("kind")
     if kind == "StackedAutoencoder": return _network_graph(g, config, w, liked, liked)
     if kind == "EDLAE": return g("MatMul", liked, w["weights"])
     if kind == "KernelRidge": return _kernel_graph(g, config, w, liked)
+    if kind == "Content": return _content_graph(g, config, w, liked)
     if kind != "RankStack": raise InputError(f"{kind} cannot be written as ONNX.")
 
     total = ""
     for i, (name, member) in enumerate(config["members"].items()):
         if not config["weights"][name]: continue
         z = _ranker_graph(g, member, part_of(w, f"{i}."), liked)
-        rest = g("Sub", z, g.mean(z))
-        spread = g("Max", g("Sqrt", g.mean(g("Mul", rest, rest))), 1e-30)
-        weighted = g("Mul", g("Div", rest, spread), float(config["weights"][name]))
+        if member["kind"] != "Content":
+            rest = g("Sub", z, g.mean(z))
+            z = g("Div", rest, g("Max", g("Sqrt", g.mean(g("Mul", rest, rest))), 1e-30))
+        weighted = g("Mul", z, float(config["weights"][name]))
         total = g("Add", total, weighted) if total else weighted
     return total
 

@@ -81,6 +81,17 @@ class KernelPart(_Part):
         whole = ((-1,), "i4 i8")
         return {"data": ((-1,), "f4 f8"), "indices": whole, "indptr": whole, "weights": ((-1, n_movies), "f4")}
 
+class ContentPart(_Part):
+    "Options of `Content`; its tensors are the likes and features of movies, none of them below 0."
+    kind: Literal["Content"]
+    genre: _Positive
+    year: _Positive
+    popularity: _Positive
+
+    def shapes(self, n_movies: int) -> Shapes:
+        shares = ((n_movies, -1), "f4")
+        return {"liked": ((n_movies,), "i8"), "genre": shares, "year": shares}
+
 # %% ../../nbs/recommend/manifest.ipynb #9ed72bc0
 def _kind(v: Any) -> str:
     "Which model a description is of; the first format named none."
@@ -89,7 +100,7 @@ def _kind(v: Any) -> str:
 
 Member = Annotated[
     Annotated[NetworkPart, Tag("StackedAutoencoder")] | Annotated[LinearPart, Tag("EDLAE")]
-    | Annotated[KernelPart, Tag("KernelRidge")], Discriminator(_kind)]
+    | Annotated[KernelPart, Tag("KernelRidge")] | Annotated[ContentPart, Tag("Content")], Discriminator(_kind)]
 
 class EnsemblePart(_Part):
     "Members of an ensemble, and the weight of each; their tensors are numbered."
@@ -148,7 +159,7 @@ class CalibrationEntry(_Part):
 class Manifest(_Part):
     "What `recommender.json` says."
     model_config = ConfigDict(extra="allow")
-    format: Literal[1, 2, 3, 4] = 4  # 2: an ensemble may rank; 3: sizes and hashes of files; 4: without likes
+    format: Literal[1, 2, 3, 4, 5] = 5  # 2: an ensemble may rank; 3: hashes of files; 4: without likes; 5: content
     saerec: str  # version that wrote it
     threshold: float  # the rating from which one is a like
     scale: Annotated[list[float], Field(min_length=2, max_length=2)]  # lowest and highest rating
@@ -186,7 +197,7 @@ def checksum(info: Mapping[str, Any]) -> str:  # 64 hex digits
 def _first_fault(e: ValidationError) -> str:
     "The first fault that pydantic found, in a few words."
     fault = e.errors(include_url=False)[0]
-    place = [str(o) for o in fault["loc"] if o not in ("StackedAutoencoder", "EDLAE", "KernelRidge", "RankStack")]
+    place = [str(o) for o in fault["loc"] if o not in ("StackedAutoencoder", "EDLAE", "KernelRidge", "Content", "RankStack")]
     where = ".".join(place)[:80]
     if fault["type"] == "missing": return f"`{where}` is missing"
     if fault["type"] == "extra_forbidden":
@@ -202,8 +213,8 @@ def parse_manifest(text: bytes) -> Manifest:
     if not isinstance(info, dict): raise ValueError("it is no JSON object")
 
     version = info.get("format")
-    if type(version) is not int or version not in (1, 2, 3, 4):
-        raise ValueError(f"it was written in format {str(version)[:20]!r}, and this version of saerec reads 1 to 4; "
+    if type(version) is not int or version not in (1, 2, 3, 4, 5):
+        raise ValueError(f"it was written in format {str(version)[:20]!r}, and this version of saerec reads 1 to 5; "
                          f"install the saerec that wrote it ({str(info.get('saerec'))[:20]!r})")
     if (version >= 3 or "checksum" in info) and info.get("checksum") != checksum(info):
         raise ValueError("it was altered, its checksum is not that of what it says")
@@ -253,6 +264,8 @@ def check_arrays(arrays: Mapping[str, np.ndarray], manifest: Manifest) -> None:
     for name, (shape, dtypes) in wanted.items(): _check_array(name, arrays[name], shape, dtypes)
 
     for name in arrays:
+        if name.endswith((".liked", ".genre", ".year")) and (arrays[name] < 0).any():
+            raise ValueError(f"the tensor {name!r} holds numbers below 0")
         if name.endswith(".indptr") and not _rows_fit(arrays, name.removesuffix("indptr"), inner):
             raise ValueError(f"the tensor {name!r} is no list of rows")
     if codes is not None and not (len(codes) and 0 <= codes[0] and codes[-1] < n and (np.diff(codes) > 0).all()):
