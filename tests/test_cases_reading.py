@@ -1,4 +1,4 @@
-"""What people bring, and what comes of it: ratings with the right ids, titles, times and values, or one sentence that names the step that helps.
+"""What people bring, and what comes of it: the right ids, titles, times and values, or one sentence that helps.
 
 tests/cases holds small files of our own; inputs made of MovieLens ratings are made here from the bundled data."""
 import datetime as dt
@@ -17,11 +17,21 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from saerec.data import InputError, Ratings, default_threshold, like_share_note, load_movielens, read_ratings, split_users
+from saerec.data import (
+    InputError,
+    Ratings,
+    default_threshold,
+    like_share_note,
+    load_movielens,
+    read_ratings,
+    split_users,
+)
 from saerec.data.shards import read_shards, write_shards
 
 CASES = Path(__file__).parent / "cases"
-tries = settings(max_examples=60, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+tries = settings(
+    max_examples=60, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck)
+)
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +41,9 @@ def base() -> pd.DataFrame:
     busy, known = (np.argsort(-np.bincount(a), kind="stable")[:n] for a, n in ((r.user, 150), (r.movie, 400)))
     keep = np.isin(r.user, busy) & np.isin(r.movie, known)
     f = r.select(keep).frame()
-    return pd.DataFrame({"user": f.user_id, "movie": f.movie_id, "rating": f.rating, "timestamp": r.time[keep], "title": f.title})
+    return pd.DataFrame(
+        {"user": f.user_id, "movie": f.movie_id, "rating": f.rating, "timestamp": r.time[keep], "title": f.title}
+    )
 
 
 def said(source: Any, **options: Any) -> str:
@@ -61,14 +73,29 @@ def days(r: Ratings) -> list[str]:
 
 def test_leading_zeros_stay(tmp_path: Path) -> None:
     assert ids(read_ratings(CASES / "zeros_collide.csv")) == ([1, 2], ["007", "7"])
-    assert ids(read_ratings(text_file(tmp_path, "user,movie,rating\n000004,4.0,3\n000012,10.0,4\n"))) == (["000004", "000012"], [4, 10])
+    assert ids(read_ratings(text_file(tmp_path, "user,movie,rating\n000004,4.0,3\n000012,10.0,4\n"))) == (
+        ["000004", "000012"],
+        [4, 10],
+    )
 
 
-@pytest.mark.parametrize(("values", "expected"), [
-    ([1, "1", 2], [1, 2]), ([1, "1", "x"], ["1", "x"]), ([4.0, 10.0, 4.0], [4, 10]), (["4.0", "10", "4"], [4, 10]), ([2**63, 1, 1], ["1", str(2**63)]),
-    (["123456789012345678901", "5", "5"], ["123456789012345678901", "5"]), ([uuid.UUID(int=2), uuid.UUID(int=1), uuid.UUID(int=1)], [str(uuid.UUID(int=1)), str(uuid.UUID(int=2))]),
-    ([b"a", "a", b"b"], ["a", "b"]), ([decimal.Decimal("1.5"), decimal.Decimal(2), 2], ["1.5", "2"]), ([dt.date(2020, 1, 2), dt.date(2020, 1, 1), dt.date(2020, 1, 1)], ["2020-01-01", "2020-01-02"]),
-    ([True, False, True], ["False", "True"]), (["+4", "4", "4"], ["+4", "4"])])
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([1, "1", 2], [1, 2]),
+        ([1, "1", "x"], ["1", "x"]),
+        ([4.0, 10.0, 4.0], [4, 10]),
+        (["4.0", "10", "4"], [4, 10]),
+        ([2**63, 1, 1], ["1", str(2**63)]),
+        (["123456789012345678901", "5", "5"], ["123456789012345678901", "5"]),
+        ([uuid.UUID(int=2), uuid.UUID(int=1), uuid.UUID(int=1)], [str(uuid.UUID(int=1)), str(uuid.UUID(int=2))]),
+        ([b"a", "a", b"b"], ["a", "b"]),
+        ([decimal.Decimal("1.5"), decimal.Decimal(2), 2], ["1.5", "2"]),
+        ([dt.date(2020, 1, 2), dt.date(2020, 1, 1), dt.date(2020, 1, 1)], ["2020-01-01", "2020-01-02"]),
+        ([True, False, True], ["False", "True"]),
+        (["+4", "4", "4"], ["+4", "4"]),
+    ],
+)
 def test_one_rule_for_ids(values: list, expected: list) -> None:
     r = read_ratings(pd.DataFrame({"user": pd.Series(values, dtype=object), "movie": [1, 2, 3], "rating": [3, 4, 5]}))
     assert r.users.user_id.tolist() == expected
@@ -76,8 +103,18 @@ def test_one_rule_for_ids(values: list, expected: list) -> None:
     assert s.movies.movie_id.tolist() == expected
 
 
-one_id = st.one_of(st.integers(-2**70, 2**70), st.integers(0, 9), st.floats(0, 20), st.sampled_from(["1", "1.0", "01", "+1", " 1", "a", "Ä b"]), st.text("01a.-", min_size=1, max_size=3),
-                   st.uuids(), st.binary(min_size=1, max_size=3), st.decimals(0, 9, places=1), st.dates(), st.booleans())
+one_id = st.one_of(
+    st.integers(-(2**70), 2**70),
+    st.integers(0, 9),
+    st.floats(0, 20),
+    st.sampled_from(["1", "1.0", "01", "+1", " 1", "a", "Ä b"]),
+    st.text("01a.-", min_size=1, max_size=3),
+    st.uuids(),
+    st.binary(min_size=1, max_size=3),
+    st.decimals(0, 9, places=1),
+    st.dates(),
+    st.booleans(),
+)
 
 
 @given(users=st.lists(one_id, min_size=4, max_size=8), movies=st.lists(one_id, min_size=4, max_size=8))
@@ -85,7 +122,13 @@ one_id = st.one_of(st.integers(-2**70, 2**70), st.integers(0, 9), st.floats(0, 2
 def test_what_is_read_can_be_written_and_joined(users: list, movies: list) -> None:
     "Ids are int64 or text, survive every file of ours, are found again, and lead back to the source."
     n = min(len(users), len(movies))
-    df = pd.DataFrame({"user": pd.Series(users[:n], dtype=object), "movie": pd.Series(movies[:n], dtype=object), "rating": np.arange(n) % 5 + 1.0})
+    df = pd.DataFrame(
+        {
+            "user": pd.Series(users[:n], dtype=object),
+            "movie": pd.Series(movies[:n], dtype=object),
+            "rating": np.arange(n) % 5 + 1.0,
+        }
+    )
     try: r = read_ratings(df, duplicates="latest")
     except InputError: return
     for frame, c in ((r.users, "user_id"), (r.movies, "movie_id")):
@@ -95,9 +138,12 @@ def test_what_is_read_can_be_written_and_joined(users: list, movies: list) -> No
         again = read_shards(write_shards(r, Path(tmp) / "s"))
         pair = pd.DataFrame({"user": r.frame().user_id, "movie": r.frame().movie_id, "rating": r.value})
         pair.to_parquet(Path(tmp) / "r.parquet")
-        pair.to_csv(Path(tmp) / "r.csv", index=False)
-        for back in (again, read_ratings(Path(tmp) / "r.parquet", scale=(0, 9)), read_ratings(Path(tmp) / "r.csv", scale=(0, 9))):
-            assert ids(back) == ids(r) or any(str(i) != str(i).strip() for i in ids(r)[0] + ids(r)[1])
+        back = [again, read_ratings(Path(tmp) / "r.parquet", scale=(0, 9))]
+        texts = [str(i) for i in ids(r)[0] + ids(r)[1]]
+        if all(t.isprintable() for t in texts):  # bytes that are no text go into Parquet only
+            pair.to_csv(Path(tmp) / "r.csv", index=False)
+            back.append(read_ratings(Path(tmp) / "r.csv", scale=(0, 9)))
+        for one in back: assert ids(one) == ids(r) or any(t != t.strip() for t in texts)
     source = read_ratings(df.drop_duplicates(["user", "movie"]), duplicates="latest")  # the same frame, joined by codes
     assert set(ids(source)[0]) == set(ids(r)[0]) and set(ids(source)[1]) == set(ids(r)[1])
 
@@ -114,22 +160,32 @@ def test_a_name_may_be_the_reviewers(tmp_path: Path) -> None:
     assert read_ratings(CASES / "user_name_and_title.csv").movies.title.tolist() == ["Heat (1995)"]
     r = read_ratings(text_file(tmp_path, "user_id,name,movie_id,rating\n1,Anna,10,4\n2,Bert,10,3\n1,Anna,11,5\n"))
     assert r.movies.title.tolist() == ["movie 10", "movie 11"] and "'name'" in r.notes[0]
-    r = read_ratings(text_file(tmp_path, "user_id,title,movie_id,rating\n1,Great!,10,4\n2,so so,10,3\n1,ok,11,5\n"))  # of reviews
+    r = read_ratings(
+        text_file(tmp_path, "user_id,title,movie_id,rating\n1,Great!,10,4\n2,so so,10,3\n1,ok,11,5\n")
+    )  # of reviews
     assert r.movies.title.tolist() == ["movie 10", "movie 11"]
     r = read_ratings(text_file(tmp_path, "user_id,name,movie_id,rating\n1,Heat,10,4\n2,Heat,10,3\n1,Ran,11,5\n"))
     assert r.movies.title.tolist() == ["Heat", "Ran"] and not r.notes
 
 
 def test_the_year_completes_the_title() -> None:
-    assert {"Sabrina (1954)", "Sabrina (1995)", "Heat (1995)"} <= set(read_ratings(CASES / "title_year_two.csv").movies.title)
+    assert {"Sabrina (1954)", "Sabrina (1995)", "Heat (1995)"} <= set(
+        read_ratings(CASES / "title_year_two.csv").movies.title
+    )
 
 
 def test_movies_that_are_named(base: pd.DataFrame, tmp_path: Path) -> None:
     titles = sorted(set(base.title))
-    for table in (base.drop(columns="movie"), base.assign(movie=base.title).drop(columns="title"), base.rename(columns={"title": "item"}).drop(columns="movie")):
+    for table in (
+        base.drop(columns="movie"),
+        base.assign(movie=base.title).drop(columns="title"),
+        base.rename(columns={"title": "item"}).drop(columns="movie"),
+    ):
         r = read_ratings(table)
         assert r.movies.title.tolist() == titles == r.movies.movie_id.tolist() and len(r) == len(base)
-    r = read_ratings(text_file(tmp_path, "user,title,year,rating\n1,Sabrina,1954,4\n1,Sabrina,1995,3\n2,Sabrina,1995,5\n"))
+    r = read_ratings(
+        text_file(tmp_path, "user,title,year,rating\n1,Sabrina,1954,4\n1,Sabrina,1995,3\n2,Sabrina,1995,5\n")
+    )
     assert r.movies.title.tolist() == ["Sabrina (1954)", "Sabrina (1995)"]
     for movie in ("10", "m1"):  # a year that is of the rating, beside ids
         r = read_ratings(text_file(tmp_path, f"user,movie,rating,year\n1,{movie},4,1999\n2,{movie},3,2001\n"))
@@ -142,11 +198,27 @@ def test_headers_of_other_libraries(tmp_path: Path) -> None:
     assert len(read_ratings(CASES / "amazon2023.csv")) == 2
     r = read_ratings(CASES / "rectools.csv")
     assert (r.feedback, r.users.user_id.tolist(), days(r)) == ("implicit", [1, 2], ["2021-09-01", "2021-09-02"])
-    r = read_ratings(text_file(tmp_path, "B00004Y2UT,A2SUAM1J3GNN3B,5.0,1400457600\nB00004Y2UX,A2SUAM1J3GNN3B,3.0,1400457601\n"))  # 2018: the product first
+    r = read_ratings(
+        text_file(tmp_path, "B00004Y2UT,A2SUAM1J3GNN3B,5.0,1400457600\nB00004Y2UX,A2SUAM1J3GNN3B,3.0,1400457601\n")
+    )  # 2018: the product first
     assert ids(r) == (["A2SUAM1J3GNN3B"], ["B00004Y2UT", "B00004Y2UX"])
-    r = read_ratings(text_file(tmp_path, "user_id:token\titem_id:token\trating:float\ttimestamp:float\n196\t242\t3\t881250949\n186\t302\t3\t891717742\n", "x.inter"))
+    r = read_ratings(
+        text_file(
+            tmp_path,
+            "user_id:token\titem_id:token\trating:float\ttimestamp:float\n"
+            "196\t242\t3\t881250949\n186\t302\t3\t891717742\n",
+            "x.inter",
+        )
+    )
     assert ids(r) == ([186, 196], [242, 302]) and days(r)[0] == "1997-12-04"
-    r = read_ratings(text_file(tmp_path, '{"reviewerID": "A1", "asin": "B1", "overall": 5.0, "unixReviewTime": 1400457600}\n{"reviewerID": "A2", "asin": "B1", "overall": 3.0, "unixReviewTime": 1400457600}\n', "r.json"))
+    r = read_ratings(
+        text_file(
+            tmp_path,
+            '{"reviewerID": "A1", "asin": "B1", "overall": 5.0, "unixReviewTime": 1400457600}\n'
+            '{"reviewerID": "A2", "asin": "B1", "overall": 3.0, "unixReviewTime": 1400457600}\n',
+            "r.json",
+        )
+    )
     assert ids(r) == (["A1", "A2"], ["B1"]) and r.value.tolist() == [5, 3]
     r = read_ratings(text_file(tmp_path, "1 10 4\n2 10 3.5\n", "librec.txt"))
     assert ids(r) == ([1, 2], [10]) and r.value.tolist() == [4, 3.5]
@@ -180,18 +252,28 @@ def test_not_rated_is_a_question(base: pd.DataFrame) -> None:
     assert len(r) == len(base) - n and r.value.min() > 0 and f"{n:,} of" in r.notes[0]
     assert read_ratings(marked, scale=(-1, 5)).scale == (-1, 5)
     assert "off the scale" in said(marked, scale=(1, 5))
-    for fine in ([0, 1, 1], [-1, 1, 1], [-10.5, 3, 8]): read_ratings(pd.DataFrame({"user": [1, 2, 3], "movie": 1, "rating": fine}))
+    for fine in ([0, 1, 1], [-1, 1, 1], [-10.5, 3, 8]):
+        read_ratings(pd.DataFrame({"user": [1, 2, 3], "movie": 1, "rating": fine}))
 
 
 def test_rated_again(base: pd.DataFrame, tmp_path: Path) -> None:
     twice = pd.concat([base, base.head(200)])
-    assert "200 ratings are repeated in all (with the same value)" in said(twice) and "--duplicates latest, first or mean" in said(twice)
+    assert "200 ratings are repeated in all (with the same value)" in said(
+        twice
+    ) and "--duplicates latest, first or mean" in said(twice)
     again = pd.concat([base, base.head(200).assign(rating=0.5, timestamp=base.timestamp.max() + 1)], ignore_index=True)
     assert "200 ratings are repeated in all:" in said(again) and "row 0 and row " in said(again)
     latest, first, mean = (read_ratings(again, duplicates=how) for how in ("latest", "first", "mean"))
-    assert len(latest) == len(first) == len(mean) == len(base) and "200 ratings are repeated: the latest counts." in latest.notes
-    assert (latest.value == 0.5).sum() >= 200 and first.fingerprint(times=False) == read_ratings(base).fingerprint(times=False)
-    assert read_ratings(pd.DataFrame({"user": [1, 1], "movie": [2, 2], "rating": [5, 2]}), duplicates="mean").value.tolist() == [3.5]
+    assert (
+        len(latest) == len(first) == len(mean) == len(base)
+        and "200 ratings are repeated: the latest counts." in latest.notes
+    )
+    assert (latest.value == 0.5).sum() >= 200 and first.fingerprint(times=False) == read_ratings(base).fingerprint(
+        times=False
+    )
+    assert read_ratings(
+        pd.DataFrame({"user": [1, 1], "movie": [2, 2], "rating": [5, 2]}), duplicates="mean"
+    ).value.tolist() == [3.5]
     path = tmp_path / "r.csv"
     twice.drop(columns="title").to_csv(path, index=False)
     assert f"line 2 and line {len(base) + 2}" in said(path)
@@ -200,7 +282,11 @@ def test_rated_again(base: pd.DataFrame, tmp_path: Path) -> None:
 def test_the_threshold_follows_the_scale(base: pd.DataFrame) -> None:
     stars, ten, hundred = (read_ratings(base.assign(rating=base.rating * k)) for k in (1, 2, 20))
     assert [default_threshold(r) for r in (stars, ten, hundred)] == [4, 8, 80]
-    assert like_share_note(stars, 4) == "" and "96%" in like_share_note(ten, 4) and "default for this scale is 8" in like_share_note(ten, 4)
+    assert (
+        like_share_note(stars, 4) == ""
+        and "96%" in like_share_note(ten, 4)
+        and "default for this scale is 8" in like_share_note(ten, 4)
+    )
 
 
 def test_implicit_feedback(base: pd.DataFrame) -> None:
@@ -216,7 +302,10 @@ def test_implicit_feedback(base: pd.DataFrame) -> None:
 
 def test_counts_and_empty_cells(tmp_path: Path) -> None:
     plays = text_file(tmp_path, "userID\tartistID\tweight\n2\t51\t13883\n2\t52\t11690\n3\t51\t3\n")
-    assert "count plays" in read_ratings(plays).notes[0] and read_ratings(plays, columns={"rating": ""}).feedback == "implicit"
+    assert (
+        "count plays" in read_ratings(plays).notes[0]
+        and read_ratings(plays, columns={"rating": ""}).feedback == "implicit"
+    )
     gaps = text_file(tmp_path, "# my list\nuser, movie, rating\n1, m1, 4\n1, m2, NULL\n2, m1, 5\n", "g.csv")
     assert "--unrated ''" in said(gaps) and "line 4" in said(gaps)
     assert ids(read_ratings(gaps, unrated="")) == ([1, 2], ["m1"])
@@ -245,11 +334,21 @@ def test_days_as_numbers(base: pd.DataFrame) -> None:
 
 
 def test_day_first_where_the_column_shows_it() -> None:
-    def read(*when: str) -> Ratings: return read_ratings(pd.DataFrame({"user": range(len(when)), "movie": 1, "rating": 4 - np.arange(len(when)), "date": when}))
+    def read(*when: str) -> Ratings:
+        return read_ratings(
+            pd.DataFrame({"user": range(len(when)), "movie": 1, "rating": 4 - np.arange(len(when)), "date": when})
+        )
+
     assert days(read("16/08/2001 05:05", "01/02/2015 10:00")) == ["2001-08-16", "2015-02-01"]
     assert days(read("08/16/2001", "01/02/2015")) == ["2001-08-16", "2015-01-02"]
     assert days(read("31.12.99", "01.02.15")) == ["1999-12-31", "2015-02-01"]
-    for odd in (("01.02.2015", "03.04.2015"), ("2001-08-16", "soon"), ("31/12/2001", "12/31/2001"), ("2001-02-31", "2001-01-01"), ("", "2001-01-01")):
+    for odd in (
+        ("01.02.2015", "03.04.2015"),
+        ("2001-08-16", "soon"),
+        ("31/12/2001", "12/31/2001"),
+        ("2001-02-31", "2001-01-01"),
+        ("", "2001-01-01"),
+    ):
         r = read(*odd)
         assert r.time is None and len(r.notes) == 1 and "left out" in r.notes[0]
 
@@ -267,7 +366,8 @@ def test_windows_1252_and_excel(tmp_path: Path) -> None:
     r = read_ratings(text_file(tmp_path, "sep=;\nuser;movie;rating\n1;10;4,5\n2;10;3\n"))
     assert r.value.tolist() == [4.5, 3]
     text = "user;title;rating\n1;Amélie;4,5\n2;Amélie;3\n"
-    for encoding in ("utf-8-sig", "utf-16", "cp1252"): assert read_ratings(text_file(tmp_path, text, encoding=encoding)).movies.title.tolist() == ["Amélie"]
+    for encoding in ("utf-8-sig", "utf-16", "cp1252"):
+        assert read_ratings(text_file(tmp_path, text, encoding=encoding)).movies.title.tolist() == ["Amélie"]
 
 
 def test_lines_are_counted_as_an_editor_counts(tmp_path: Path) -> None:
@@ -279,13 +379,28 @@ def test_lines_are_counted_as_an_editor_counts(tmp_path: Path) -> None:
 def test_excel_and_json(tmp_path: Path) -> None:
     assert "save it as CSV" in said(CASES / "my_ratings.xlsx")
     book = openpyxl.Workbook()
-    for row in (["user", "movie", "rating", "date"], [1, "007", 4.5, dt.datetime(2020, 1, 31)], [2, "7", 3, dt.datetime(2020, 2, 1)]): book.active.append(row)
+    for row in (
+        ["user", "movie", "rating", "date"],
+        [1, "007", 4.5, dt.datetime(2020, 1, 31)],
+        [2, "7", 3, dt.datetime(2020, 2, 1)],
+    ):
+        book.active.append(row)
     book.save(tmp_path / "r.xlsx")
     r = read_ratings(tmp_path / "r.xlsx")
     assert ids(r) == ([1, 2], ["007", "7"]) and days(r) == ["2020-01-31", "2020-02-01"] and r.value.tolist() == [4.5, 3]
-    text_file(tmp_path, json.dumps([{"user": 1, "movie": {"title": "Heat", "year": 1995}, "rating": 9}, {"user": 2, "movie": {"title": "Heat", "year": 1995}, "rating": 7}]), "r.json")
+    text_file(
+        tmp_path,
+        json.dumps(
+            [
+                {"user": 1, "movie": {"title": "Heat", "year": 1995}, "rating": 9},
+                {"user": 2, "movie": {"title": "Heat", "year": 1995}, "rating": 7},
+            ]
+        ),
+        "r.json",
+    )
     assert read_ratings(tmp_path / "r.json").movies.title.tolist() == ["Heat (1995)"]
-    for name, text in (("n.json", "[1, 2]"), ("b.json", '[{"user": 1')): assert name in said(text_file(tmp_path, text, name))
+    for name, text in (("n.json", "[1, 2]"), ("b.json", '[{"user": 1')):
+        assert name in said(text_file(tmp_path, text, name))
 
 
 # --- folders, and files that belong elsewhere ---
@@ -330,7 +445,9 @@ def test_the_netflix_prize(tmp_path: Path) -> None:
 def test_what_belongs_elsewhere(tmp_path: Path) -> None:
     for name in ("lb_ratings.csv", "imdb_ratings.csv", "trakt_ratings_movies.json"):
         assert "one person's export" in said(CASES / name) and "saerec recommend --ratings FILE" in said(CASES / name)
-    assert "ratings.csv" in said(CASES / "lb_watched.csv") and "ratings.csv of the same export" in said(CASES / "lb_list_v7.csv")
+    assert "ratings.csv" in said(CASES / "lb_watched.csv") and "ratings.csv of the same export" in said(
+        CASES / "lb_list_v7.csv"
+    )
     assert "no ratings in it" in said(tmp_path)
     assert "no column for the" in said(text_file(tmp_path, "user,1,2,3\n7,4,3,5\n8,1,2,3\n"))  # a column for each movie
 
@@ -340,8 +457,10 @@ def test_what_belongs_elsewhere(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["uuid and 21 digits", "leading zeros and named movies"])
 def test_what_is_read_can_be_trained_saved_and_asked_for(base: pd.DataFrame, kind: str, tmp_path: Path) -> None:
     from saerec.recommend import Recommender
+
     some = base[base.user.isin(base.user.unique()[:60])]
-    if kind.startswith("uuid"): table = some.assign(user=10**20 + some.user.astype(object), movie=[uuid.UUID(int=int(m)) for m in some.movie])
+    if kind.startswith("uuid"):
+        table = some.assign(user=10**20 + some.user.astype(object), movie=[uuid.UUID(int=int(m)) for m in some.movie])
     else: table = some.assign(user=some.user.astype(str).str.zfill(6), movie=some.title).drop(columns="title")
     r = read_ratings(table)
     quick = {"epochs": 1}

@@ -61,8 +61,7 @@ def download_movielens(
     pooch.get_logger().setLevel("WARNING")
     folder = Path(cache or os.environ.get("SAEREC_CACHE") or pooch.os_cache("saerec"))
     file, (algorithm, _, checksum) = f"{name}.zip", registry[name].partition(":")
-    bar = sys.stderr.isatty() if progress is None else progress
-    url = url.rstrip("/") + "/"
+    bar, url = sys.stderr.isatty() if progress is None else progress, url.rstrip("/") + "/"
     by_hand = f"fetch it by other means, see that its {algorithm} is {checksum}, and put it at {folder / file}"
 
     try:
@@ -71,12 +70,12 @@ def download_movielens(
     except ValueError: why = "its checksum differs from the published one"
     except OSError as e:
         if not hasattr(e, "response"):
-            why = e.strerror or type(e).__name__
-            raise InputError(f"{e.filename or folder}: {url}{file} cannot be kept there ({why}); free the disk, or "
-                             "give another folder with --cache or $SAEREC_CACHE.") from None
+            step = "free the disk, or give another folder with --cache or $SAEREC_CACHE"
+            raise InputError(f"{e.filename or folder}: {url}{file} cannot be kept there; {step}.") from None
         answer = getattr(e.response, "status_code", None)  # requests downloads for pooch
         why = f"the server answers {answer}" if answer else type(e).__name__
-    raise InputError(f"{url}{file} could not be downloaded in {_TRIES} tries ({why}); check the network, or {by_hand}.")
+    what = f"{url}{file} could not be downloaded in {_TRIES} tries ({why})"
+    raise InputError(f"{what}; check the network, or {by_hand}.")
 
 def load_movielens(
     name: str = "bundled",  # "bundled" (offline) or an edition of `MOVIELENS` (downloaded, checked, cached)

@@ -7,6 +7,7 @@ Docs: https://saerec.github.io/saerec/data/ids.html.md"""
 # %% ../../nbs/data/ids.ipynb #f4244bd6
 from __future__ import annotations
 
+import re
 from decimal import Decimal
 from typing import Any
 
@@ -59,9 +60,8 @@ def encode_ids(
 
     if known.dtype != np.int64:
         missing = missing | (known.str.strip() == "").to_numpy(dtype=bool)[code]
-        try: "".join(known).encode()
-        except UnicodeEncodeError:
-            raise InputError(f"a {what} has a lone surrogate; repair the encoding.") from None
+        if re.search(r"[\ud800-\udfff]", "".join(known)):
+            raise InputError(f"a {what} has a lone surrogate in it; repair the encoding.")
     if missing.any():
         place = place_of(values.index, int(missing.argmax()))
         raise InputError(f"{place}: the {what} is missing; every rating needs a user and a movie.")

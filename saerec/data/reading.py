@@ -7,7 +7,6 @@ Docs: https://saerec.github.io/saerec/data/reading.html.md"""
 # %% ../../nbs/data/reading.ipynb #d484b9a8
 from __future__ import annotations
 
-import csv
 import io
 import re
 import zipfile
@@ -78,6 +77,10 @@ def _known_movies(
     return out[out.title != ""], note
 
 # %% ../../nbs/data/reading.ipynb #a65fc293
+def _freeze(a: np.ndarray | None) -> None:
+    "Nobody writes to it any more, so `Ratings` need not copy it."
+    if a is not None and a.base is None: a.setflags(write=False)
+
 def _from_frame(
     df: pd.DataFrame,
     movies: pd.DataFrame | None,
@@ -88,8 +91,9 @@ def _from_frame(
     duplicates: str,
 ) -> Ratings:
     "Checked ratings from a table; all as in `read_ratings`."
-    if known_columns([n for n in df.index.names if n is not None]): df = df.reset_index()  # ids made the index
-    elif not df.index.is_unique or isinstance(df.index, pd.MultiIndex): df = df.reset_index(drop=True)
+    ids_in_index = bool(known_columns([n for n in df.index.names if n is not None]))
+    if ids_in_index or not df.index.is_unique or isinstance(df.index, pd.MultiIndex):
+        df = df.reset_index(drop=not ids_in_index)
     cols = assign_roles(df, {k: v for k, v in columns.items() if v})
     if not len(df): raise InputError("it holds no ratings; at least one row is needed.")
 
@@ -98,7 +102,7 @@ def _from_frame(
     rated = "rating" in cols and columns.get("rating") != ""
     if rated: value, keep, notes = read_values(cols["rating"][0], unrated, scale)
     elif "rating" not in columns: _check_left_over(df, cols)
-    if not keep.all(): cols = {k: [c[keep] for c in found] for k, found in cols.items()}
+    cols = cols if keep.all() else {k: [c[keep] for c in found] for k, found in cols.items()}
 
     user, users = encode_ids(cols["user"][0], "user")
     movie, ids = encode_ids(_movie_column(cols), "movie")
@@ -106,10 +110,9 @@ def _from_frame(
     found, untitled = (movies, "") if movies is not None else _known_movies(cols, user, movie, ids)
 
     if duplicates == "refuse" and not rated: duplicates = "latest"  # who comes again has come
-    cells: dict[str, Any] = {"user": user, "movie": movie, "value": value, "time": time}
+    cells = dict[str, Any](user=user, movie=movie, value=value, time=time)
     cells, repeated = one_rating_each(cells, duplicates, users, ids, cols["user"][0].index)
-    for a in cells.values():
-        if a is not None and a.base is None: a.setflags(write=False)
+    for a in cells.values(): _freeze(a)
     notes += [note for note in (late, untitled, repeated) if note]
     cells |= {"users": pd.DataFrame({"user_id": users}), "movies": movie_frame(ids, found)}
     return Ratings(**cells, name=name, notes=tuple(notes), scale=scale)
@@ -175,7 +178,7 @@ def _plain_layout(first: str) -> tuple[str, list[str], bool] | None:
     "Delimiter, roles of the columns (empty: none), whether there is a header, by the first line; None: not plain."
     sep = next((s for s in ("::", "\t", ";", ",") if s in first), None)
     if sep is None: return None
-    cells = [c.strip() for c in (first.split(sep) if sep != "," else next(csv.reader([first])))]
+    cells = [c.strip().strip('"') for c in first.split(sep)]
     if all(re.fullmatch(r"-?[0-9]{1,8}(\.[0-9]+)?", c) for c in cells[:3]) and 3 <= len(cells) <= 4:
         roles = ["user", "movie", "rating", "timestamp"][:len(cells)]
         if sep == "::": return ":", [o for role in roles for o in (role, "")][:-1], False
@@ -194,8 +197,7 @@ def _plain_table(
     from pyarrow import csv as arrow_csv
     unpacked = None if isinstance(path, Path) else file_bytes(path)
     with path.open("rb") if unpacked is None else io.BytesIO(unpacked) as f:
-        try: layout = _plain_layout(f.readline(200).decode("utf-8-sig", "replace").strip())
-        except csv.Error: return None
+        layout = _plain_layout(f.readline(200).decode("utf-8-sig", "replace").strip())
         if layout is None: return None
         sep, roles, header = layout
         if not header: f.seek(0)
