@@ -1,4 +1,5 @@
 "The local page of `saerec serve`: a whole visit in a browser, by mouse and by keyboard, and many visitors at once."
+
 import asyncio
 import io
 import json
@@ -30,7 +31,8 @@ from saerec.recommend import Recommender
 sys.path.append(str(Path(__file__).parents[1] / "tools"))
 from load import load, told  # noqa: E402
 
-EVIL = "<script>window.seen = 1</script> & \"quoted\" <img src=x onerror='window.seen = 1'> (1999)"  # takes the place of The Matrix
+# takes the place of The Matrix
+EVIL = "<script>window.seen = 1</script> & \"quoted\" <img src=x onerror='window.seen = 1'> (1999)"
 AXE = "axe-core@4.10.3"  # from npm, in tests only
 WIDE, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 
@@ -39,8 +41,11 @@ WIDE, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 def model(tmp_path_factory, request):
     "A folder with a model of few epochs, one of whose titles is markup; of the films rated often, with --slow of all."
     r = load_movielens()
-    if not request.config.getoption("--slow"): r = r.only_movies(np.flatnonzero(np.bincount(r.movie) >= 40))
-    rec = Recommender.fit(r, seed=0, n_held=50, ranker="network", say=None, likes_changes={"epochs": 1}, ranking_changes={"epochs": 2})
+    if not request.config.getoption("--slow"):
+        r = r.only_movies(np.flatnonzero(np.bincount(r.movie) >= 40))
+    rec = Recommender.fit(
+        r, seed=0, n_held=50, ranker="network", say=None, likes_changes={"epochs": 1}, ranking_changes={"epochs": 2}
+    )
     odd = rec.movies.assign(title=[EVIL if t == "Matrix, The (1999)" else t for t in rec.movies.title])
     rec = Recommender(replace(rec.artefact, movies=odd))
     return rec.save(tmp_path_factory.mktemp("app") / "model")
@@ -51,7 +56,16 @@ def likes():
     "A model of ratings that are 0 or 1."
     r = load_movielens()
     r = r.only_movies(np.flatnonzero(np.bincount(r.movie) >= 40)).likes()
-    return Recommender.fit(r, seed=0, threshold=1, n_held=50, ranker="network", say=None, likes_changes={"epochs": 1}, ranking_changes={"epochs": 2})
+    return Recommender.fit(
+        r,
+        seed=0,
+        threshold=1,
+        n_held=50,
+        ranker="network",
+        say=None,
+        likes_changes={"epochs": 1},
+        ranking_changes={"epochs": 2},
+    )
 
 
 @pytest.fixture(scope="module")
@@ -65,11 +79,15 @@ def served(rec, **kw):
     "A server in a thread of this process -> (host, port, the line it says, the server)."
     servers: list = []
     said: list[str] = []
-    thread = threading.Thread(target=serve, args=(rec,), kwargs=dict(port=0, say=said.append, ready=servers.append) | kw)
+    thread = threading.Thread(
+        target=serve, args=(rec,), kwargs=dict(port=0, say=said.append, ready=servers.append) | kw
+    )
     thread.start()
-    while not (servers and servers[0].started): time.sleep(0.01)
+    while not (servers and servers[0].started):
+        time.sleep(0.01)
     host, port = re.search(r"//([\d.]+):(\d+)/", said[0]).groups()
-    try: yield host, int(port), said[0], servers[0]
+    try:
+        yield host, int(port), said[0], servers[0]
     finally:
         servers[0].should_exit = True
         thread.join()
@@ -88,9 +106,25 @@ def raw(host, port, request):
 def started(model):
     "A server as a person starts it, in a process of its own; the browser can start meanwhile."
     env = os.environ | {"PYTHONUNBUFFERED": "1"}
-    p = subprocess.Popen([sys.executable, "-c", "import sys; from saerec.cli.command import main; sys.exit(main())", "serve", "--model", str(model), "--port", "0"], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env)
+    p = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            "import sys; from saerec.cli.command import main; sys.exit(main())",
+            "serve",
+            "--model",
+            str(model),
+            "--port",
+            "0",
+        ],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=env,
+    )
     yield p
-    if p.poll() is None: p.kill()
+    if p.poll() is None:
+        p.kill()
 
 
 @pytest.fixture(scope="module")
@@ -108,36 +142,57 @@ def address(started):
     out = p.communicate(timeout=20)[0] if not reader.is_alive() else (p.wait(timeout=20), p.stdout.read())[1]
     reader.join(timeout=5)
     assert (p.returncode, out.strip()) == (0, "Stopped."), "Ctrl-C is the proper end"
-    assert not [o for o in lines if "Invalid HTTP request" not in o], f"the server complained: {lines[:20]}"  # that one is asked for below
+    assert not [o for o in lines if "Invalid HTTP request" not in o], (
+        f"the server complained: {lines[:20]}"
+    )  # that one is asked for below
 
 
 @pytest.fixture
 def tabs(started, chromium, address):
-    "A function that opens a tab; the test fails on any error in the console, failed or foreign request, cookie, or anything kept in the browser."
+    """A function that opens a tab; the test fails on any error in the console, failed or foreign request, cookie, or
+    anything kept in the browser."""
     faults, contexts = [], []
+
     def tab(size, expect="nothing", at=address[0], **kw):
         context = chromium.new_context(viewport=size, **kw)
         contexts.append(context)
         page = context.new_page()
         page.set_default_timeout(10_000)
-        page.on("console", lambda m: faults.append(f"console: {m.text}") if m.type in ("error", "warning") and expect not in m.text else None)
+        page.on(
+            "console",
+            lambda m: (
+                faults.append(f"console: {m.text}") if m.type in ("error", "warning") and expect not in m.text else None
+            ),
+        )
         page.on("pageerror", lambda e: faults.append(f"script: {e}"))
         page.on("request", lambda r: faults.append(f"foreign: {r.url}") if not r.url.startswith(at) else None)
-        page.on("requestfailed", lambda r: faults.append(f"failed: {r.url}") if r.failure != "net::ERR_ABORTED" else None)
-        page.on("response", lambda r: faults.append(f"{r.status}: {r.url}") if r.status >= 400 and str(r.status) != expect else None)
+        page.on(
+            "requestfailed", lambda r: faults.append(f"failed: {r.url}") if r.failure != "net::ERR_ABORTED" else None
+        )
+        page.on(
+            "response",
+            lambda r: faults.append(f"{r.status}: {r.url}") if r.status >= 400 and str(r.status) != expect else None,
+        )
         page.goto(at)
         return page
+
     yield tab
     for context in contexts:
-        if context.cookies(): faults.append(f"cookies: {context.cookies()}")
+        if context.cookies():
+            faults.append(f"cookies: {context.cookies()}")
         for page in context.pages:
-            if kept := page.evaluate("[window.seen, localStorage.length, sessionStorage.length].filter(Boolean)"): faults.append(f"kept or run: {kept}")
+            if kept := page.evaluate("[window.seen, localStorage.length, sessionStorage.length].filter(Boolean)"):
+                faults.append(f"kept or run: {kept}")
         context.close()
     assert not faults
 
 
 def star(page, part, title, stars):
-    return page.locator(f"#{part}").get_by_role("toolbar", name=f"Rate {title}", exact=True).get_by_role("button", name=f"{stars} of 5 stars", exact=True)
+    return (
+        page.locator(f"#{part}")
+        .get_by_role("toolbar", name=f"Rate {title}", exact=True)
+        .get_by_role("button", name=f"{stars} of 5 stars", exact=True)
+    )
 
 
 def first_film(page):
@@ -156,14 +211,20 @@ def test_a_visit(tabs, address, size):
     page.get_by_label(re.compile(r"Search [\d,]+ titles")).press_sequentially("toy st", delay=20)
     star(page, "found", "Toy Story (1995)", 5).click()
     page.get_by_text("Your films (1)").wait_for()
-    assert page.url.endswith("/?r=1-5") and star(page, "found", "Toy Story (1995)", 5).get_attribute("aria-pressed") == "true"
+    assert (
+        page.url.endswith("/?r=1-5")
+        and star(page, "found", "Toy Story (1995)", 5).get_attribute("aria-pressed") == "true"
+    )
     page.locator("#list").get_by_text("Because you liked Toy Story (1995)").first.wait_for()
     assert "likely to be liked" in page.locator("#list .film").first.inner_text()
 
     page.get_by_role("searchbox").fill("heat 1995")
     star(page, "found", "Heat (1995)", 2).click()
     page.get_by_text("Your films (2)").wait_for()
-    assert "1 of 1" in page.get_by_role("row", name=re.compile("^Animation")).inner_text() and "0 of 1" in page.get_by_role("row", name=re.compile("^Crime")).inner_text()
+    assert (
+        "1 of 1" in page.get_by_role("row", name=re.compile("^Animation")).inner_text()
+        and "0 of 1" in page.get_by_role("row", name=re.compile("^Crime")).inner_text()
+    )
 
     title = first_film(page)
     page.get_by_role("button", name=f"Why {title}?").click()
@@ -172,10 +233,16 @@ def test_a_visit(tabs, address, size):
     before = page.locator("#list h3").all_inner_texts()
     page.get_by_label("Surprise me").check()
     page.wait_for_url("**/?r=1-5_6-2&d=0.7")
-    page.wait_for_function("old => document.querySelector('#list').innerText.length && JSON.stringify([...document.querySelectorAll('#list h3')].map(e => e.innerText)) !== old", arg=json.dumps(before, separators=(",", ":"), ensure_ascii=False))
+    page.wait_for_function(
+        "old => document.querySelector('#list').innerText.length && "
+        "JSON.stringify([...document.querySelectorAll('#list h3')].map(e => e.innerText)) !== old",
+        arg=json.dumps(before, separators=(",", ":"), ensure_ascii=False),
+    )
     page.get_by_label("Genre").select_option("Comedy")
     page.wait_for_url("**&g=Comedy")
-    assert all("Comedy" in t for t in page.locator("#list .film > div:first-child p").all_inner_texts()) and wide_enough(page)
+    assert all(
+        "Comedy" in t for t in page.locator("#list .film > div:first-child p").all_inner_texts()
+    ) and wide_enough(page)
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     page.get_by_role("button", name="Copy the link").click()
     page.get_by_text("The link to this list is copied.").wait_for()
@@ -183,7 +250,10 @@ def test_a_visit(tabs, address, size):
 
     other = tabs(size)  # somebody else gets the link
     other.goto(page.url)
-    assert other.locator("#list h3").all_inner_texts() == page.locator("#list h3").all_inner_texts() and other.get_by_label("Surprise me").is_checked()
+    assert (
+        other.locator("#list h3").all_inner_texts() == page.locator("#list h3").all_inner_texts()
+        and other.get_by_label("Surprise me").is_checked()
+    )
 
     star(page, "mine", "Heat (1995)", 2).click()
     page.get_by_text("Your films (1)").wait_for()
@@ -195,7 +265,10 @@ def test_a_visit(tabs, address, size):
 def test_by_keyboard(tabs, size):
     "From the first Tab to a rated film and an open reason, no mouse; the focus is never lost."
     page = tabs(size)
-    focus = lambda: page.evaluate("(e => [e.id || e.tagName, e.getAttribute('aria-label') ?? e.innerText, getComputedStyle(e).outlineStyle])(document.activeElement)")
+    focus = lambda: page.evaluate(
+        "(e => [e.id || e.tagName, e.getAttribute('aria-label') ?? e.innerText, "
+        "getComputedStyle(e).outlineStyle])(document.activeElement)"
+    )
     page.keyboard.press("Tab")
     assert focus()[1] == "Skip to the recommendations" and focus()[2] == "solid"
     page.keyboard.press("Tab")
@@ -214,8 +287,10 @@ def test_by_keyboard(tabs, size):
     assert focus()[0] == "q"
     for _ in range(30):
         page.keyboard.press("Tab")
-        if focus()[1].startswith("Why"): break
-    else: raise AssertionError("no reason can be reached by Tab")
+        if focus()[1].startswith("Why"):
+            break
+    else:
+        raise AssertionError("no reason can be reached by Tab")
     page.keyboard.press("Enter")
     page.locator(".why").wait_for()
     page.wait_for_function("document.activeElement.id.startsWith('why-')")
@@ -233,7 +308,10 @@ def test_quick_presses_lose_nothing(tabs):
     page = tabs(WIDE)
     page.route("**/parts?*", lambda route: (time.sleep(0.1), route.continue_()))
     titles = page.locator("#list h3").all_inner_texts()[:3]
-    page.evaluate("[0, 1, 2].forEach(i => document.querySelectorAll('#list .film')[i].querySelector('.stars button:last-child').click())")
+    page.evaluate(
+        "[0, 1, 2].forEach(i => document.querySelectorAll('#list .film')[i]"
+        ".querySelector('.stars button:last-child').click())"
+    )
     page.get_by_text("Your films (3)").wait_for()
     assert sorted(page.locator("#mine h3").all_inner_texts()) == sorted(titles)
 
@@ -279,7 +357,10 @@ def test_like_and_dislike(tabs, likes, size):
         film.get_by_role("button", name="Like", exact=True).click()
         page.get_by_text("Your films (1)").wait_for()
         row = page.locator("#mine").get_by_role("toolbar", name=f"Rate {title}", exact=True)
-        assert row.get_by_role("button", name="Like", exact=True).get_attribute("aria-pressed") == "true" and "-1" in page.url
+        assert (
+            row.get_by_role("button", name="Like", exact=True).get_attribute("aria-pressed") == "true"
+            and "-1" in page.url
+        )
         row.get_by_role("button", name="Like", exact=True).focus()
         page.keyboard.press("1")
         page.wait_for_url("**-0")
@@ -292,29 +373,50 @@ def test_like_and_dislike(tabs, likes, size):
 @pytest.fixture(scope="session")
 def axe(tmp_path_factory):
     "The script of axe-core, fetched by npm into a temporary folder."
-    if not shutil.which("npm"): pytest.skip("npm is not installed, so axe-core cannot be fetched")
+    if not shutil.which("npm"):
+        pytest.skip("npm is not installed, so axe-core cannot be fetched")
     folder = tmp_path_factory.mktemp("axe")
-    done = subprocess.run(["npm", "pack", "--silent", AXE], cwd=folder, capture_output=True, text=True, timeout=120, stdin=subprocess.DEVNULL)
-    if done.returncode: pytest.skip(f"npm cannot fetch {AXE}: {done.stderr.strip()[-200:]}")
-    with tarfile.open(folder / done.stdout.split()[-1]) as t: return io.TextIOWrapper(t.extractfile("package/axe.min.js"), "utf-8").read()
+    done = subprocess.run(
+        ["npm", "pack", "--silent", AXE],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        stdin=subprocess.DEVNULL,
+    )
+    if done.returncode:
+        pytest.skip(f"npm cannot fetch {AXE}: {done.stderr.strip()[-200:]}")
+    with tarfile.open(folder / done.stdout.split()[-1]) as t:
+        return io.TextIOWrapper(t.extractfile("package/axe.min.js"), "utf-8").read()
 
 
 def test_axe_finds_nothing(tabs, axe, address, note):
-    "The start, a visit with everything open, and a fault, in both widths and colours. bypass_csp lets axe in, nothing else."
+    """The start, a visit with everything open, and a fault, in both widths and colours. bypass_csp lets axe in,
+    nothing else."""
     page = tabs(WIDE, expect="400", bypass_csp=True)
-    why = json.load(urllib.request.urlopen(address[0] + "api/recommend?r=1-5_6-2_50-4.5_260-4_296-3&diversity=0.7&n=1"))["movies"][0]["movie"]
+    why = json.load(
+        urllib.request.urlopen(address[0] + "api/recommend?r=1-5_6-2_50-4.5_260-4_296-3&diversity=0.7&n=1")
+    )["movies"][0]["movie"]
     for url in ("", f"?r=1-5_6-2_50-4.5_260-4_296-3&d=0.7&q=star+wars&why={why}", "?r=nonsense"):
         page.goto(address[0] + url)
-        assert ("That did not work" in page.content()) == ("nonsense" in url) and page.locator(".why").count() == ("why" in url)
+        assert ("That did not work" in page.content()) == ("nonsense" in url) and page.locator(".why").count() == (
+            "why" in url
+        )
         page.evaluate(axe)
         for size in (WIDE, PHONE):
             for scheme, colour in (("light", "rgb(247, 246, 243)"), ("dark", "rgb(20, 23, 28)")):
                 page.set_viewport_size(size)
                 page.emulate_media(color_scheme=scheme)
                 assert wide_enough(page) and page.evaluate("getComputedStyle(document.body).backgroundColor") == colour
-                small = page.evaluate("[...document.querySelectorAll('button, select, summary, input[type=search]')].filter(e => e.offsetParent && (e.getBoundingClientRect().height < 44 || e.getBoundingClientRect().width < 44)).map(e => e.outerHTML.slice(0, 80))")
+                small = page.evaluate(
+                    "[...document.querySelectorAll('button, select, summary, input[type=search]')].filter("
+                    "e => e.offsetParent && (e.getBoundingClientRect().height < 44 || "
+                    "e.getBoundingClientRect().width < 44)).map(e => e.outerHTML.slice(0, 80))"
+                )
                 assert not small, "too small for a thumb"
-                found = page.evaluate("axe.run().then(r => r.violations.map(v => [v.impact, v.id, v.nodes[0].html.slice(0, 150)]))")
+                found = page.evaluate(
+                    "axe.run().then(r => r.violations.map(v => [v.impact, v.id, v.nodes[0].html.slice(0, 150)]))"
+                )
                 assert not found, (url, size, scheme, found)
     note(f"{AXE}: no finding on the page of saerec serve (start, visit, fault), at 1280 and 390 pixels, light and dark")
 
@@ -330,6 +432,7 @@ def test_fault_page(tabs, address):
 
 # --- many at once ---
 
+
 def memory(pid):
     "Resident bytes of a process, in MB."
     return psutil.Process(pid).memory_info().rss / 2**20
@@ -337,14 +440,19 @@ def memory(pid):
 
 def measured(address, **kw):
     "Seconds of each answer by kind; in a thread of its own, for the browser's event loop runs in this one."
-    with ThreadPoolExecutor(1) as pool: return pool.submit(lambda: asyncio.run(load(address, **kw))).result()
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(lambda: asyncio.run(load(address, **kw))).result()
 
 
 def test_many_at_once(address, note):
-    "50 people at once, each with pauses as short as a hasty person's; every answer is right. The times are shown, not judged."
+    """50 people at once, each with pauses as short as a hasty person's; every answer is right. The times are shown,
+    not judged."""
     kinds = measured(address[0], clients=50, requests=400, pause=0.05)
     assert len(kinds["all"]) == 400
-    note(f"saerec serve, 50 clients, pause 0.05 s: {told(kinds)}; load of the machine {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
+    note(
+        f"saerec serve, 50 clients, pause 0.05 s: {told(kinds)}; "
+        f"load of the machine {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores"
+    )
 
 
 @pytest.mark.slow
@@ -355,11 +463,13 @@ def test_load(address, note):
     after = memory(address[1])
     note(f"saerec serve, 50 clients, pause 0.5 s: {told(kinds)}; memory {before:.0f} MB before, {after:.0f} MB after")
     assert len(kinds["all"]) == 10_000 and after < before + 100
-    if not idle: pytest.skip("not judged, other programs are running")
+    if not idle:
+        pytest.skip("not judged, other programs are running")
     assert kinds["all"][9500] < 0.05
 
 
 # --- whoever comes to the door ---
+
 
 def test_an_endless_address_is_cut_off(address):
     "A head that never ends is refused, not collected."
@@ -368,18 +478,29 @@ def test_an_endless_address_is_cut_off(address):
     with socket.create_connection((host, int(port)), timeout=10) as s:
         s.sendall(b"GET /?r=")
         try:
-            while sent < 5_000_000: sent += s.send(b"1-5_" * 4096)
-        except OSError: pass
+            while sent < 5_000_000:
+                sent += s.send(b"1-5_" * 4096)
+        except OSError:
+            pass
     assert sent < 5_000_000
     assert urllib.request.urlopen(address[0]).status == 200
 
 
 def test_open_to_others_only_when_told(loaded):
-    "By default this computer's names alone are served; with another host every name, and the first line says what that means."
+    """By default this computer's names alone are served; with another host every name, and the first line says what
+    that means."""
     ask = lambda name: f"GET /api/search?q=heat HTTP/1.1\r\nHost: {name}\r\nConnection: close\r\n\r\n".encode()
     with served(loaded) as (host, port, said, _):
         assert host == "127.0.0.1" and "other computers" not in said
-        for name, status in {f"127.0.0.1:{port}": 200, "LOCALHOST": 200, f"[::1]:{port}": 200, "films.example": 421, f"localhost.films.example:{port}": 421, "": 421, "127.0.0.1.films.example": 421}.items():
+        for name, status in {
+            f"127.0.0.1:{port}": 200,
+            "LOCALHOST": 200,
+            f"[::1]:{port}": 200,
+            "films.example": 421,
+            f"localhost.films.example:{port}": 421,
+            "": 421,
+            "127.0.0.1.films.example": 421,
+        }.items():
             assert raw(host, port, ask(name))[0] == status, name
     with served(loaded, host="0.0.0.0") as (host, port, said, _):
         assert said.endswith("other computers can reach it, and it has no passwords and no encryption")
@@ -389,41 +510,106 @@ def test_open_to_others_only_when_told(loaded):
 def test_every_answer_is_guarded(address):
     "Pages, files, API and faults carry the same headers; no path leads out of static/; other sites cannot send."
     host, port = re.search(r"//([\d.]+):(\d+)/", address[0]).groups()
-    def ask(path, method="GET", more=""): return raw(host, int(port), f"{method} {path} HTTP/1.1\r\nHost: {host}:{port}\r\nConnection: close\r\n{more}\r\n".encode())
-    cases = {"/": 200, "/?r=1-5": 200, "/parts?q=heat": 200, "/static/app.js": 200, "/api/search?q=heat": 200, "/openapi.json": 200, "/?r=nonsense": 400, "/api/search": 400, "/nowhere": 404, "/?q=" + "x" * 17_000: 414}
-    cases |= dict.fromkeys(("/static/../web.py", "/static/%2e%2e/web.py", "/static/..%2f..%2fsettings.ini", "/static/..%5cweb.py", "/static//etc/passwd", "/static/%00", "/static/", "//etc/passwd"), 404)
+
+    def ask(path, method="GET", more=""):
+        return raw(
+            host,
+            int(port),
+            f"{method} {path} HTTP/1.1\r\nHost: {host}:{port}\r\nConnection: close\r\n{more}\r\n".encode(),
+        )
+
+    cases = {
+        "/": 200,
+        "/?r=1-5": 200,
+        "/parts?q=heat": 200,
+        "/static/app.js": 200,
+        "/api/search?q=heat": 200,
+        "/openapi.json": 200,
+        "/?r=nonsense": 400,
+        "/api/search": 400,
+        "/nowhere": 404,
+        "/?q=" + "x" * 17_000: 414,
+    }
+    cases |= dict.fromkeys(
+        (
+            "/static/../web.py",
+            "/static/%2e%2e/web.py",
+            "/static/..%2f..%2fsettings.ini",
+            "/static/..%5cweb.py",
+            "/static//etc/passwd",
+            "/static/%00",
+            "/static/",
+            "//etc/passwd",
+        ),
+        404,
+    )
     for path, status in cases.items():
         got, headers, body = ask(path)
         assert got == status, (path, got, body[:200])
         policy = headers["content-security-policy"].split("; ")
-        assert {"default-src 'self'", "frame-ancestors 'none'", "base-uri 'none'", "object-src 'none'", "form-action 'self'"} == set(policy), path
-        assert (headers["x-content-type-options"], headers["referrer-policy"], headers["x-frame-options"]) == ("nosniff", "no-referrer", "DENY") and not {"server", "set-cookie", "access-control-allow-origin"} & set(headers), path
-    for method in ("POST", "PUT", "DELETE", "PATCH", "TRACE", "OPTIONS"): assert ask("/", method)[0] == 405, method
-    assert ask("/api/taste", "POST", "Content-Type: text/plain\r\nContent-Length: 0\r\nOrigin: http://films.example\r\n")[0] == 400, "forms of others cannot send JSON"
+        assert {
+            "default-src 'self'",
+            "frame-ancestors 'none'",
+            "base-uri 'none'",
+            "object-src 'none'",
+            "form-action 'self'",
+        } == set(policy), path
+        assert (headers["x-content-type-options"], headers["referrer-policy"], headers["x-frame-options"]) == (
+            "nosniff",
+            "no-referrer",
+            "DENY",
+        ) and not {"server", "set-cookie", "access-control-allow-origin"} & set(headers), path
+    for method in ("POST", "PUT", "DELETE", "PATCH", "TRACE", "OPTIONS"):
+        assert ask("/", method)[0] == 405, method
+    assert (
+        ask("/api/taste", "POST", "Content-Type: text/plain\r\nContent-Length: 0\r\nOrigin: http://films.example\r\n")[
+            0
+        ]
+        == 400
+    ), "forms of others cannot send JSON"
     long = "Content-Length: 64001\r\n"
     assert ask("/api/taste", "POST", long)[0] == 413 and raw(host, int(port), b"nonsense\r\n\r\n")[0] == 400
 
 
 def test_openapi_holds(loaded, request):
-    "Requests made from the API's own description, right and wrong ones: never a fault of the server, and answers are as described."
+    """Requests made from the API's own description, right and wrong ones: never a fault of the server, and answers are
+    as described."""
     import schemathesis
     from hypothesis import HealthCheck, Phase, given, settings
     from schemathesis import GenerationMode, checks
     from fastapi.testclient import TestClient
+
     app = make_app(loaded)
     api = schemathesis.openapi.from_asgi("/openapi.json", app)
     api.config.generation.update(modes=[GenerationMode.POSITIVE, GenerationMode.NEGATIVE])
     checks.load_all_checks()
-    wanted = [checks.CHECKS.get_one(n) for n in ("not_a_server_error", "status_code_conformance", "content_type_conformance", "response_schema_conformance")]
+    wanted = [
+        checks.CHECKS.get_one(n)
+        for n in (
+            "not_a_server_error",
+            "status_code_conformance",
+            "content_type_conformance",
+            "response_schema_conformance",
+        )
+    ]
     seen, examples = [], 300 if request.config.getoption("--slow") else 8
     with TestClient(app, raise_server_exceptions=False) as client:
         for found in api.get_all_operations():
             operation = found.ok()
+
             @given(case=operation.as_strategy())
-            @settings(max_examples=examples, deadline=None, derandomize=True, database=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
+            @settings(
+                max_examples=examples,
+                deadline=None,
+                derandomize=True,
+                database=None,
+                phases=[Phase.generate],
+                suppress_health_check=list(HealthCheck),
+            )
             def ask(case):
                 answer = case.call(session=client)
                 seen.append(answer.status_code)
                 case.validate_response(answer, checks=wanted)
+
             ask()
     assert {200, 400} <= set(seen) and max(seen) < 500 and len(seen) >= 8 * examples

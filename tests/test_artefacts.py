@@ -1,6 +1,8 @@
-"""Folders saved by earlier versions stay readable, and say what they said; damaged and forged ones are refused; a reader never sees a mix.
+"""Folders saved by earlier versions stay readable, and say what they said; damaged and forged ones are refused.
 
-fixtures/model-1 is of format 1: tiny networks on the 150 most rated movies of the bundled ratings, whose licence lies beside it."""
+A reader never sees a mix. fixtures/model-1 is of format 1: tiny networks on the 150 most rated movies of the bundled
+ratings, whose licence lies beside it."""
+
 import hashlib
 import json
 import os
@@ -46,8 +48,12 @@ def test_format_1_is_saved_as_today(tmp_path: Path) -> None:
     again = Recommender.load(rec.save(tmp_path / "model"))
     assert again.manifest.format == 3 and again.manifest.checksum is not None
     pd.testing.assert_frame_equal(again.recommend(PERSON), rec.recommend(PERSON))
-    assert "150 movies" in (tmp_path / "model" / "model_card.md").read_text() or "150 films" in (tmp_path / "model" / "model_card.md").read_text()
-    with pytest.raises(InputError, match="saved without its users' ratings"): rec.recommend(1)
+    assert (
+        "150 movies" in (tmp_path / "model" / "model_card.md").read_text()
+        or "150 films" in (tmp_path / "model" / "model_card.md").read_text()
+    )
+    with pytest.raises(InputError, match="saved without its users' ratings"):
+        rec.recommend(1)
 
 
 @pytest.fixture(scope="module")
@@ -76,17 +82,18 @@ def tensors(folder: Path, change: Callable[[dict[str, np.ndarray]], Any]) -> Non
 
 def bytes_of(folder: Path, name: str, change: Callable[[bytes], bytes], signed: bool = False) -> None:
     (folder / name).write_bytes(change((folder / name).read_bytes()))
-    if signed: sign(folder)
+    if signed:
+        sign(folder)
 
 
 def header(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
     "Another head of the weights, properly signed."
     data = (folder / "weights.safetensors").read_bytes()
     n = int.from_bytes(data[:8], "little")
-    head = json.loads(data[8:8 + n])
+    head = json.loads(data[8 : 8 + n])
     change(head)
     text = json.dumps(head).encode()
-    (folder / "weights.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + data[8 + n:])
+    (folder / "weights.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + data[8 + n :])
     sign(folder)
 
 
@@ -107,28 +114,64 @@ def ranker_option(folder: Path, **changes: Any) -> None:
 NAN = float("nan")
 DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {  # how, what is said
     "weights cut": (lambda d: bytes_of(d, "weights.safetensors", lambda b: b[:-7]), "weights.safetensors: it has"),
-    "weights altered": (lambda d: bytes_of(d, "weights.safetensors", lambda b: b[:-9] + bytes([b[-9] ^ 1]) + b[-8:]), "weights.safetensors: it was altered"),
+    "weights altered": (
+        lambda d: bytes_of(d, "weights.safetensors", lambda b: b[:-9] + bytes([b[-9] ^ 1]) + b[-8:]),
+        "weights.safetensors: it was altered",
+    ),
     "weights gone": (lambda d: (d / "weights.safetensors").unlink(), "weights.safetensors: there is no such file"),
-    "weights of another length, signed": (lambda d: bytes_of(d, "weights.safetensors", lambda b: b[:-8], signed=True), "weights.safetensors: it is no whole safetensors file"),
-    "a head of terabytes": (lambda d: bytes_of(d, "weights.safetensors", lambda b: (2**40).to_bytes(8, "little") + b[8:], signed=True), "no whole safetensors file"),
-    "absurd shape": (lambda d: header(d, lambda h: h["ranker.table"].update(shape=[10**12, 10**6])), "weights.safetensors: it is no whole safetensors file"),
-    "overlapping tensors": (lambda d: header(d, lambda h: h["ranker.bias"].update(data_offsets=h["ranker.table"]["data_offsets"])), "weights.safetensors: it is no whole safetensors file"),
-    "NaN": (lambda d: tensors(d, lambda t: t["ranker.table"].__setitem__((0, 0), NAN)), "'ranker.table' holds NaN or infinity"),
-    "double precision": (lambda d: tensors(d, lambda t: t.update({"ranker.bias": t["ranker.bias"].astype(np.float64)})), "'ranker.bias' is float64"),
+    "weights of another length, signed": (
+        lambda d: bytes_of(d, "weights.safetensors", lambda b: b[:-8], signed=True),
+        "weights.safetensors: it is no whole safetensors file",
+    ),
+    "a head of terabytes": (
+        lambda d: bytes_of(d, "weights.safetensors", lambda b: (2**40).to_bytes(8, "little") + b[8:], signed=True),
+        "no whole safetensors file",
+    ),
+    "absurd shape": (
+        lambda d: header(d, lambda h: h["ranker.table"].update(shape=[10**12, 10**6])),
+        "weights.safetensors: it is no whole safetensors file",
+    ),
+    "overlapping tensors": (
+        lambda d: header(d, lambda h: h["ranker.bias"].update(data_offsets=h["ranker.table"]["data_offsets"])),
+        "weights.safetensors: it is no whole safetensors file",
+    ),
+    "NaN": (
+        lambda d: tensors(d, lambda t: t["ranker.table"].__setitem__((0, 0), NAN)),
+        "'ranker.table' holds NaN or infinity",
+    ),
+    "double precision": (
+        lambda d: tensors(d, lambda t: t.update({"ranker.bias": t["ranker.bias"].astype(np.float64)})),
+        "'ranker.bias' is float64",
+    ),
     "a tensor too few": (lambda d: tensors(d, lambda t: t.pop("liker.bias")), "'liker.bias' is missing"),
-    "a tensor too many": (lambda d: tensors(d, lambda t: t.update(extra=np.zeros(3, np.float32))), "'extra' is not one of this model"),
-    "codes out of range": (lambda d: tensors(d, lambda t: t["rank_codes"].__setitem__(-1, 10**6)), "'rank_codes' has codes"),
+    "a tensor too many": (
+        lambda d: tensors(d, lambda t: t.update(extra=np.zeros(3, np.float32))),
+        "'extra' is not one of this model",
+    ),
+    "codes out of range": (
+        lambda d: tensors(d, lambda t: t["rank_codes"].__setitem__(-1, 10**6)),
+        "'rank_codes' has codes",
+    ),
     "another width": (lambda d: ranker_option(d, hidden=[10**6, 4]), "recommender.json asks for"),
     "unknown option": (lambda d: ranker_option(d, __class__="os.system"), "the option '__class__'"),
     "unknown kind": (lambda d: ranker_option(d, kind="builtins.eval"), "no model of the kind 'builtins.eval'"),
     "unknown format": (lambda d: sign(d, format=99), "format '99'"),
     "no threshold": (lambda d: sign(d, threshold=None), "`threshold` is missing"),
     "a wrong scale": (lambda d: sign(d, scale=[5, 1]), "`scale` has an invalid value"),
-    "manifest altered": (lambda d: bytes_of(d, "recommender.json", lambda b: b.replace(b'"threshold": 4', b'"threshold": 2')), "recommender.json: it was altered"),
-    "manifest cut": (lambda d: bytes_of(d, "recommender.json", lambda b: b[:len(b) // 2]), "no whole JSON text"),
-    "manifest too large": (lambda d: os.truncate(d / "recommender.json", 2**24 + 1), "more than 16,777,216 are never read"),
+    "manifest altered": (
+        lambda d: bytes_of(d, "recommender.json", lambda b: b.replace(b'"threshold": 4', b'"threshold": 2')),
+        "recommender.json: it was altered",
+    ),
+    "manifest cut": (lambda d: bytes_of(d, "recommender.json", lambda b: b[: len(b) // 2]), "no whole JSON text"),
+    "manifest too large": (
+        lambda d: os.truncate(d / "recommender.json", 2**24 + 1),
+        "more than 16,777,216 are never read",
+    ),
     "movies cut": (lambda d: bytes_of(d, "movies.parquet", lambda b: b[:-3]), "movies.parquet: it has"),
-    "movies no Parquet, signed": (lambda d: bytes_of(d, "movies.parquet", lambda b: b"PAR1" + b[4:-4] + b"XXXX", signed=True), "movies.parquet: it is no whole Parquet table"),
+    "movies no Parquet, signed": (
+        lambda d: bytes_of(d, "movies.parquet", lambda b: b"PAR1" + b[4:-4] + b"XXXX", signed=True),
+        "movies.parquet: it is no whole Parquet table",
+    ),
     "a movie too few": (lambda d: movies(d, lambda m: m.iloc[:-1]), "movies.parquet: it has 149 rows"),
     "no titles": (lambda d: movies(d, lambda m: m.drop(columns="title")), "its column 'title' is missing"),
     "a link out of the folder": (link_out, "a link out of the folder"),
@@ -149,28 +192,50 @@ def test_damage_is_refused(how: str, saved: Path, tmp_path: Path) -> None:
     Recommender.load(folder)  # the forger's signature alone is no fault
     damage, told = DAMAGE[how]
     damage(folder)
-    with pytest.raises(InputError) as e: Recommender.load(folder)
+    with pytest.raises(InputError) as e:
+        Recommender.load(folder)
     assert told in one_sentence(e.value, folder)
 
 
 def read_or_refused(folder: Path) -> None:
     "One sentence, or a model that answers."
-    try: rec = Recommender.load(folder)
+    try:
+        rec = Recommender.load(folder)
     except InputError as e:
         one_sentence(e, folder)
         return
-    try: assert len(rec.recommend({rec.movies.title[0]: 5}, n=5)) <= 5
-    except InputError: pass  # a scale without 5, two films of one title
+    try:
+        assert len(rec.recommend({rec.movies.title[0]: 5}, n=5)) <= 5
+    except InputError:
+        pass  # a scale without 5, two films of one title
 
 
 def put(folder: Path, name: str, data: bytes, signed: bool) -> None:
     "Another content of one file; signed anew if that is asked and possible."
     (folder / name).write_bytes(data)
-    try: sign(folder) if signed else None
-    except (ValueError, TypeError, KeyError, AttributeError, OSError, RecursionError): pass  # a manifest that nobody can sign
+    try:
+        sign(folder) if signed else None
+    except (ValueError, TypeError, KeyError, AttributeError, OSError, RecursionError):
+        pass  # a manifest that nobody can sign
 
 
-JSON = st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20) | st.sampled_from([-1, 0, 1, 2**31, 2**63, 10**400, "StackedAutoencoder", "RankStack", "../x"]), lambda o: st.lists(o, max_size=4) | st.dictionaries(st.text(max_size=8) | st.sampled_from(["kind", "members", "weights", "hidden", "n_movies", "x", "y"]), o, max_size=4), max_leaves=8)
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=20)
+    | st.sampled_from([-1, 0, 1, 2**31, 2**63, 10**400, "StackedAutoencoder", "RankStack", "../x"]),
+    lambda o: (
+        st.lists(o, max_size=4)
+        | st.dictionaries(
+            st.text(max_size=8) | st.sampled_from(["kind", "members", "weights", "hidden", "n_movies", "x", "y"]),
+            o,
+            max_size=4,
+        )
+    ),
+    max_leaves=8,
+)
 
 
 @given(data=st.data())
@@ -184,25 +249,34 @@ def test_wild_manifests(data: st.DataObject, saved: Path) -> None:
             at = info
             while True:
                 key = data.draw(st.sampled_from(list(at) if isinstance(at, dict) else range(len(at))))
-                if not isinstance(at[key], dict | list) or not at[key] or data.draw(st.booleans()): break
+                if not isinstance(at[key], dict | list) or not at[key] or data.draw(st.booleans()):
+                    break
                 at = at[key]
             at[key] = data.draw(JSON)
         put(folder, "recommender.json", json.dumps(info).encode(), signed=True)
         read_or_refused(folder)
 
 
-@given(name=st.sampled_from(["weights.safetensors", "movies.parquet", "recommender.json"]), near=st.sampled_from([1.0, 0.02]),
-       cuts=st.lists(st.tuples(st.floats(0, 1), st.integers(0, 40), st.binary(max_size=24)), min_size=1, max_size=3), end=st.booleans(), signed=st.booleans())
+@given(
+    name=st.sampled_from(["weights.safetensors", "movies.parquet", "recommender.json"]),
+    near=st.sampled_from([1.0, 0.02]),
+    cuts=st.lists(st.tuples(st.floats(0, 1), st.integers(0, 40), st.binary(max_size=24)), min_size=1, max_size=3),
+    end=st.booleans(),
+    signed=st.booleans(),
+)
 @fewer
-def test_wild_bytes(name: str, near: float, cuts: list[tuple[float, int, bytes]], end: bool, signed: bool, saved: Path) -> None:
+def test_wild_bytes(
+    name: str, near: float, cuts: list[tuple[float, int, bytes]], end: bool, signed: bool, saved: Path
+) -> None:
     "Some bytes replaced by others, often near the head of the weights or the foot of the table, rightly signed or not."
     with tempfile.TemporaryDirectory() as place:
         folder = Path(shutil.copytree(saved, Path(place) / "model"))
         content = (folder / name).read_bytes()
         for where, n, new in cuts:
             at = int(where * near * len(content))
-            if end: at = len(content) - at
-            content = content[:at] + new + content[at + n:]
+            if end:
+                at = len(content) - at
+            content = content[:at] + new + content[at + n :]
         put(folder, name, content, signed)
         read_or_refused(folder)
 
@@ -220,8 +294,13 @@ for k in range(int(sys.argv[4])): models[k % 2].save(where)
 
 def writer(*arguments: object) -> subprocess.Popen[str]:
     "Another process that saves two models in turn."
-    env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(Path(__file__).resolve().parents[1]), os.environ.get("PYTHONPATH", "")])}
-    return subprocess.Popen([sys.executable, "-c", WRITER, *map(str, arguments)], stdout=subprocess.PIPE, text=True, env=env)
+    env = os.environ | {
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": os.pathsep.join([str(Path(__file__).resolve().parents[1]), os.environ.get("PYTHONPATH", "")]),
+    }
+    return subprocess.Popen(
+        [sys.executable, "-c", WRITER, *map(str, arguments)], stdout=subprocess.PIPE, text=True, env=env
+    )
 
 
 @pytest.fixture(scope="module")
@@ -245,7 +324,8 @@ def test_a_reader_sees_the_old_model_or_the_new(saved: Path, other: Path, tmp_pa
     wanted, seen = {looks(Recommender.load(p)) for p in (saved, other)}, []
     p = writer(saved, other, where, 60)
     assert p.stdout and p.stdout.readline() == "ready\n"
-    while p.poll() is None or len(seen) < 20: seen.append(looks(Recommender.load(where)))
+    while p.poll() is None or len(seen) < 20:
+        seen.append(looks(Recommender.load(where)))
     assert p.returncode == 0 and set(seen) == wanted == set(seen[:-1]) and len(wanted) == 2
 
 

@@ -31,7 +31,8 @@ tries = settings(max_examples=int(MORE or 150), derandomize=not MORE, deadline=N
 
 def model(low: float = 0.5, high: float = 5.0, threshold: float = 4.0) -> SimpleNamespace:
     "What is asked of a recommender: movies, titles, scale."
-    return SimpleNamespace(movies=MOVIES, titles=TITLES, manifest=SimpleNamespace(scale=(low, high), threshold=threshold))
+    manifest = SimpleNamespace(scale=(low, high), threshold=threshold)
+    return SimpleNamespace(movies=MOVIES, titles=TITLES, manifest=manifest)
 
 
 def read(file: str | Path, *scale: float, stated: tuple[float, float] | None = None) -> OwnRatings:
@@ -115,7 +116,8 @@ def test_mixtures(tmp_path: Path, encoding: str, delimiter: str, end: str) -> No
 @pytest.mark.parametrize("days, heat", [
     (("2024-02-10", "2023-01-12"), 2.5), (("10.02.2024", "12.01.2023"), 2.5), (("2/10/2024", "1/20/2023"), 2.5),
     (("20/2/2024", "12/1/2023"), 2.5), (("Sat Feb 10 00:00:00 2024", "Thu Jan 12 00:00:00 2023"), 2.5),
-    (("2/10/2024", "1/12/2023"), 1), (("", "2023-01-12"), 1)])  # neither day-first nor month-first for sure; a day missing
+    (("2/10/2024", "1/12/2023"), 1),  # neither day-first nor month-first for sure
+    (("", "2023-01-12"), 1)])  # a day missing
 def test_newest_first_as_spreadsheets_leave_it(tmp_path: Path, days: tuple[str, str], heat: float) -> None:
     "The later day counts where days can be read without doubt, else the later line; decimal commas, Windows-1252."
     file = tmp_path / "imdb.csv"
@@ -361,7 +363,8 @@ def test_search_lists_the_best_known_first() -> None:
     assert listed("") == [] and listed("qqqqqqq") == []
 
 
-EXPORTS = [(CASES / o).read_bytes() for o in ("lb_reviews.csv", "imdb_old.csv", "trakt_ratings_movies.json", "o_excel_sep.csv")]
+EXPORTS = [(CASES / o).read_bytes()
+           for o in ("lb_reviews.csv", "imdb_old.csv", "trakt_ratings_movies.json", "o_excel_sep.csv")]
 
 
 CHANGES = st.lists(st.tuples(st.integers(0, 1000), st.binary(max_size=3)), max_size=4)

@@ -1,4 +1,4 @@
-"""The JSON API: search, recommend, explain, similar, taste
+"""The JSON API: search, recommend, explain, similar, taste; the page draws the same answers
 
 Docs: https://saerec.github.io/saerec/app/api.html.md"""
 
@@ -7,22 +7,129 @@ Docs: https://saerec.github.io/saerec/app/api.html.md"""
 # %% ../../nbs/app/api.ipynb #956bb701
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
+import pandas as pd
 from fastapi import APIRouter, Depends, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 
-from .answers import Explanation, GenreTaste, Movie, RecommendedList, SimilarList
-from .answers import explain, recommend, similar, taste
-from .catalogue import Catalogue
+from .catalogue import Catalogue, genres_of
 from .visit import MAX_RATINGS, MAX_TEXT, on_scale, read_ratings
 from ..errors import InputError
 
 # %% auto #0
-__all__ = ['api', 'Known', 'SearchQuery', 'SimilarQuery', 'ByAddress', 'ByTitle', 'ListWishes', 'RecommendQuery', 'RecommendBody',
-           'ExplainQuery', 'ExplainBody', 'Fault', 'FoundMovies', 'Taste']
+__all__ = []
+
+# %% ../../nbs/app/api.ipynb #3f3b33dd
+class Movie(BaseModel):
+    "A movie of the catalogue."
+    movie: str  # its id
+    title: str
+    genres: list[str]
+
+class Recommended(Movie):
+    "A line of a list."
+    rank: int  # from 1
+    score: float  # of the model that ranks
+    p_like: float | None = None  # probability of a like, 0..1
+    because: str = ""  # the rated movie that speaks for it most
+
+# %% ../../nbs/app/api.ipynb #f83e8024
+class RecommendedList(BaseModel):
+    "A list, and how far it is this person's own."
+    about: str
+    movies: list[Recommended]
+
+# %% ../../nbs/app/api.ipynb #55f4f569
+def _lines(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    "The rows of a table as the API sends them: ids as text, genres as a list, numbers with four digits."
+    lines: list[dict[str, Any]] = []
+    for rank, o in enumerate(frame.to_dict("records"), 1):
+        row = {str(k): round(v, 4) if isinstance(v, float) else v for k, v in o.items()}
+        lines.append(row | {"rank": rank, "movie": str(row["movie"]), "genres": genres_of(row.get("genres"))})
+    return lines
+
+# %% ../../nbs/app/api.ipynb #2a0549a9
+def recommend(
+    cat: Catalogue,
+    stars: Mapping[int, float],  # code -> rating
+    n: int = 12,  # length of the list
+    genre: str = "",  # only movies of this genre; "": all
+    years: tuple[int | None, int | None] = (None, None),  # from, to
+    diversity: float = 0.0,  # 0: by score alone; towards 1: away from what is in the list already
+) -> RecommendedList:
+    "The best movies for these ratings. Raises `InputError` for a genre or years that cannot be."
+    top = cat.rec.recommend(cat.person(stars), n=n, genres=genre or (), years=years, diversity=diversity)
+    return RecommendedList.model_validate({"about": top.attrs["about"], "movies": _lines(top)})
+
+# %% ../../nbs/app/api.ipynb #78569594
+class Reason(BaseModel):
+    "What one rating does to one movie."
+    movie: str  # id of the rated movie
+    title: str
+    stars: float
+    change: float  # of the score
+    p_change: float | None = None  # of the probability of a like
+
+class Explanation(BaseModel):
+    "Why a movie is where it is, the strongest reason first."
+    movie: str
+    title: str
+    score: float
+    p_like: float | None = None
+    reasons: list[Reason]
+
+# %% ../../nbs/app/api.ipynb #56b145ca
+def explain(cat: Catalogue, stars: Mapping[int, float], code: int) -> Explanation:
+    "Reasons for and against a movie, by ratings by code. Raises `InputError` if it is never recommended."
+    frame = cat.rec.explain(cat.person(stars), f"id:{cat.ids[code]}")
+    about = {k: round(v, 4) for k in ("score", "p_like") if (v := frame.attrs[k]) is not None}
+    told = {"movie": cat.ids[code], "title": cat.titles[code], "reasons": _lines(frame)}
+    return Explanation.model_validate(told | about)
+
+# %% ../../nbs/app/api.ipynb #f8b65fc5
+class Similar(Movie):
+    "A movie that goes together with another one."
+    rank: int  # from 1
+    similarity: float  # -1..1
+
+class SimilarList(BaseModel):
+    "Movies that go together with one, the most similar first."
+    movie: str
+    title: str
+    movies: list[Similar]
+
+# %% ../../nbs/app/api.ipynb #7d0976bc
+def similar(cat: Catalogue, code: int, n: int = 10) -> SimilarList:
+    "The n movies that go together with one. Raises `InputError` if nothing is known about it."
+    movies = _lines(cat.rec.similar(f"id:{cat.ids[code]}", n))
+    return SimilarList.model_validate({"movie": cat.ids[code], "title": cat.titles[code], "movies": movies})
+
+# %% ../../nbs/app/api.ipynb #a673ee3d
+class GenreTaste(BaseModel):
+    "Likes of one genre."
+    genre: str
+    films: int  # rated
+    likes: int  # of them
+    mean: float  # rating
+
+# %% ../../nbs/app/api.ipynb #1a95fdfb
+def taste(cat: Catalogue, stars: Mapping[int, float]) -> list[GenreTaste]:
+    "Likes by genre, of ratings by code; what is liked most often first."
+    given: dict[str, list[float]] = {}
+    for code, value in stars.items():
+        for genre in cat.genres[code]: given.setdefault(genre, []).append(value)
+
+    rows = [GenreTaste(genre=genre, films=len(values), likes=sum(v >= cat.threshold for v in values),
+                       mean=round(sum(values) / len(values), 2)) for genre, values in given.items()]
+    return sorted(rows, key=lambda o: (o.films - 2 * o.likes, -o.films, o.genre))
 
 # %% ../../nbs/app/api.ipynb #6ae5480e
+_Title = Annotated[str, Field(max_length=300)]
+_Stars = Annotated[float, Field(strict=True, allow_inf_nan=False)]  # strict: neither "5" nor true
+_Length = Annotated[int, Field(ge=1, le=50, description="length of the list")]
+
 class _Question(BaseModel):
     "A question that knows no other parameters than its own."
     model_config = ConfigDict(extra="forbid")
@@ -30,12 +137,12 @@ class _Question(BaseModel):
 class SearchQuery(_Question):
     "What is searched."
     q: str = Field(max_length=MAX_TEXT, description="words of a title, or their beginnings")
-    n: int = Field(10, ge=1, le=50, description="at most so many")
+    n: _Length = 10
 
 class SimilarQuery(_Question):
     "Of which movie."
-    movie: str = Field(max_length=300, description="an id, else a title")
-    n: int = Field(10, ge=1, le=50, description="length of the list")
+    movie: _Title = Field(description="an id, else a title")
+    n: _Length = 10
 
 # %% ../../nbs/app/api.ipynb #6ef844fe
 class ByAddress(_Question):
@@ -43,23 +150,16 @@ class ByAddress(_Question):
     r: str = Field(pattern=r"^[A-Za-z0-9._-]*$",
                    description=f"ratings as ID-STARS, joined by _, such as 1-5_6-4.5; at most {MAX_RATINGS}")
 
-    def stars(self,
-        cat: Catalogue,
-    ) -> dict[int, float]:  # code -> rating
+    def stars(self, cat: Catalogue) -> dict[int, float]:
         "The ratings by code."
         return read_ratings(cat, self.r)
 
 # %% ../../nbs/app/api.ipynb #7d60b922
-_Title = Annotated[str, Field(max_length=300)]
-_Stars = Annotated[float, Field(strict=True, allow_inf_nan=False)]  # strict: neither "5" nor true
-
 class ByTitle(_Question):
     "Ratings by id or title."
     ratings: dict[_Title, _Stars] = Field(max_length=MAX_RATINGS, description="id or title -> stars")
 
-    def stars(self,
-        cat: Catalogue,
-    ) -> dict[int, float]:  # code -> rating
+    def stars(self, cat: Catalogue) -> dict[int, float]:
         "The ratings by code. Raises `InputError` for an unknown title, one given twice, or stars off the scale."
         found: dict[int, float] = {}
         for movie, value in self.ratings.items():
@@ -69,30 +169,31 @@ class ByTitle(_Question):
         return found
 
 # %% ../../nbs/app/api.ipynb #724983a4
-class ListWishes(BaseModel):
+class _Wishes(BaseModel):
     "How the list is to be."
-    n: int = Field(10, ge=1, le=50, description="length of the list")
+    n: _Length = 10
     genre: str = Field("", max_length=50, description="only movies of this genre")
     first: int | None = Field(None, alias="from", ge=0, le=9999, description="only movies of this year or later")
     last: int | None = Field(None, alias="to", ge=0, le=9999, description="only movies of this year or earlier")
     diversity: float = Field(0.0, ge=0, le=1, allow_inf_nan=False,
                              description="0: by score alone; towards 1: away from what is in the list already")
 
+class _OneMovie(BaseModel):
+    "Which movie is to be explained."
+    movie: _Title = Field(description="an id, else a title")
+
 # %% ../../nbs/app/api.ipynb #26e9a64f
-class RecommendQuery(ByAddress, ListWishes):
+class RecommendQuery(ByAddress, _Wishes):
     "A list, ratings in the address."
 
-class RecommendBody(ByTitle, ListWishes):
+class RecommendBody(ByTitle, _Wishes):
     "A list, ratings by title."
 
-# %% ../../nbs/app/api.ipynb #fbd88b49
-class ExplainQuery(ByAddress):
+class ExplainQuery(ByAddress, _OneMovie):
     "The reasons for a movie, ratings in the address."
-    movie: _Title = Field(description="an id, else a title")
 
-class ExplainBody(ByTitle):
+class ExplainBody(ByTitle, _OneMovie):
     "The reasons for a movie, ratings by title."
-    movie: _Title = Field(description="an id, else a title")
 
 # %% ../../nbs/app/api.ipynb #6f008de9
 class Fault(BaseModel):
@@ -102,10 +203,7 @@ class Fault(BaseModel):
 api = APIRouter(prefix="/api", responses={"4XX": {"model": Fault, "description": "What cannot be understood"}},
                 generate_unique_id_function=lambda route: route.name)
 
-# %% ../../nbs/app/api.ipynb #949bde95
-async def _catalogue(
-    request: Request,  # to the application
-) -> Catalogue:
+async def _catalogue(request: Request) -> Catalogue:
     "The catalogue of the application that is asked."
     return request.app.state.catalogue
 
@@ -124,16 +222,13 @@ async def _get_search(cat: Known, asked: Annotated[SearchQuery, Query()]) -> Fou
 
 # %% ../../nbs/app/api.ipynb #c8492e83
 def _best(cat: Catalogue, asked: RecommendQuery | RecommendBody) -> RecommendedList:
-    "The list that is asked for."
     return recommend(cat, asked.stars(cat), asked.n, asked.genre, (asked.first, asked.last), asked.diversity)
 
-# %% ../../nbs/app/api.ipynb #9a817811
 @api.get("/recommend", name="recommend")
 async def _get_recommend(cat: Known, asked: Annotated[RecommendQuery, Query()]) -> RecommendedList:
     "The best movies for these ratings, with the chance that each is liked and the rating that speaks for it."
     return _best(cat, asked)
 
-# %% ../../nbs/app/api.ipynb #0d24838c
 @api.post("/recommend", name="recommend_by_title")
 async def _post_recommend(cat: Known, asked: RecommendBody) -> RecommendedList:
     "The best movies for these ratings, with the chance that each is liked and the rating that speaks for it."

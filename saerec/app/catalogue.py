@@ -16,7 +16,7 @@ import numpy as np
 from ..recommend import Recommender
 
 # %% auto #0
-__all__ = ['Scale', 'genres_of', 'Catalogue']
+__all__ = []
 
 # %% ../../nbs/app/catalogue.ipynb #0e1f1999
 @dataclass(frozen=True)
@@ -27,26 +27,19 @@ class Scale:
     steps: tuple[float, ...]  # what the buttons give
     names: tuple[str, ...] = ()  # what stands on them; (): stars
 
-    def say(self,
-        value: float,  # a rating
-    ) -> str:  # "4.5 of 5 stars", "Like"
-        "A rating in words."
+    def say(self, value: float) -> str:
+        "A rating in words: \"4.5 of 5 stars\", \"Like\"."
         if self.names and value in self.steps: return self.names[self.steps.index(value)]
         return f"{value:g} of {self.high:g} stars"
 
 # %% ../../nbs/app/catalogue.ipynb #4baacecc
-def _star_steps(
-    low: float,  # the lowest rating of the data
-    high: float,  # the highest
-) -> tuple[float, ...]:
+def _star_steps(low: float, high: float) -> tuple[float, ...]:
     "Whole stars from 1 on if there are 2 to 10 of them, else five steps."
     whole = [float(v) for v in range(max(1, int(np.ceil(low))), int(np.floor(high)) + 1)]
     return tuple(whole) if 2 <= len(whole) <= 10 else tuple(np.linspace(low, high, 5).round(2).tolist())
 
 # %% ../../nbs/app/catalogue.ipynb #22d237eb
-def _scale_of(
-    rec: Recommender,
-) -> Scale:
+def _scale_of(rec: Recommender) -> Scale:
     "Stars, like and dislike, or like alone: as many answers as the data have."
     m = rec.manifest
     low, high = m.scale
@@ -58,18 +51,14 @@ def _scale_of(
     return Scale(low, high, _star_steps(low, high))
 
 # %% ../../nbs/app/catalogue.ipynb #1e70fd15
-def genres_of(
-    text: Any,  # as in the data: "Action|Crime"; may be missing
-) -> list[str]:
-    "The genres of a movie."
+def genres_of(text: Any) -> list[str]:
+    "The genres of a movie, in the data \"Action|Crime\"; they may be missing."
     return [g for g in text.split("|") if g and g != "(no genres listed)"] if isinstance(text, str) else []
 
 # %% ../../nbs/app/catalogue.ipynb #4ebbe6bd
 class Catalogue:
     "A recommender, and what page and API have to know of its movies."
-    def __init__(self,
-        rec: Recommender,
-    ):
+    def __init__(self, rec: Recommender):
         self.rec, self.scale = rec, _scale_of(rec)
         self.threshold = rec.manifest.threshold
         self.ids = [str(i) for i in rec.movies.movie_id]
@@ -77,21 +66,14 @@ class Catalogue:
         self.titles: list[str] = rec.movies.title.tolist()
         self.genres = [genres_of(text) for text in rec.movies.genres]
         self.all_genres = sorted({g for some in self.genres for g in some})
-
-        listed = rec.recommend({}, n=len(self.ids))  # for somebody unknown
-        codes = [self.codes[str(i)] for i in listed.movie]
-        self.p_like = dict(zip(codes, listed.p_like.tolist(), strict=True)) if "p_like" in listed else {}
         often = rec.titles.popularity
-        self.popular = np.argsort(-often, kind="stable").tolist() if often.any() else codes
+        if not often.any(): often = rec.engine.rank_scores(rec.people.row({}))[0]  # for somebody unknown
+        self.popular: list[int] = np.argsort(-often, kind="stable").tolist()
 
-    def code(self,
-        movie: str,  # an id, else a title
-    ) -> int:
-        "The movie meant. Raises `InputError` if there is none, or more than one."
+    def code(self, movie: str) -> int:
+        "The movie meant by an id, else a title. Raises `InputError` if there is none, or more than one."
         return self.codes[movie] if movie in self.codes else self.rec.titles.look_up(movie)[0]
 
-    def person(self,
-        stars: Mapping[int, float],  # code -> rating
-    ) -> dict[str, float]:
-        "Ratings as the `Recommender` takes them: by the ids of the data."
+    def person(self, stars: Mapping[int, float]) -> dict[str, float]:
+        "Ratings by code as the `Recommender` takes them: by the ids of the data."
         return {f"id:{self.ids[code]}": v for code, v in stars.items()}

@@ -8,35 +8,32 @@ Docs: https://saerec.github.io/saerec/app/page.html.md"""
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated, Any
 
+import numpy as np
 from fastapi import APIRouter, Query, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from .answers import GenreTaste, Reason, explain, recommend, similar, taste
-from .api import Known
+from .api import Known, explain, recommend, similar, taste
 from .catalogue import Catalogue
 from .visit import PageQuery, Visit, address, read_visit, write_id, write_ratings
 
 # %% auto #0
-__all__ = ['pages', 'fault_page', 'Button', 'Film', 'ReasonLine', 'Reasons', 'View', 'page', 'parts']
+__all__ = []
 
 # %% ../../nbs/app/page.ipynb #e02e6c31
 _TEMPLATES = Environment(loader=PackageLoader("saerec.app"), autoescape=True, undefined=StrictUndefined,
                         trim_blocks=True, lstrip_blocks=True)
 
-def fault_page(
-    sentence: str,  # what is wrong
-) -> str:
+def fault_page(sentence: str) -> str:
     "A page that says what is wrong, and leads back."
     return _TEMPLATES.get_template("fault.html").render(sentence=sentence)
 
 # %% ../../nbs/app/page.ipynb #06b57dd2
 @dataclass
-class Button:
+class _Button:
     "One of the buttons that rate a movie."
     value: str  # what it sends: "1-5", or "1-" to take the rating back
     label: str  # what stands on it, or is read out
@@ -44,194 +41,105 @@ class Button:
     pressed: bool  # exactly what was given
 
 @dataclass
-class Film:
+class _Film:
     "A movie as the page shows it."
     code: int  # of the catalogue
     id: str  # as in an address
     title: str  # as in the data
     genres: str  # with commas between
     words: bool  # what stands on the buttons are words, not stars
-    buttons: list[Button]  # the lowest rating first
+    buttons: list[_Button]  # the lowest rating first
     note: str = ""  # of a rating that no button gives
     percent: float | None = None  # probability of a like
     because: str = ""  # the rated movie that speaks for it
 
 # %% ../../nbs/app/page.ipynb #a46ab6ab
-def _film(
-    cat: Catalogue,
-    code: int,  # the movie
-    given: float | None = None,  # its rating, if it is rated
-    **more: Any,  # percent, because
-) -> Film:
-    "A movie and its buttons."
+def _film(cat: Catalogue, code: int, given: float | None = None, p_like: float | None = None,
+          because: str = "") -> _Film:
+    "A movie and its buttons, as it is rated."
     scale, written = cat.scale, write_id(cat.ids[code])
     pressed = scale.steps.index(given) if given in scale.steps else -1
     filled = 0 if given is None else bisect_right(scale.steps, given)  # so many stars
 
-    def button(k: int, value: float) -> Button:
+    def button(k: int, value: float) -> _Button:
         on = k == pressed if scale.names else k < filled
-        return Button(f"{written}-" if k == pressed else f"{written}-{value:g}", scale.say(value), on, k == pressed)
+        return _Button(f"{written}-" if k == pressed else f"{written}-{value:g}", scale.say(value), on, k == pressed)
 
     note = "" if given is None or pressed >= 0 else scale.say(given)
-    buttons = [button(k, value) for k, value in enumerate(scale.steps)]
-    return Film(code, written, cat.titles[code], ", ".join(cat.genres[code]), bool(scale.names), buttons, note, **more)
+    buttons, genres = [button(k, value) for k, value in enumerate(scale.steps)], ", ".join(cat.genres[code])
+    percent = None if p_like is None else 100 * p_like
+    return _Film(code, written, cat.titles[code], genres, bool(scale.names), buttons, note, percent, because)
 
 # %% ../../nbs/app/page.ipynb #c8a3cd30
-@dataclass
-class ReasonLine:
-    "What one rating does, as a bar from the middle."
-    title: str  # of the rated movie
-    rated: str  # "5", "Like"
-    start: float  # of the bar, percent
-    length: float  # percent
-    kind: str  # "for" or "against"
-    said: str  # the number
-
-@dataclass
-class Reasons:
-    "Reasons for and against a movie, and movies that go with it."
-    caption: str  # of the table
-    unit: str  # of its numbers
-    lines: list[ReasonLine]  # the strongest first
-    near: list[str]  # titles
-
-# %% ../../nbs/app/page.ipynb #7fbce78b
-def _reason_line(
-    cat: Catalogue,
-    reason: Reason,
-    change: float,  # what the rating does
-    most: float,  # the strongest change of all
-    said: str,  # the change in words
-) -> ReasonLine:
-    "One line of the table of reasons."
-    length = 50 * abs(change) / most if most else 0.0
-    rated = cat.scale.say(reason.stars) if cat.scale.names else f"{reason.stars:g}"
-    kind, start = ("for", 50.0) if change >= 0 else ("against", 50 - length)
-    return ReasonLine(reason.title, rated, start, length, kind, said)
-
-# %% ../../nbs/app/page.ipynb #59cc2960
-def _reasons_of(
-    cat: Catalogue,
-    visit: Visit,
-    code: int,  # the movie that is asked about
-    shown: int = 6,  # the strongest so many
-) -> Reasons:
-    "Why a movie is listed."
+def _reasons_of(cat: Catalogue, visit: Visit, code: int) -> dict[str, Any]:
+    "Why a movie is listed: the six strongest reasons, as bars from the middle, and movies that go with it."
     told = explain(cat, visit.stars, code)
     probable = told.p_like is not None
     changes = [(o, (o.p_change if probable else o.change) or 0.0) for o in told.reasons]
-    changes = sorted(changes, key=lambda o: -abs(o[1]))[:shown]
-    most, total = max((abs(v) for _, v in changes), default=0.0), sum(abs(v) for _, v in changes) or 1.0
+    changes = sorted(changes, key=lambda o: -abs(o[1]))[:6]
+    most, total = max((abs(v) for _, v in changes), default=0.0) or 1.0, sum(abs(v) for _, v in changes) or 1.0
 
-    said = [f"{100 * v:+.1f}" if probable else f"{100 * v / total:+.0f}%" for _, v in changes]
-    lines = [_reason_line(cat, o, v, most, text) for (o, v), text in zip(changes, said, strict=True)]
+    lines = []
+    for o, v in changes:
+        length, rated = 50 * abs(v) / most, cat.scale.say(o.stars) if cat.scale.names else f"{o.stars:g}"
+        lines.append({"title": o.title, "rated": rated, "length": length, "kind": "for" if v >= 0 else "against",
+                      "start": 50.0 if v >= 0 else 50 - length,
+                      "said": f"{100 * v:+.1f}" if probable else f"{100 * v / total:+.0f}%"})
     caption = ("Percentage points of probability that each rating of yours adds (bar to the right) or takes away"
                if probable else "How much each of yours speaks for it (bar to the right) or against it")
-    return Reasons(caption, "Points" if probable else "Share", lines, [o.title for o in similar(cat, code, 4).movies])
+    return {"caption": caption, "unit": "Points" if probable else "Share", "lines": lines,
+            "near": [o.title for o in similar(cat, code, 4).movies]}
 
 # %% ../../nbs/app/page.ipynb #a1ef4d59
 _VARIETIES = {"0": "Surest", "0.3": "Varied", "0.7": "Surprise me"}  # diversity -> what the page calls it
 
-@dataclass
-class View:
-    "What the templates read."
-    visit: Visit
-    words: bool  # buttons have words, not stars
-    n_titles: int  # that can be searched
-    found: list[Film]  # by the search
-    found_said: str  # for a screen reader
-    whole: bool = False  # the rest is there, too
-    url: str = ""  # the address of this visit
-    ratings: str = ""  # as in the address
-    mine: list[Film] = field(default_factory=list)  # what is rated, the last first
-    about: str = ""  # how far the list is this person's own
-    listed: list[Film] = field(default_factory=list)  # what is recommended
-    reasons: Reasons | None = None  # of the movie that is asked about
-    taste: list[GenreTaste] = field(default_factory=list)  # likes by genre
-    said: str = ""  # for a screen reader
-    threshold: str = ""  # the rating from which one is a like
-    genres: list[str] = field(default_factory=list)  # that can be chosen
-    varieties: Mapping[str, str] = field(default_factory=lambda: _VARIETIES)  # diversity -> its name
-    data: str = ""  # name of the data
-
-# %% ../../nbs/app/page.ipynb #43a489a7
-def _found_view(
-    cat: Catalogue,
-    visit: Visit,
-) -> View:
+def _found_view(cat: Catalogue, visit: Visit) -> dict[str, Any]:
     "What was searched and found."
     codes = cat.rec.titles.search(visit.typed)
     said = f"{len(codes)} film{'s' * (len(codes) != 1)} found." if codes else ""
     if visit.typed.strip() and not codes: said = f"No title like “{visit.typed}”."
-    found = [_film(cat, code, visit.stars.get(code)) for code in codes]
-    return View(visit, bool(cat.scale.names), len(cat.ids), found, said)
-
-# %% ../../nbs/app/page.ipynb #25687d31
-def _percent(
-    p_like: float | None,  # a probability; None: the model predicts none
-) -> float | None:
-    "A probability for the bar."
-    return None if p_like is None else 100 * p_like
+    return {"visit": visit, "words": bool(cat.scale.names), "n_titles": len(cat.ids), "whole": False,
+            "found": [_film(cat, code, visit.stars.get(code)) for code in codes], "found_said": said}
 
 # %% ../../nbs/app/page.ipynb #c21803b7
-def _starters(
-    cat: Catalogue,
-    genre: str = "",  # only movies of this genre; "": all
-    n: int = 12,  # so many
-) -> list[Film]:
-    "Well-known movies to rate first, with what the model says of everybody."
+def _starters(cat: Catalogue, genre: str = "", n: int = 12) -> list[_Film]:
+    "Well-known movies (of a genre) to rate first, with what the model says of everybody."
     codes = [code for code in cat.popular if not genre or genre in cat.genres[code]][:n]
-    return [_film(cat, code, percent=_percent(cat.p_like.get(code))) for code in codes]
+    if not cat.rec.predicts_likes: return [_film(cat, code) for code in codes]
+    p_like = cat.rec.engine.p_like(cat.rec.people.row({}), np.array(codes, np.int64))[0]
+    return [_film(cat, code, p_like=float(p)) for code, p in zip(codes, p_like, strict=True)]
 
 # %% ../../nbs/app/page.ipynb #1c9c57a9
-def _listed(
-    cat: Catalogue,
-    visit: Visit,
-) -> tuple[str, list[Film]]:  # how far it is this person's own; the list
-    "What is recommended; to whoever has rated nothing, what to rate first."
+def _listed(cat: Catalogue, visit: Visit) -> tuple[str, list[_Film]]:
+    "How far the list is this person's own, and what is recommended; to whoever has rated nothing, what to rate first."
     if not visit.stars:
         about = "To begin with, films that are often rated: press a button beside those that you know."
         return about, _starters(cat, visit.genre)
     top = recommend(cat, visit.stars, genre=visit.genre, diversity=float(visit.variety))
-    films = [_film(cat, cat.codes[o.movie], percent=_percent(o.p_like), because=o.because) for o in top.movies]
-    return top.about, films
+    return top.about, [_film(cat, cat.codes[o.movie], None, o.p_like, o.because) for o in top.movies]
 
 # %% ../../nbs/app/page.ipynb #2b449d41
-def _whole_view(
-    cat: Catalogue,
-    visit: Visit,
-    most: int = 60,  # of what is rated, at most so many are listed
-) -> View:
-    "All that the page shows."
-    stars = visit.stars
-    v = _found_view(cat, visit)
-    v.whole, v.url, v.ratings = True, address(cat, visit), write_ratings(cat, stars)
-    v.mine = [_film(cat, code, value) for code, value in [*reversed(stars.items())][:most]]
-
-    v.about, v.listed = _listed(cat, visit)
-    if visit.why in [m.code for m in v.listed]: v.reasons = _reasons_of(cat, visit, visit.why)
-    first = f"{len(v.listed)} films for you, first {v.listed[0].title}." if v.listed else "No film is left."
-    v.said = f"{len(stars)} rated. {first}"
-
-    genres = taste(cat, stars)
-    v.taste = genres if len(genres) <= 10 else genres[:7] + genres[-3:]  # what is liked most, and least
-    v.threshold, v.genres, v.data = f"{cat.threshold:g}", cat.all_genres, cat.rec.manifest.data.name
-    return v
+def _whole_view(cat: Catalogue, visit: Visit, most: int = 60) -> dict[str, Any]:
+    "All that the page shows; of what is rated, at most so many are listed."
+    stars, (about, listed), genres = visit.stars, _listed(cat, visit), taste(cat, visit.stars)
+    first = f"{len(listed)} films for you, first {listed[0].title}." if listed else "No film is left."
+    asked = visit.why in [m.code for m in listed]
+    return _found_view(cat, visit) | {
+        "whole": True, "url": address(cat, visit), "ratings": write_ratings(cat, stars), "about": about,
+        "mine": [_film(cat, code, value) for code, value in [*reversed(stars.items())][:most]], "listed": listed,
+        "reasons": _reasons_of(cat, visit, visit.why) if asked and visit.why is not None else None,
+        "said": f"{len(stars)} rated. {first}",  # for a screen reader
+        "taste": genres if len(genres) <= 10 else genres[:7] + genres[-3:],  # what is liked most, and least
+        "threshold": f"{cat.threshold:g}", "genres": cat.all_genres, "varieties": _VARIETIES,
+        "data": cat.rec.manifest.data.name}
 
 # %% ../../nbs/app/page.ipynb #5470c688
-def page(
-    cat: Catalogue,
-    visit: Visit,
-) -> str:
+def page(cat: Catalogue, visit: Visit) -> str:
     "The whole page."
     return _TEMPLATES.get_template("page.html").render(v=_whole_view(cat, visit))
 
-def parts(
-    cat: Catalogue,
-    visit: Visit,
-    only_found: bool = False,  # somebody is typing: only what is found
-) -> str:
-    "The parts that the script swaps, and the sentence for a screen reader."
+def parts(cat: Catalogue, visit: Visit, only_found: bool = False) -> str:
+    "The parts that the script swaps, and the sentence for a screen reader; somebody types: only what is found."
     return _TEMPLATES.get_template("swap.html").render(v=(_found_view if only_found else _whole_view)(cat, visit))
 
 # %% ../../nbs/app/page.ipynb #e7185cb6
@@ -241,7 +149,7 @@ pages = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
 async def _get_page(cat: Known, asked: Annotated[PageQuery, Query()]) -> Response:
     "The page of a visit."
     visit = read_visit(cat, asked)
-    if asked.rate: return RedirectResponse(address(cat, visit, q=visit.typed), 303)
+    if asked.rate: return RedirectResponse(address(cat, visit, visit.typed), 303)
     return HTMLResponse(page(cat, visit))
 
 @pages.get("/parts")

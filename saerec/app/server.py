@@ -40,19 +40,12 @@ def make_app(
     return application(rec, hosts)
 
 # %% ../../nbs/05_app.ipynb #0d438a6d
-def _url_of(
-    host: str,  # a name or an address
-    port: int,  # of TCP
-) -> str:
+def _url_of(host: str, port: int) -> str:
     "The address for a browser."
     return f"http://{f'[{host}]' if ':' in host else host}:{port}/"
 
-# %% ../../nbs/05_app.ipynb #1484e62b
-def _bind(
-    host: str,  # a name or an address
-    port: int,  # 0: any free one
-) -> socket.socket:
-    "A socket that listens there. Raises `InputError` if that is impossible."
+def _bind(host: str, port: int) -> socket.socket:
+    "A socket that listens there; port 0 is any free one. Raises `InputError` if that is impossible."
     if not 0 <= port <= 65535: raise InputError(f"port {port}: it lies between 0 and 65535.")
     try:
         family, _, _, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]

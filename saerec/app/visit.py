@@ -19,77 +19,55 @@ from .catalogue import Catalogue
 from ..errors import InputError
 
 # %% auto #0
-__all__ = ['MAX_RATINGS', 'MAX_TEXT', 'Variety', 'write_id', 'write_ratings', 'read_ratings', 'on_scale', 'PageQuery', 'Visit',
-           'read_visit', 'address']
+__all__ = []
 
 # %% ../../nbs/app/visit.ipynb #139a89a8
-def write_id(
-    movie_id: str,  # any text
-) -> str:
+def write_id(movie_id: str) -> str:
     "An id as letters, digits and dots."
     plain = (c if c.isascii() and c.isalnum() else "".join(f".{b:02x}" for b in c.encode()) for c in movie_id)
     return "".join(plain)
 
-# %% ../../nbs/app/visit.ipynb #1f5f29db
-def _read_id(
-    text: str,  # from `write_id`
-) -> str:
+def _read_id(text: str) -> str:
     "The id again. Raises `ValueError` if no id is written like this."
     return re.sub(r"(?:\.[0-9a-f]{2})+", lambda m: bytes.fromhex(m[0].replace(".", "")).decode(), text)
 
 # %% ../../nbs/app/visit.ipynb #3ecacadd
-def write_ratings(
-    cat: Catalogue,
-    stars: Mapping[int, float],  # code -> rating
-) -> str:  # "1-5_6-4.5"
-    "Ratings as they stand in an address."
+def write_ratings(cat: Catalogue, stars: Mapping[int, float]) -> str:
+    "Ratings by code as they stand in an address: \"1-5_6-4.5\"."
     return "_".join(f"{write_id(cat.ids[code])}-{v:g}" for code, v in stars.items())
 
 # %% ../../nbs/app/visit.ipynb #53c4899d
 MAX_RATINGS = 500  # in one visit; the slowest answer for so many takes a fraction of a second
 
-def read_ratings(
-    cat: Catalogue,
-    text: str,  # from `write_ratings`
-) -> dict[int, float]:  # code -> rating, in the order in which they were given
-    "Ratings out of an address. Raises `InputError` for what cannot be understood."
+def read_ratings(cat: Catalogue, text: str) -> dict[int, float]:
+    "Ratings by code, in the order in which they were given. Raises `InputError` for what cannot be understood."
     parts = [part for part in text.split("_") if part]
     if len(parts) > MAX_RATINGS:
         raise InputError(f"There are {len(parts)} ratings; at most {MAX_RATINGS} fit into one visit.")
     return dict(_read_rating(cat, part) for part in parts)
 
-# %% ../../nbs/app/visit.ipynb #7164feae
-def on_scale(
-    cat: Catalogue,
-    value: float,  # a rating
-    told: str,  # how to call it when it is wrong
-) -> float:  # the same
-    "A rating that can be. Raises `InputError` for one off the scale of the data."
+def _read_rating(cat: Catalogue, text: str) -> tuple[int, float]:
+    "One rating, such as \"1-5\"."
+    name, _, number = text.partition("-")  # the first one: a rating may be negative
+    try: movie, value = _read_id(name), float(number)
+    except ValueError: raise InputError(f"The rating {text[:40]!r} is not of the form ID-STARS, such as 1-5.") from None
+    if movie not in cat.codes: raise InputError(f"There is no movie with the id {movie[:40]!r}.")
+    return cat.codes[movie], on_scale(cat, value, text)
+
+def on_scale(cat: Catalogue, value: float, told: str) -> float:
+    "A rating that can be. Raises `InputError`, in which it is called as `told`, for one off the scale of the data."
     low, high = cat.scale.low, cat.scale.high
     if low <= value <= high: return value
     raise InputError(f"The rating {told[:100]!r} is not on the scale of this data, {low:g} to {high:g}.")
 
-# %% ../../nbs/app/visit.ipynb #8d2348e5
-def _read_rating(
-    cat: Catalogue,
-    text: str,  # such as "1-5"
-) -> tuple[int, float]:  # code, rating
-    "One rating. Raises `InputError` for what cannot be understood."
-    name, _, number = text.partition("-")  # the first one: a rating may be negative
-    try: movie, value = _read_id(name), float(number)
-    except ValueError: raise InputError(f"The rating {text[:40]!r} is not of the form ID-STARS, such as 1-5.") from None
-
-    if movie not in cat.codes: raise InputError(f"There is no movie with the id {movie[:40]!r}.")
-    return cat.codes[movie], on_scale(cat, value, text)
-
 # %% ../../nbs/app/visit.ipynb #340957b7
 MAX_TEXT = 100  # characters of a search
-Variety = Literal["0", "0.3", "0.7"]  # diversity of the list
+_Variety = Literal["0", "0.3", "0.7"]  # diversity of the list
 
 class PageQuery(BaseModel):
     "The fields of the form, as they come in an address."
     r: str = ""  # ratings
-    d: Variety = "0"
+    d: _Variety = "0"
     g: str = ""  # genre; "": all
     q: str = Field("", max_length=MAX_TEXT)  # in the search field
     why: str = Field("", max_length=300)  # id of the movie whose reasons are open
@@ -101,18 +79,15 @@ class PageQuery(BaseModel):
 class Visit:
     "What the page shows."
     stars: dict[int, float]  # code -> rating, the last one given at the end
-    variety: Variety = "0"  # diversity of the list
+    variety: _Variety = "0"  # diversity of the list
     genre: str = ""  # "" for all
     typed: str = ""  # in the search field
     why: int | None = None  # code of the movie whose reasons are open
 
 # %% ../../nbs/app/visit.ipynb #6d5275b9
-def _press(
-    cat: Catalogue,
-    stars: Mapping[int, float],  # code -> rating, before
-    button: str,  # "1-5": rate, "1-": take the rating back
-) -> dict[int, float]:  # after; a new rating stands at the end
-    "What the press of a button does to the ratings. Raises `InputError` for what is no rating."
+def _press(cat: Catalogue, stars: Mapping[int, float], button: str) -> dict[int, float]:
+    """The ratings after the press of a button, "1-5": rate, "1-": take the rating back; a new one stands at the end.
+    Raises `InputError` for what is no rating."""
     name, _, value = button.partition("-")
     code, rating = _read_rating(cat, f"{name}-{value or format(cat.scale.high, 'g')}")
     after = {c: v for c, v in stars.items() if c != code} | ({code: rating} if value else {})
@@ -120,10 +95,7 @@ def _press(
     raise InputError(f"At most {MAX_RATINGS} ratings fit into one visit; remove one first.")
 
 # %% ../../nbs/app/visit.ipynb #3a1602f1
-def read_visit(
-    cat: Catalogue,
-    asked: PageQuery,
-) -> Visit:
+def read_visit(cat: Catalogue, asked: PageQuery) -> Visit:
     "The visit that an address describes. Raises `InputError` for what cannot be understood."
     if asked.g and asked.g not in cat.all_genres:
         raise InputError(f"There is no genre {asked.g[:40]!r}; there are {', '.join(cat.all_genres)}.")
@@ -131,14 +103,9 @@ def read_visit(
     if asked.rate: stars = _press(cat, stars, asked.rate)
     return Visit(stars, asked.d, asked.g, asked.q, cat.code(asked.why) if asked.why else None)
 
-# %% ../../nbs/app/visit.ipynb #2c79045e
-def address(
-    cat: Catalogue,
-    visit: Visit,
-    **more: str,  # further parameters
-) -> str:  # such as "/?r=1-5"
-    "The address that is the visit."
+def address(cat: Catalogue, visit: Visit, typed: str = "") -> str:
+    "The address that is the visit, such as \"/?r=1-5\"; with what stands in the search field, if that is wanted."
     variety = "" if visit.variety == "0" else visit.variety
-    given = {"r": write_ratings(cat, visit.stars), "d": variety, "g": visit.genre} | more
+    given = {"r": write_ratings(cat, visit.stars), "d": variety, "g": visit.genre, "q": typed}
     query = urlencode({k: v for k, v in given.items() if v})
     return f"/?{query}" if query else "/"

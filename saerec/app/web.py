@@ -10,6 +10,7 @@ from __future__ import annotations
 import mimetypes
 import re
 from collections.abc import Collection
+from dataclasses import dataclass
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
@@ -28,23 +29,18 @@ from ..errors import InputError
 from ..recommend import Recommender
 
 # %% auto #0
-__all__ = ['MAX_ADDRESS', 'MAX_BODY', 'HEADERS', 'Guard', 'application']
+__all__ = []
 
 # %% ../../nbs/app/web.ipynb #e69f3d96
-def _told(
-    e: Exception,  # any
-) -> tuple[int, str]:  # status, sentence
-    "What a visitor is told about a fault."
+def _told(e: Exception) -> tuple[int, str]:
+    "What a visitor is told about a fault: status and sentence."
     known = {404: "There is nothing at this address.", 405: "This address does not take such a request."}
     if isinstance(e, InputError): return 400, str(e)
     if isinstance(e, RequestValidationError): return 400, _told_invalid(e)
     if isinstance(e, HTTPException): return e.status_code, known.get(e.status_code, f"{e.detail}.")
     return 500, "Something went wrong inside saerec; the log of the server says what."
 
-# %% ../../nbs/app/web.ipynb #8dc549a7
-def _told_invalid(
-    e: RequestValidationError,  # of pydantic
-) -> str:
+def _told_invalid(e: RequestValidationError) -> str:
     "The first thing that does not fit, in a sentence."
     first = e.errors()[0]
     if first["type"] in ("json_invalid", "model_attributes_type", "dict_type"):
@@ -52,87 +48,64 @@ def _told_invalid(
     where = " ".join(str(o) for o in first["loc"][1:] if o != "[key]")[:80]
     return f"{where or 'The body'}: {first['msg']}."
 
-# %% ../../nbs/app/web.ipynb #e43872a8
-def _refuse(
-    request: Request,  # whose `accept` says whether a person asks
-    e: Exception,  # what is wrong
-) -> Response:
-    "The answer to a request that cannot be met."
+def _refuse(request: Request, e: Exception) -> Response:
+    "The answer to a request that cannot be met: a page if a person asks, else JSON."
     status, sentence = _told(e)
     person = "text/html" in request.headers.get("accept", "")
     return HTMLResponse(fault_page(sentence), status) if person else JSONResponse({"error": sentence}, status)
 
 # %% ../../nbs/app/web.ipynb #f29df92c
-MAX_ADDRESS, MAX_BODY = 16_000, 64_000  # bytes
-HEADERS = {
+_MAX_ADDRESS, _MAX_BODY = 16_000, 64_000  # bytes
+_TOO_LARGE = HTTPException(413, f"The body is longer than {_MAX_BODY:,} bytes")
+_HEADERS = {
     "content-security-policy": "default-src 'self'; object-src 'none'; base-uri 'none'; form-action 'self'; "
                                "frame-ancestors 'none'",
     "x-content-type-options": "nosniff", "referrer-policy": "no-referrer", "x-frame-options": "DENY",
     "cross-origin-opener-policy": "same-origin", "cache-control": "no-cache",
 }
 
-# %% ../../nbs/app/web.ipynb #e4a09d79
-def _too_large() -> HTTPException:
-    "What is said about a body that is too long."
-    return HTTPException(413, f"The body is longer than {MAX_BODY:,} bytes")
-
 # %% ../../nbs/app/web.ipynb #fa243557
+@dataclass
 class Guard:
     "An ASGI application around another one: limits, and headers on every answer."
-    def __init__(self,
-        app: ASGIApp,  # what is guarded
-        hosts: Collection[str] = (),  # names under which it may be called, in lower case; (): all
-    ):
-        self.app, self.hosts = app, hosts
+    app: ASGIApp
+    hosts: Collection[str] = ()  # names under which it may be called, in lower case; (): all
 
-    async def __call__(self,
-        scope: Scope,  # of ASGI
-        receive: Receive,  # of ASGI
-        send: Send,  # of ASGI
-    ) -> None:
-        "Serve one request."
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http": return await self.app(scope, receive, send)
 
         async def guarded(message: Message) -> None:
-            if message["type"] == "http.response.start": MutableHeaders(scope=message).update(HEADERS)
+            if message["type"] == "http.response.start": MutableHeaders(scope=message).update(_HEADERS)
             await send(message)
 
-        if fault := self.fault(scope): return await _refuse(Request(scope), fault)(scope, receive, guarded)
+        if fault := self._fault(scope): return await _refuse(Request(scope), fault)(scope, receive, guarded)
         await self.app(scope, _bounded(receive), guarded)
 
-    def fault(self,
-        scope: Scope,  # of a request
-    ) -> HTTPException | None:
+    def _fault(self, scope: Scope) -> HTTPException | None:
         "What is wrong with a request before its body is read."
         given = Headers(scope=scope)
         name = re.sub(r":\d+$", "", given.get("host", "")).lower()
         if self.hosts and name not in self.hosts:
             names = " or ".join(sorted(self.hosts))
             return HTTPException(421, f"This page is served as {names} only, not as {name[:80]!r}")
-        if len(scope.get("raw_path") or b"") + len(scope["query_string"]) > MAX_ADDRESS:
-            return HTTPException(414, f"The address is longer than {MAX_ADDRESS:,} bytes")
-        return _too_large() if int(given.get("content-length", 0)) > MAX_BODY else None
+        if len(scope.get("raw_path") or b"") + len(scope["query_string"]) > _MAX_ADDRESS:
+            return HTTPException(414, f"The address is longer than {_MAX_ADDRESS:,} bytes")
+        return _TOO_LARGE if int(given.get("content-length", 0)) > _MAX_BODY else None
 
-# %% ../../nbs/app/web.ipynb #180d7f2b
-def _bounded(
-    receive: Receive,  # of ASGI
-) -> Receive:
-    "The same, until more than `MAX_BODY` bytes have come."
+def _bounded(receive: Receive) -> Receive:
+    "The same, until more bytes have come than a body may have."
     seen = 0
     async def count() -> Message:
         nonlocal seen
         message = await receive()
         seen += len(message.get("body", b""))
-        if seen > MAX_BODY: raise _too_large()
+        if seen > _MAX_BODY: raise _TOO_LARGE
         return message
     return count
 
 # %% ../../nbs/app/web.ipynb #c4355572
-def application(
-    rec: Recommender,
-    hosts: Collection[str] = (),  # names under which it may be called, in lower case; (): all
-) -> Guard:  # an ASGI application
-    "The page and the API over a recommender."
+def application(rec: Recommender, hosts: Collection[str] = ()) -> Guard:
+    "The page and the API over a recommender, answering to these names (in lower case; none: to all)."
     kinds = (InputError, RequestValidationError, HTTPException, Exception)
     faults: dict[int | type[Exception], Any] = dict.fromkeys(kinds, _refuse)
     app = FastAPI(title="saerec", version=__version__, description="Movies for people, by ratings. Nothing is stored.",

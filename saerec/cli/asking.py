@@ -16,7 +16,7 @@ from ..errors import InputError
 from ..recommend.recommender import Recommender
 
 # %% auto #0
-__all__ = ['run_recommend', 'run_similar', 'run_explain', 'run_serve', 'run_export', 'run_download']
+__all__ = []
 
 # %% ../../nbs/cli/asking.ipynb #8e54bca4
 def run_recommend(args: argparse.Namespace) -> tuple[dict[str, Any], str]:  # for --json; for people

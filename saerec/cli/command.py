@@ -26,7 +26,8 @@ __all__ = ['main']
 _PLACES = {"train": "training", "evaluate": "measuring"}  # of the other verbs: asking
 
 def _function_of(verb: str) -> Callable[[Any], tuple[dict[str, Any], str]]:
-    "What a verb does."
+    "What a verb does. Asking is a product of few rows, in which several threads only wait for each other."
+    if verb not in _PLACES: os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # read when numpy is loaded
     return getattr(import_module(f"saerec.cli.{_PLACES.get(verb, 'asking')}"), f"run_{verb}")
 
 def _guard(verb: str) -> AbstractContextManager[None]:

@@ -22,40 +22,29 @@ if TYPE_CHECKING:
     from saerec.recommend.recommender import Recommender
 
 # %% auto #0
-__all__ = ['reading_options', 'get_data', 'parse_rating', 'parse_years', 'person_of']
+__all__ = []
 
 # %% ../../nbs/cli/inputs.ipynb #7984ea0a
-def _columns(text: str) -> dict[str, str]:  # role -> column
-    "Which column is what, as typed."
-    pairs = [o.partition("=") for o in text.split(",")]
-    if not all(role.strip() and eq for role, eq, _ in pairs):
-        raise InputError(f"--columns {text}: write for instance user=reviewerID,movie=asin.")
-    return {role.strip(): name.strip() for role, _, name in pairs}
-
-def _unrated(text: str) -> float | str:
-    "What means: not rated."
-    if not text.strip(): return ""
-    try: return float(text)
-    except ValueError:
-        raise InputError(f"--unrated {text}: give the number that means not rated, such as -1, or '' for empty "
-                         "cells.") from None
-
-def reading_options(
-    args: argparse.Namespace,  # of train or evaluate
-) -> dict[str, Any]:  # of `read_ratings`: what was given
-    "What was said about a table of one's own. Raises `InputError` for what cannot be meant."
+def reading_options(args: argparse.Namespace) -> dict[str, Any]:
+    "What was said to train or evaluate about a table of one's own. Raises `InputError` for what cannot be meant."
     out: dict[str, Any] = {}
-    if args.columns is not None: out["columns"] = _columns(args.columns)
-    if args.unrated is not None: out["unrated"] = _unrated(args.unrated)
+    if args.columns is not None:
+        pairs = [o.partition("=") for o in args.columns.split(",")]
+        if not all(role.strip() and eq for role, eq, _ in pairs):
+            raise InputError(f"--columns {args.columns}: write for instance user=reviewerID,movie=asin.")
+        out["columns"] = {role.strip(): name.strip() for role, _, name in pairs}
+    if args.unrated is not None:
+        try: out["unrated"] = float(args.unrated) if args.unrated.strip() else ""
+        except ValueError:
+            advice = "give the number that means not rated, such as -1, or '' for empty cells"
+            raise InputError(f"--unrated {args.unrated}: {advice}.") from None
     if args.scale is not None: out["scale"] = tuple(args.scale)
     if args.duplicates is not None: out["duplicates"] = args.duplicates
     return out
 
-def get_data(
-    source: str,  # "bundled", an edition of MovieLens or a path
-    options: Mapping[str, Any] = MappingProxyType({}),  # of `read_ratings`, for a table of your own
-) -> Ratings:
-    "Ratings by name or path; what the reader understood is said. A path that exists goes before a name."
+def get_data(source: str, options: Mapping[str, Any] = MappingProxyType({})) -> Ratings:
+    """Ratings by name or path, which goes before a name; what the reader understood is said. `options` are those of
+    `read_ratings`, for a table of your own."""
     from saerec.data.editions import MOVIELENS, load_movielens
     from saerec.data.reading import read_ratings
     from saerec.data.shards import read_shards
@@ -74,54 +63,46 @@ def get_data(
     for note in r.notes: to_stderr(f"{r.name}: {note}")
     return r
 
+def check_epochs(args: argparse.Namespace) -> None:
+    "Raises `InputError` if the number of epochs that is asked for is none."
+    if args.epochs is not None and args.epochs < 1:
+        raise InputError(f"--epochs {args.epochs}: one epoch or more is needed.")
+
 # %% ../../nbs/cli/inputs.ipynb #707259f8
-def parse_rating(
-    text: str,  # "TITLE=STARS"; the last = counts
-) -> tuple[str, float]:
-    "One rating as typed. Raises `InputError` if it is none."
+def parse_rating(text: str) -> tuple[str, float]:
+    "One rating TITLE=STARS as typed; the last = counts. Raises `InputError` if it is none."
     title, eq, stars = text.rpartition("=")
     if not eq or not title.strip():
         raise InputError(f"{text!r} is not of the form TITLE=STARS; write for instance 'Heat (1995)=5'.")
-    try:
-        return title.strip(), float(stars)
+    try: return title.strip(), float(stars)
     except ValueError:
-        raise InputError(
-            f"{text!r}: {stars!r} is no number of stars; write for instance '{title.strip()}=5'."
-        ) from None
+        advice = f"write for instance '{title.strip()}=5'"
+        raise InputError(f"{text!r}: {stars!r} is no number of stars; {advice}.") from None
 
-def parse_years(
-    text: str | None,  # "1994", "1990-1999", "1990-", "-1950"
-) -> tuple[int | None, int | None]:  # from, to
-    "Years as typed. Raises `InputError` if they are none."
-    if text is None:
-        return None, None
+def parse_years(text: str | None) -> tuple[int | None, int | None]:
+    "From, to: of \"1994\", \"1990-1999\", \"1990-\", \"-1950\". Raises `InputError` for another text."
+    if text is None: return None, None
     first, dash, last = text.partition("-")
-    try:
-        return (int(first) if first else None), (int(last) if last else None) if dash else int(first)
-    except ValueError:
-        raise InputError(f"--years {text}: write for instance 1994, 1990-1999, 1990- or -1950.") from None
+    try: years = [int(y) if y else None for y in (first, last if dash else first)]
+    except ValueError: years = [None, None]
+    if years == [None, None]:
+        raise InputError(f"--years {text}: write for instance 1994, 1990-1999, 1990- or -1950.")
+    return years[0], years[1]
 
-def person_of(
-    args: argparse.Namespace,  # with ratings, file, scale and user
-    rec: Recommender,
-) -> tuple[dict[Any, float] | str, OwnRatings | None]:  # ratings, or the id of a known user; what a file held
-    "Who is asked for. Raises `InputError` for what cannot be meant."
+def person_of(args: argparse.Namespace, rec: Recommender) -> tuple[dict[Any, float] | str, OwnRatings | None]:
+    "Ratings, or the id of a known user; and what a file held. Raises `InputError` for what cannot be meant."
     if bool(args.ratings or args.file) == (args.user is not None):
         raise InputError("Give either ratings, such as 'Heat (1995)=5' or --ratings FILE, or --user ID.")
-    if args.scale and args.file is None:
-        raise InputError("--scale goes with --ratings FILE.")
-    if args.user is not None:
-        return str(args.user), None
+    if args.scale and args.file is None: raise InputError("--scale goes with --ratings FILE.")
+    if args.user is not None: return str(args.user), None
 
     pairs = [parse_rating(t) for t in args.ratings]
-    twice = {t for t, _ in pairs if [o for o, _ in pairs].count(t) > 1}
-    if twice:
+    titles = [t for t, _ in pairs]
+    if twice := {t for t in titles if titles.count(t) > 1}:
         raise InputError(f"The title {min(twice)!r} was given twice; keep one rating.")
-    if args.file is None:
-        return dict(pairs), None
+    if args.file is None: return dict(pairs), None
 
     from saerec.recommend.own import own_ratings
-
-    own, typed = own_ratings(args.file, rec, args.scale and tuple(args.scale)), {rec.titles.find(t) for t, _ in pairs}
+    own, typed = own_ratings(args.file, rec, args.scale and tuple(args.scale)), {rec.titles.find(t) for t in titles}
     of_file = {k: v for k, v in own.ratings.items() if rec.titles.find(k) not in typed}
     return of_file | dict(pairs), own

@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from .inputs import get_data, reading_options
+from .inputs import check_epochs, get_data, reading_options
 from .output import opened, show, to_stderr
 from ..data.editions import BUNDLED, MOVIELENS
 from ..errors import InputError
@@ -27,26 +27,23 @@ from ..ensemble.ratings import ensemble_for
 from ..train import trainer
 
 # %% auto #0
-__all__ = ['TIMED', 'run_protocol', 'run_evaluate']
+__all__ = []
 
 # %% ../../nbs/cli/measuring.ipynb #f3945907
-TIMED = "Stack + timestamps"
+_TIMED = "Stack + timestamps"
 
 def _models(args: argparse.Namespace, objective: str) -> dict[str, Any]:
     "What is trained and measured beside the baselines."
     changes = {} if args.epochs is None else {"epochs": args.epochs}
-    if args.only_baselines:
-        return {}
-    if args.single:
-        return {SAE: trainer(objective, progress=True, say=to_stderr, **changes)}
+    if args.only_baselines: return {}
+    if args.single: return {SAE: trainer(objective, progress=True, say=to_stderr, **changes)}
     models = {"Stack": ensemble_for(objective, **changes)}
-    return models | ({TIMED: ensemble_for(objective, timestamps=True, **changes)} if args.timestamps else {})
+    return models | ({_TIMED: ensemble_for(objective, timestamps=True, **changes)} if args.timestamps else {})
 
-def run_protocol(args: argparse.Namespace) -> tuple[dict[str, Any], str]:  # for --json; for people
+def _run_protocol(args: argparse.Namespace) -> tuple[dict[str, Any], str]:  # for --json; for people
     "Train and measure by a named protocol, beside the baselines, with intervals."
     how = find_protocol(args.protocol)
-    if args.epochs is not None and args.epochs < 1:
-        raise InputError(f"--epochs {args.epochs}: one epoch or more is needed.")
+    check_epochs(args)
     if args.timestamps and (args.single or args.only_baselines):
         raise InputError("--timestamps goes with the ensemble; leave out --single and --only-baselines.")
 
@@ -57,21 +54,21 @@ def run_protocol(args: argparse.Namespace) -> tuple[dict[str, Any], str]:  # for
             raise InputError(f"{ratings.name}: these ratings have no times; leave out --timestamps.")
     models = _models(args, "ranking" if how.kind == "ranking" else "likes")
     found = evaluate(models, protocol=args.protocol, seeds=args.seeds, ratings=ratings)
-    compared = [found.table.index[0], *([TIMED] if args.timestamps else [])]
-    d = pd.DataFrame()
-    if len(found.table) > 1:
-        d = pd.concat([found.differences(model=name) for name in compared], ignore_index=True)
-    data = {"protocol": args.protocol, "report": found.table, "by_seed": found.by_seed.reset_index(), "differences": d}
-    return data | {"about": found.about}, _told(how.about, found, d, compared)
+    table, compared = found.table, [found.table.index[0], *([_TIMED] if args.timestamps else [])]
+    differences = [found.differences(model=name) for name in compared] if len(table) > 1 else [pd.DataFrame()]
+    d = pd.concat(differences, ignore_index=True)
+    data = {"protocol": args.protocol, "report": table, "by_seed": found.by_seed.reset_index(), "differences": d}
+    return data | {"about": found.about}, _told(how.about, found, d)
 
-def _told(about: str, found: Evaluation, differences: pd.DataFrame, compared: list[str]) -> str:
+# %% ../../nbs/cli/measuring.ipynb #825ba891
+def _told(about: str, found: Evaluation, differences: pd.DataFrame) -> str:
     "The tables of an evaluation, as text."
     seeds = len(found.about["seeds"])
     seconds = {k: v["fit"] / seeds for k, v in found.about["seconds"].items() if "fit" in v}
     parts = [about, show(found.table.assign(**{"fit seconds": pd.Series(seconds)}))]
-    for name in compared if len(differences) else ():
-        mine = differences[differences.model == name].drop(columns="model").set_index("baseline")
-        parts.append(f"Differences of {name}, with 95% intervals over users (paired bootstrap):\n{show(mine)}")
+    for name, mine in differences.groupby("model", sort=False) if len(differences) else ():
+        shown = show(mine.drop(columns="model").set_index("baseline"))
+        parts.append(f"Differences of {name}, with 95% intervals over users (paired bootstrap):\n{shown}")
     return "\n\n".join(o for o in [*parts, found.described] if o)
 
 # %% ../../nbs/cli/measuring.ipynb #5992e9a9
@@ -84,7 +81,7 @@ def _as_read_before(artefact: Artefact) -> dict[str, Any]:  # of `read_ratings`
 def run_evaluate(args: argparse.Namespace) -> tuple[dict[str, Any], str]:  # for --json; for people
     "Measure a saved model again."
     if args.protocol is not None:
-        return run_protocol(args)
+        return _run_protocol(args)
     if args.seeds or args.only_baselines or args.epochs or args.single or args.timestamps:
         raise InputError(
             "--seeds, --only-baselines, --single, --timestamps and --epochs go with --protocol; a saved model "
@@ -100,18 +97,9 @@ def run_evaluate(args: argparse.Namespace) -> tuple[dict[str, Any], str]:  # for
 
     if args.data: r = get_data(args.data, reading_options(args))
     else: r = get_data("bundled" if name == BUNDLED else name, _as_read_before(artefact) | reading_options(args))
-    table = compute_report(artefact, r)
-    about = table.attrs
-    how = [
-        name,
-        *([f"held-out ratings: {about['likes']}"] if about["likes"] else []),
-        f"held-out users: {about['ranking']}",
-        opened(about),
-    ]
-    data = {
-        "model": args.model,
-        "data": artefact.manifest.data.model_dump(),
-        "report": table,
-        "verdict": verdict(table),
-    }
-    return data | {"about": about}, "\n\n".join(["\n".join(how), show(table), "\n".join(verdict(table))])
+    table, data = compute_report(artefact, r), artefact.manifest.data.model_dump()
+    about, told = table.attrs, verdict(table)
+    on = [f"held-out ratings: {about['likes']}"] if about["likes"] else []
+    how = "\n".join([name, *on, f"held-out users: {about['ranking']}", opened(about)])
+    data = {"model": args.model, "data": data, "report": table, "verdict": told, "about": about}
+    return data, "\n\n".join([how, show(table), "\n".join(told)])

@@ -8,170 +8,147 @@ Docs: https://saerec.github.io/saerec/cli/options.html.md"""
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Callable
+from typing import Any
 
 from .. import __version__
 
 # %% auto #0
-__all__ = ['VERBS', 'parser']
+__all__ = []
 
-# %% ../../nbs/cli/options.ipynb #6cf73c0f
-_Parser = argparse.ArgumentParser
+# %% ../../nbs/cli/options.ipynb #db274305
+_HELP_TEXT = """
+--model: folder of the model (default: model)
+-n: length of the list (default: 10)
+--columns: which column is what, such as user=reviewerID,movie=asin; by number without a header: user=1
+--unrated: the number that means: not rated, such as -1; '' for empty cells
+--scale: the lowest and the best rating there can be (default: those that occur; of an export, as its place has it)
+--duplicates: which rating counts where a user rated a movie again (default: refuse)
+train --data: bundled (default), an edition of MovieLens such as ml-1m, or a path: a table (CSV, JSON, Excel, Parquet),
+    a folder or zip of one, a folder of shards
+--out: folder to write (default: model)
+--seed: of splits, first weights and training (default: 0)
+--threshold: rating from which one is a like (default: fits the scale; said)
+--held-out: users held out for validation, and as many for the test (default: 100, or a tenth of 4,000 and more)
+train --epochs: at most so many epochs for each network (default: chosen for each)
+--lr: first learning rate of each network; smaller where a training diverges
+--ranker: what ranks: one network, or the ensemble with its closed forms (default: the ensemble from 1,000 to 20,000
+    users)
+--resume: go on with a training into the same folder that was stopped or killed; begin where there is none; leave a
+    finished one alone
+--refit: after measuring, train once more on everything
+evaluate --data: the ratings that it was trained on (default: found by the name in the model), or in place of the
+    protocol's
+--protocol: instead of a model: a named protocol, such as strong-small
+--seeds: splits of the protocol (default: its own)
+--only-baselines: with --protocol: train no network
+--single: with --protocol: the single network in place of the ensemble
+--timestamps: with --protocol: beside the ensemble, one that knows when ratings were given (likes and stars: also those
+    to be predicted; rankings: only the known ones)
+evaluate --epochs: with --protocol: at most so many epochs a network
+ratings: what the person thinks, such as 'Heat (1995)=5'; id:6 in place of a title is the movie with the id 6
+--user: instead: the id of a user of the training data
+--ratings: the person's ratings in a file: an export of Letterboxd, IMDb or Trakt, or a table with title,rating; what
+    is typed beside it counts before it
+--genre: only films of this genre; again for more
+--years: only films of these years, such as 1990-1999, 1990- or 1994
+--exclude: a film never to list; again for more
+--diversity: 0 (default): by score alone, up to 1: away from what is in the list already
+similar movie: a title, or id: and an id
+explain movie: the film to explain
+--host: where to listen (default: 127.0.0.1, this computer alone; 0.0.0.0 lets others in)
+--port: the port (default: 8000; 0: any free one)
+--onnx: the file to write
+name: ml-100k, ml-1m, ml-10m, ml-20m, ml-25m, ml-32m or ml-latest-small
+--cache: folder (default: $SAEREC_CACHE, else the user's cache)
+--json: one JSON object on stdout, nothing else there"""
+_HELP = dict(" ".join(o.split()).split(": ", 1) for o in re.split(r"\n(?! )", _HELP_TEXT.strip()))
 
-def _model(p: _Parser) -> None:
-    p.add_argument("--model", default="model", help="folder of the model (default: model)")
+# %% ../../nbs/cli/options.ipynb #f33ab3ef
+class _Verb:
+    "Adds options to a verb, with what the table says of them."
+    def __init__(self, name: str, parser: argparse.ArgumentParser):
+        self.name, self.parser = name, parser
 
-def _own_table(p: _Parser) -> None:
-    "How to read a table of one's own."
-    g = p.add_argument_group("a table of your own")
-    g.add_argument(
-        "--columns",
-        metavar="ROLE=NAME,...",
-        help="which column is what, such as user=reviewerID,movie=asin; by number without a header: user=1",
-    )
-    g.add_argument("--unrated", metavar="N", help="the number that means: not rated, such as -1; '' for empty cells")
-    g.add_argument(
-        "--scale",
-        type=float,
-        nargs=2,
-        metavar=("LOW", "HIGH"),
-        help="the lowest and the best rating there can be (default: those that occur)",
-    )
-    g.add_argument(
-        "--duplicates",
-        choices=["refuse", "latest", "first", "mean"],
-        help="which rating counts where a user rated a movie again (default: refuse)",
-    )
+    def add(self, *flags: str, **kwargs: Any) -> None:
+        told = _HELP.get(f"{self.name} {flags[0]}") or _HELP[flags[0]]
+        self.parser.add_argument(*flags, help=told, **kwargs)
 
-def _train(p: _Parser) -> None:
-    p.add_argument(
-        "--data",
-        default="bundled",
-        help="bundled (default), an edition of MovieLens such as ml-1m, or a path: "
-        "a table (CSV, JSON, Excel, Parquet), a folder or zip of one, a folder of shards",
-    )
-    p.add_argument("--out", default="model", help="folder to write (default: model)")
-    p.add_argument("--seed", type=int, default=0, help="of splits, first weights and training (default: 0)")
-    p.add_argument("--threshold", type=float, help="rating from which one is a like (default: fits the scale; said)")
-    p.add_argument(
-        "--held-out",
-        type=int,
-        metavar="N",
-        help="users held out for validation, and as many for the test (default: 100, or a tenth of 4,000 and more)",
-    )
-    p.add_argument("--epochs", type=int, help="at most so many epochs for each network (default: chosen for each)")
-    p.add_argument("--lr", type=float, help="first learning rate of each network; smaller where a training diverges")
-    p.add_argument(
-        "--ranker",
-        choices=["auto", "network", "stack"],
-        default="auto",
-        help="what ranks: one network, or the "
-        "ensemble with its closed forms (default: the ensemble from 1,000 to 20,000 users)",
-    )
-    p.add_argument(
-        "--resume",
-        action="store_true",
-        help="go on with a training into the same folder that was stopped or "
-        "killed; begin where there is none; leave a finished one alone",
-    )
-    p.add_argument("--refit", action="store_true", help="after measuring, train once more on everything")
-    _own_table(p)
+    def model(self) -> None: self.add("--model", default="model")
 
-def _evaluate(p: _Parser) -> None:
-    _model(p)
-    p.add_argument(
-        "--data",
-        help="the ratings that it was trained on (default: found by the name in the model), or in "
-        "place of the protocol's",
-    )
-    p.add_argument("--protocol", metavar="NAME", help="instead of a model: a named protocol, such as strong-small")
-    p.add_argument("--seeds", type=int, nargs="+", metavar="N", help="splits of the protocol (default: its own)")
-    p.add_argument("--only-baselines", action="store_true", help="with --protocol: train no network")
-    p.add_argument("--single", action="store_true", help="with --protocol: the single network in place of the ensemble")
-    p.add_argument(
-        "--timestamps",
-        "--moments",
-        dest="timestamps",
-        action="store_true",
-        help="with --protocol: beside the "
-        "ensemble, one that knows when ratings were given (likes and stars: also those to be predicted; "
-        "rankings: only the known ones)",
-    )
-    p.add_argument("--epochs", type=int, help="with --protocol: at most so many epochs a network")
-    _own_table(p)
+    def own_table(self) -> None:
+        "How to read a table of one's own."
+        self.add("--columns", metavar="ROLE=NAME,...")
+        self.add("--unrated", metavar="N")
+        self.add("--scale", type=float, nargs=2, metavar=("LOW", "HIGH"))
+        self.add("--duplicates", choices=["refuse", "latest", "first", "mean"])
 
-def _person(p: _Parser) -> None:
-    "Who is asked for."
-    p.add_argument(
-        "ratings",
-        nargs="*",
-        metavar="TITLE=STARS",
-        help="what the person thinks, such as 'Heat (1995)=5'; id:6 in place of a title is the movie with the id 6",
-    )
-    p.add_argument("--user", help="instead: the id of a user of the training data")
-    p.add_argument(
-        "--ratings",
-        dest="file",
-        metavar="FILE",
-        help="the person's ratings in a file: an export of Letterboxd, "
-        "IMDb or Trakt, or a table with title,rating; what is typed beside it counts before it",
-    )
-    p.add_argument(
-        "--scale",
-        nargs=2,
-        type=float,
-        metavar=("LOW", "HIGH"),
-        help="the lowest and the best rating of FILE, "
-        "such as 1 10 (default: as its place has it, else as the data of the model)",
-    )
+    def person(self) -> None:
+        "Who is asked for."
+        self.add("ratings", nargs="*", metavar="TITLE=STARS")
+        self.add("--user")
+        self.add("--ratings", dest="file", metavar="FILE")
+        self.add("--scale", nargs=2, type=float, metavar=("LOW", "HIGH"))
+        self.model()
 
-def _recommend(p: _Parser) -> None:
-    _person(p)
-    _model(p)
-    p.add_argument("-n", type=int, default=10, help="length of the list (default: 10)")
-    p.add_argument(
-        "--genre", action="append", default=[], metavar="GENRE", help="only films of this genre; again for more"
-    )
-    p.add_argument("--years", metavar="FROM-TO", help="only films of these years, such as 1990-1999, 1990- or 1994")
-    p.add_argument(
-        "--exclude", action="append", default=[], metavar="TITLE", help="a film never to list; again for more"
-    )
-    p.add_argument(
-        "--diversity",
-        type=float,
-        default=0.0,
-        help="0 (default): by score alone, up to 1: away from what is in the list already",
-    )
+# %% ../../nbs/cli/options.ipynb #36a98268
+def _train(v: _Verb) -> None:
+    v.add("--data", default="bundled")
+    v.add("--out", default="model")
+    v.add("--seed", type=int, default=0)
+    v.add("--threshold", type=float)
+    v.add("--held-out", type=int, metavar="N")
+    v.add("--epochs", type=int)
+    v.add("--lr", type=float)
+    v.add("--ranker", choices=["auto", "network", "stack"], default="auto")
+    v.add("--resume", action="store_true")
+    v.add("--refit", action="store_true")
+    v.own_table()
 
-def _similar(p: _Parser) -> None:
-    p.add_argument("movie", metavar="TITLE", help="a title, or id: and an id")
-    p.add_argument("-n", type=int, default=10, help="length of the list (default: 10)")
-    _model(p)
+def _evaluate(v: _Verb) -> None:
+    v.model()
+    v.add("--data")
+    v.add("--protocol", metavar="NAME")
+    v.add("--seeds", type=int, nargs="+", metavar="N")
+    v.add("--timestamps", "--moments", dest="timestamps", action="store_true")
+    for flag in ("--only-baselines", "--single"): v.add(flag, action="store_true")
+    v.add("--epochs", type=int)
+    v.own_table()
 
-def _explain(p: _Parser) -> None:
-    p.add_argument("movie", metavar="TITLE", help="the film to explain")
-    _person(p)
-    _model(p)
+def _recommend(v: _Verb) -> None:
+    v.person()
+    v.add("-n", type=int, default=10)
+    v.add("--genre", action="append", default=[], metavar="GENRE")
+    v.add("--years", metavar="FROM-TO")
+    v.add("--exclude", action="append", default=[], metavar="TITLE")
+    v.add("--diversity", type=float, default=0.0)
 
-def _serve(p: _Parser) -> None:
-    p.add_argument(
-        "--host",
-        default="127.0.0.1",
-        help="where to listen (default: 127.0.0.1, this computer alone; 0.0.0.0 lets others in)",
-    )
-    p.add_argument("--port", type=int, default=8000, help="the port (default: 8000; 0: any free one)")
-    _model(p)
+def _similar(v: _Verb) -> None:
+    v.add("movie", metavar="TITLE")
+    v.add("-n", type=int, default=10)
+    v.model()
 
-def _export(p: _Parser) -> None:
-    p.add_argument("--onnx", required=True, metavar="FILE", help="the file to write")
-    _model(p)
+def _explain(v: _Verb) -> None:
+    v.add("movie", metavar="TITLE")
+    v.person()
 
-def _download(p: _Parser) -> None:
-    p.add_argument("name", help="ml-100k, ml-1m, ml-10m, ml-20m, ml-25m, ml-32m or ml-latest-small")
-    p.add_argument("--cache", help="folder (default: $SAEREC_CACHE, else the user's cache)")
+# %% ../../nbs/cli/options.ipynb #fc88c337
+def _serve(v: _Verb) -> None:
+    v.add("--host", default="127.0.0.1")
+    v.add("--port", type=int, default=8000)
+    v.model()
+
+def _export(v: _Verb) -> None:
+    v.add("--onnx", required=True, metavar="FILE")
+    v.model()
+
+def _download(v: _Verb) -> None:
+    v.add("name")
+    v.add("--cache")
 
 # %% ../../nbs/cli/options.ipynb #0171d3ad
-VERBS: dict[str, tuple[str, Callable[[_Parser], None]]] = {  # verb -> what it does, its options
+_VERBS: dict[str, tuple[str, Callable[[_Verb], None]]] = {  # verb -> what it does, its options
     "train": ("train, test beside the baselines, and save a model", _train),
     "evaluate": ("measure a saved model again, or train and measure by a named protocol", _evaluate),
     "recommend": ("recommend movies to a person", _recommend),
@@ -179,18 +156,16 @@ VERBS: dict[str, tuple[str, Callable[[_Parser], None]]] = {  # verb -> what it d
     "explain": ("what each rating does to the score of a film", _explain),
     "serve": ("a local web page, and a JSON API, over a model (needs the extra app)", _serve),
     "export": ("write a model as one ONNX file (needs the extra onnx)", _export),
-    "download": ("fetch a MovieLens edition into the cache", _download),
-}
+    "download": ("fetch a MovieLens edition into the cache", _download)}
 
 def parser() -> argparse.ArgumentParser:
     "The verbs and their options."
-    p = _Parser(
-        prog="saerec", description="A movie recommender: stacked autoencoders on MovieLens, with honest evaluation."
-    )
+    about = "A movie recommender: stacked autoencoders on MovieLens, with honest evaluation."
+    p = argparse.ArgumentParser(prog="saerec", description=about)
     p.add_argument("--version", action="version", version=f"saerec {__version__}")
     verbs = p.add_subparsers(dest="verb", required=True, metavar="VERB")
-    for name, (about, add_options) in VERBS.items():
-        verb = verbs.add_parser(name, help=about)
+    for name, (what, add_options) in _VERBS.items():
+        verb = _Verb(name, verbs.add_parser(name, help=what))
         add_options(verb)
-        verb.add_argument("--json", action="store_true", help="one JSON object on stdout, nothing else there")
+        verb.add("--json", action="store_true")
     return p

@@ -15,21 +15,15 @@ from typing import Any
 import pandas as pd
 
 # %% auto #0
-__all__ = ['to_stderr', 'show', 'to_json', 'columns_of', 'opened']
+__all__ = []
 
 # %% ../../nbs/cli/output.ipynb #c2de0221
-def to_stderr(
-    line: str,  # without its line end
-) -> None:
+def to_stderr(line: str) -> None:
     "Say something beside the results."
     print(line, file=sys.stderr, flush=True)
 
-def show(
-    table: pd.DataFrame,  # numbers and texts
-    index: str = "",  # heading of the index
-    widest: int = 46,  # characters of a text column
-) -> str:
-    "A table as aligned text."
+def show(table: pd.DataFrame, index: str = "", widest: int = 46) -> str:
+    "A table as aligned text: a heading of the index, so many characters of a text column."
     def cell(v: Any) -> str:
         if isinstance(v, float): return "" if math.isnan(v) else f"{v:.4f}"
         return v if len(v := str(v)) <= widest else v[:widest - 1] + "…"
@@ -46,10 +40,8 @@ def show(
     return "\n".join(map(line, rows))
 
 # %% ../../nbs/cli/output.ipynb #648cb9f9
-def to_json(
-    v: Any,  # a result: frames, dicts, lists, numpy scalars
-) -> Any:
-    "A value as JSON has it: frames as lists of rows, NaN as null."
+def to_json(v: Any) -> Any:
+    "A result as JSON has it: frames as lists of rows, NaN as null."
     if isinstance(v, pd.DataFrame): return to_json(v.reset_index(names=v.index.name or "name").to_dict("records"))
     if isinstance(v, dict): return {str(k): to_json(o) for k, o in v.items()}
     if isinstance(v, list | tuple): return [to_json(o) for o in v]
@@ -57,16 +49,11 @@ def to_json(
     return None if isinstance(v, float) and not math.isfinite(v) else v
 
 # %% ../../nbs/cli/output.ipynb #a3e4d8af
-def columns_of(
-    table: pd.DataFrame,  # a list or a report
-    *names: str,  # columns that are wanted
-) -> pd.DataFrame:
+def columns_of(table: pd.DataFrame, *names: str) -> pd.DataFrame:
     "Those of the columns that there are."
     return table[[k for k in names if k in table]]
 
-def opened(
-    about: Mapping[Any, Any],  # `attrs` of a report
-) -> str:
-    "How often the tests were opened for it, as a sentence."
+def opened(about: Mapping[Any, Any]) -> str:
+    "How often the tests were opened for a report (its `attrs`), as a sentence."
     n = max(about["finals"])
     return f"Each test part was opened {'once' if n == 1 else f'{n} times'}."

@@ -11,7 +11,6 @@ import argparse
 import math
 import os
 import shlex
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,43 +18,35 @@ from typing import Any
 
 import pandas as pd
 
-from .inputs import get_data, reading_options
+from .inputs import check_epochs, get_data, reading_options
 from .output import columns_of, opened, show, to_stderr
 from ..data.describe import summary
-from ..data.ratings import Ratings
 from ..errors import InputError
 from ..recommend.artefact import check_target
 from ..recommend.card import verdict
 from ..recommend.own import to_model_scale
-from ..recommend.people import things
 from ..recommend.recommender import Recommender
 from ..recommend.resume import finished_model, training_room
-from ..recommend.training import plan_training
+from ..recommend.plan import plan_training
 
 # %% auto #0
-__all__ = ['EXAMPLE', 'example_person', 'next_command', 'run_train']
+__all__ = []
 
 # %% ../../nbs/cli/training.ipynb #b366d2b9
-EXAMPLE = {"Toy Story (1995)": 5.0, "Matrix, The (1999)": 5.0, "Fargo (1996)": 4.5, "Heat (1995)": 4.0,
-           "Dumb & Dumber (Dumb and Dumber) (1994)": 1.0}
+_EXAMPLE = {"Toy Story (1995)": 5.0, "Matrix, The (1999)": 5.0, "Fargo (1996)": 4.5, "Heat (1995)": 4.0,
+            "Dumb & Dumber (Dumb and Dumber) (1994)": 1.0}
 
-def example_person(
-    rec: Recommender,
-) -> dict[Any, float]:  # title, or "id:" and an id -> stars
+def _example_person(rec: Recommender) -> dict[Any, float]:  # title, or "id:" and an id -> stars
     "A person to show recommendations for: well-known films if they are in the data, else what one user rated best."
     low, high = rec.manifest.scale
-    stars = to_model_scale(pd.Series(EXAMPLE), (0.5, 5), (low, high), rec.manifest.threshold).dropna()
+    stars = to_model_scale(pd.Series(_EXAMPLE), (0.5, 5), (low, high), rec.manifest.threshold).dropna()
     person = {str(t): float(s) for t, s in stars.items() if len(rec.titles.exact.get(str(t), [])) == 1}
     if len(person) >= 3 or rec.known is None: return person
     mine = rec.known.select(rec.known.user == rec.known.user[0]).frame()
     best = mine.sort_values("rating", ascending=False, kind="stable").head(5)
     return {f"id:{i}": float(s) for i, s in zip(best.movie_id, best.rating, strict=True)}
 
-def next_command(
-    rec: Recommender,
-    out: str | os.PathLike[str],  # the folder of its model
-    person: Mapping[Any, float],  # of `example_person`
-) -> str:
+def _next_command(rec: Recommender, out: str | os.PathLike[str], person: Mapping[Any, float]) -> str:
     "A command that recommends by the best rating of a person, as typed into a shell."
     movie, stars = max(person.items(), key=lambda o: o[1])
     low, high = rec.manifest.scale
@@ -66,73 +57,45 @@ def next_command(
 # %% ../../nbs/cli/training.ipynb #26587a8e
 def _check(args: argparse.Namespace) -> None:
     "Raises `InputError` for options that cannot be, before anything is read."
-    path = Path(args.out)
-    if path.name in ("", "..") or "\0" in args.out:
+    if Path(args.out).name in ("", "..") or "\0" in args.out:
         raise InputError(f"{args.out!r}: the folder needs a name of its own; give one with --out, such as model.")
-    try:
-        args.out.encode()
+    try: args.out.encode()
     except UnicodeEncodeError:
         raise InputError(f"{args.out}: the name is no text; give another one with --out.") from None
-    check_target(path)
-    if args.epochs is not None and args.epochs < 1:
-        raise InputError(f"--epochs {args.epochs}: one epoch or more is needed.")
+    check_target(Path(args.out))
+    check_epochs(args)
     if args.lr is not None and not 0 < args.lr < math.inf:
         raise InputError(f"--lr {args.lr:g}: it has to be above 0.")
 
-def _settings(args: argparse.Namespace, r: Ratings) -> dict[str, Any]:
-    "What a training is asked for, by the name of the option; the ratings by their fingerprint."
-    options = {k: v for k, v in vars(args).items() if k not in ("verb", "out", "resume", "json")}
-    return options | {"data": r.fingerprint()}
-
 def run_train(args: argparse.Namespace) -> tuple[dict[str, Any], str]:  # for --json; for people
-    "Train, test once, save, and recommend to an example person."
+    "Train, test once, save, and recommend to an example person; too few ratings are refused before all else."
     start, out = time.perf_counter(), Path(args.out)
     _check(args)
     r = get_data(args.data, reading_options(args))
-    settings = _settings(args, r)
+    settings = {k: v for k, v in vars(args).items() if k not in ("verb", "out", "resume", "json")}
+    settings["data"], say = r.fingerprint(), lambda line: to_stderr(f"saerec: {line}")
     if args.resume and (done := finished_model(out, settings)):
         told = f"{out}: it is finished already, with these settings and ratings; it was left as it is."
-        to_stderr(f"saerec: {told}")
-        data, text = _result(done, out, told)
-        return data | {"finished": True, "seconds": 0.0}, text
+        say(told)
+        return _result(done, out, told, 0.0)
 
-    threshold = plan_training(
-        r, args.seed, args.threshold, args.held_out
-    ).threshold  # too few are refused before all else
-    with training_room(out, settings, args.resume, lambda line: to_stderr(f"saerec: {line}")) as where:
-        print(show(summary(r, threshold=threshold).T.rename_axis(None)), file=sys.stderr, flush=True)
-        rec = _train(args, r, settings, where)
+    threshold = plan_training(r, args.seed, args.threshold, args.held_out).threshold
+    with training_room(out, settings, args.resume, say) as where:
+        to_stderr(show(summary(r, threshold=threshold).T.rename_axis(None)))
+        changes = {k: v for k in ("epochs", "lr") if (v := getattr(args, k)) is not None}
+        asked: dict[str, Any] = dict(seed=args.seed, threshold=args.threshold, n_held=args.held_out, refit=args.refit)
+        changed: dict[str, Any] = dict(likes_changes=changes, ranking_changes=changes, about={"training": settings})
+        rec = Recommender.fit(r, **asked, **changed, ranker=args.ranker, checkpoints=where, verdict_too=False,
+                              progress=True, say=to_stderr, keep=lambda artefact: Recommender(artefact).save(out))
 
     seconds = time.perf_counter() - start
-    data, text = _result(rec, out, f"Saved in {out}{os.sep} after {seconds:.0f} seconds.")
-    return data | {"finished": True, "seconds": round(seconds, 1)}, text
-
-def _train(args: argparse.Namespace, r: Ratings, settings: Mapping[str, Any], where: Path) -> Recommender:
-    "A recommender, saved as soon as it is trained, and again when it is measured."
-    changes = {k: v for k in ("epochs", "lr") if (v := getattr(args, k)) is not None}
-    return Recommender.fit(
-        r,
-        seed=args.seed,
-        threshold=args.threshold,
-        n_held=args.held_out,
-        refit=args.refit,
-        ranker=args.ranker,
-        progress=True,
-        say=to_stderr,
-        likes_changes=changes,
-        ranking_changes=changes,
-        checkpoints=where,
-        about={"training": dict(settings)},
-        keep=lambda artefact: Recommender(artefact).save(args.out),
-        verdict_too=False,
-    )
+    return _result(rec, out, f"Saved in {out}{os.sep} after {seconds:.0f} seconds.", round(seconds, 1))
 
 # %% ../../nbs/cli/training.ipynb #1942727d
 _LOSSES = {
     "likes": "like / not-like on rated cells (mean squared error)",
     "ranking": "ranking over the whole catalogue (mean squared error over all cells)",
-    "multinomial": "ranking by a softmax over the catalogue (negative log likelihood)",
-}
+    "multinomial": "ranking by a softmax over the catalogue (negative log likelihood)"}
 
 def _measured(rec: Recommender) -> list[str]:
     "The test figures beside the baselines, and what is left out, as paragraphs."
@@ -146,33 +109,23 @@ def _measured(rec: Recommender) -> list[str]:
         parts.append(f"Test, beside the baselines. {on} {opened(rec.manifest.report_about)}\n{shown}")
     return [*parts, "\n".join(verdict(table))]
 
-def _result(rec: Recommender, out: Path, done: str) -> tuple[dict[str, Any], str]:  # for --json; for people
-    "What is said of a model, trained now or before."
+def _result(rec: Recommender, out: Path, done: str, seconds: float) -> tuple[dict[str, Any], str]:
+    "What is said of a model, trained now or before: for --json, for people."
     losses = {k: o.frame.drop(columns="seconds") for k, o in rec.recorders.items()}
-    person, table, m = example_person(rec), rec.report, rec.manifest
+    person, table, m = _example_person(rec), rec.report, rec.manifest
     top = rec.recommend(person)
+    listed = show(columns_of(top, "title", "score", "p_like", "because"), "rank")
     rated = ", ".join(f"{t} {s:g}" for t, s in person.items())
     parts = [
         f"{rec.known!r}",
-        *(
-            f"Losses: {_LOSSES[k]}; best epoch {rec.recorders[k].best_epoch}\n{show(f, 'epoch')}"
-            for k, f in losses.items()
-        ),
+        *(f"Losses: {_LOSSES[k]}; best epoch {rec.recorders[k].best_epoch}\n{show(f, 'epoch')}"
+          for k, f in losses.items()),
         *_measured(rec),
-        f"Ten {things(rec.movies)} for somebody who rated {rated}:\n"
-        + show(columns_of(top, "title", "score", "p_like", "because"), "rank"),
-        f"{done} Next: {next_command(rec, out, person)}",
-    ]
+        f"Ten {rec.people.things} for somebody who rated {rated}:\n{listed}",
+        f"{done} Next: {_next_command(rec, out, person)}"]
     data = {
-        "model": str(out),
-        "data": m.data.model_dump(),
-        "seed": m.seed,
+        "model": str(out), "data": m.data.model_dump(), "seed": m.seed,
         "test_loss": float(table.MSE.iloc[0]) if "MSE" in table else None,
-        "report": table,
-        "verdict": verdict(table),
-        "losses": losses,
-        "best_epochs": getattr(m, "epochs", {}),
-        "person": person,
-        "recommendations": top,
-    }
+        "report": table, "verdict": verdict(table), "losses": losses, "best_epochs": getattr(m, "epochs", {}),
+        "person": person, "recommendations": top, "finished": True, "seconds": seconds}
     return data, "\n\n".join(parts)

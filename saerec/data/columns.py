@@ -96,7 +96,7 @@ def _ask(names: Sequence[Any], role: str) -> InputError:
     if role == "user" and ("title" in known_columns(names) or "const" in plain):
         step = "this is one person's export: saerec recommend --ratings FILE; training needs many people"
         if not any("rat" in c for c in plain):
-            step = "and none for the rating; ratings are in another file of the export, such as ratings.csv"
+            step = "ratings are in another file of the same export, such as ratings.csv"
     return InputError(f"no column for the {role} ({columns_found(names)}); {step}.")
 
 # %% ../../nbs/data/columns.ipynb #6ffe9263

@@ -19,7 +19,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 import torch
-from pydantic import BaseModel, NonNegativeInt
+from pydantic import BaseModel, NonNegativeInt, ValidationError
 
 from . import Batch, InputError, Ratings
 
@@ -69,7 +69,9 @@ def _reading(path: Path) -> Iterator[None]:
 def _manifest(folder: Path, kind: str) -> _Manifest:
     "The checked manifest of a folder."
     with _reading(path := folder / "manifest.json"):
-        m = _Manifest.model_validate_json(path.read_bytes())
+        try: m = _Manifest.model_validate_json(path.read_bytes())
+        except ValidationError as e:
+            raise ValueError(f"{e.errors()[0]['loc']}: {e.errors()[0]['msg']}") from None
         if m.kind != kind: raise ValueError(f"it describes {m.kind}, not {kind}")
         return m
 

@@ -3,7 +3,7 @@ from ..lazy import front_door
 
 __getattr__, __all__ = front_door(__name__, {
     "recommender": "Recommender",
-    "reasons": "plot_explanation",
+    "lists": "plot_explanation",
     "titles": "TitleWarning Titles",
     "own": "OwnRatings own_ratings",
     "card": "model_card verdict",

@@ -10,6 +10,8 @@ from __future__ import annotations
 import glob
 import hashlib
 import json
+import math
+import mmap
 import os
 import shutil
 import tempfile
@@ -71,14 +73,30 @@ def _open(folder: Path, name: str, told: FileEntry | None) -> BinaryIO:
         raise
     return file
 
+def _mapped(path: Path) -> tuple[mmap.mmap, dict[str, np.ndarray]]:
+    "A safetensors file, and its tensors as views of it: of a large table only the pages that are read take memory."
+    types = {"F32": "f4", "F64": "f8", "I32": "i4", "I64": "i8", "U8": "u1"}
+    with open(path, "rb") as file: view = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    start = 8 + int.from_bytes(view[:8], "little")
+    arrays = {}
+    for name, about in json.loads(view[8:start]).items():
+        if name == "__metadata__": continue
+        dtype, shape, (first, _) = np.dtype(types[about["dtype"]]), about["shape"], about["data_offsets"]
+        flat = np.frombuffer(view, dtype, math.prod(shape), start + first) if math.prod(shape) else np.zeros(0, dtype)
+        arrays[name] = flat.reshape(shape)
+    return view, arrays
+
 def _read_arrays(folder: Path, manifest: Manifest) -> dict[str, np.ndarray]:
     "The tensors, checked. Raises `ValueError`."
     from safetensors import SafetensorError, safe_open
+    path = folder / "weights.safetensors"
     try:
-        with safe_open(folder / "weights.safetensors", "numpy") as f: arrays = {k: f.get_tensor(k) for k in f.keys()}
-    except (SafetensorError, TypeError, AttributeError, OSError) as e:
+        with safe_open(path, "numpy") as f: f.keys()  # checks the head: nothing overlaps, nothing is left over
+        view, arrays = _mapped(path)
+    except (SafetensorError, LookupError, TypeError, AttributeError, OSError) as e:
         raise ValueError(f"it is no whole safetensors file ({str(e)[:100]})") from None
     check_arrays(arrays, manifest)
+    if hasattr(mmap, "MADV_DONTNEED"): view.madvise(mmap.MADV_DONTNEED)  # the check has read them all
     return arrays
 
 # %% ../../nbs/recommend/artefact.ipynb #5e289235

@@ -59,7 +59,6 @@ class NetworkModel:
         self.config, self.arrays = config, arrays
         self.decoder = arrays["table" if config["tied"] else "decoder"].T  # [width, n_movies]
         self.bias = arrays["decoder_bias"] + arrays["movie_offset"] if config["centred"] else arrays["decoder_bias"]
-        self._singles = 0  # single users scored so far
 
     def base(self, rows: csr_array) -> np.ndarray:  # float32 [B]
         "The mean plus the damped offset of each user; zeros for a network that does not centre."
@@ -95,10 +94,8 @@ class NetworkModel:
     def scores(self, rows: csr_array, movies: np.ndarray | None = None) -> np.ndarray:  # [B, n_movies] or [B, k]
         "From ratings to scores."
         h, base = self.encode(rows), self.base(rows)[:, None]
-        if movies is not None: return h @ self.decoder[:, movies] + self.bias[movies] + base
-        self._singles += len(h) == 1
-        if self._singles == 3: self.decoder = np.ascontiguousarray(self.decoder)  # it pays from the third on
-        return h @ self.decoder + self.bias + base
+        if movies is None: return h @ self.decoder + self.bias + base
+        return h @ self.decoder[:, movies] + self.bias[movies] + base
 
     def cells(self, rows: csr_array, users: np.ndarray, movies: np.ndarray) -> np.ndarray:  # float32 [n]
         "Scores of single cells: of a row, and of a movie."
@@ -209,6 +206,12 @@ class Engine:
         out[:, self.rank_codes] = self.ranker.scores(self._of_ranker(rows))
         return out
 
+    @cached_property
+    def usual(self) -> np.ndarray:  # int64 [len(rank_codes)]
+        "What would be listed for an empty row, all of it."
+        nothing = one_row(np.array([], np.int64), np.array([]), self.n_movies)
+        return best_of(self.rank_scores(nothing)[0], self.n_movies)
+
     def scores_at(self, rows: csr_array, movies: np.ndarray) -> np.ndarray:  # float32 [B, k]
         "Scores for ranking of a few movies, all of them known to the ranker."
         return self.ranker.scores(self._of_ranker(rows), self.inner[movies])
@@ -221,13 +224,19 @@ class Engine:
         z = net.scores(rows, movies) if users is None or movies is None else net.cells(rows, users, movies)
         return self.calibration(z).astype(np.float32)
 
-    def likeness(self, movies: np.ndarray, others: np.ndarray) -> np.ndarray:  # float32 [k, j] in -1..1
-        "Cosines between the vectors that the decoder of the (first) ranking network has for movies."
+    @cached_property
+    def _vectors(self) -> tuple[np.ndarray, np.ndarray]:  # [width, ranker's movies], and their lengths
+        "What the decoder of the (first) ranking network has for movies."
         members = self.ranker.members.values() if isinstance(self.ranker, EnsembleModel) else [self.ranker]
-        decoder = next(m.decoder for m in members if isinstance(m, NetworkModel))
-        a, b = (decoder[:, self.inner[m]] for m in (movies, others))
-        a, b = (v / np.maximum(np.linalg.norm(v, axis=0), 1e-12) for v in (a, b))
-        return a.T @ b
+        d = next(m.decoder for m in members if isinstance(m, NetworkModel))
+        return d, np.maximum(np.sqrt(np.einsum("ij,ij->j", d, d)), 1e-12)
+
+    def likeness(self, movies: np.ndarray, others: np.ndarray | None = None) -> np.ndarray:  # float32 [k, j] in -1..1
+        "Cosines between the vectors of movies, and of others or of all that the ranker knows."
+        (d, lengths), a = self._vectors, self.inner[movies]
+        if others is None: return d[:, a].T @ d / np.outer(lengths[a], lengths)
+        b = self.inner[others]
+        return d[:, a].T @ d[:, b] / np.outer(lengths[a], lengths[b])
 
     def best(self,
         row: csr_array,  # a user [1, n_movies]

@@ -160,10 +160,9 @@ def to_onnx(
     from onnx import TensorProto, helper
     g, m, movies = _Graph(), artefact.manifest, artefact.movies
     inputs, outputs = _outputs(g, artefact)
-    size = sum(len(w.raw_data) for w in g.weights)
-    if size > 2**31 - 2**24:
-        raise InputError(f"{path}: the model has {size / 1e9:.1f} GB, and an ONNX file holds 2 GB; "
-                         'train with ranker="network" (--ranker network), or on fewer movies.')
+    if (size := sum(len(w.raw_data) for w in g.weights)) > 2**31 - 2**24:
+        advice = 'train with ranker="network" (--ranker network), or on fewer movies'
+        raise InputError(f"{path}: the model has {size / 1e9:.1f} GB, and an ONNX file holds 2 GB; {advice}.")
 
     def values(names: list[str]) -> list[Any]:
         return [helper.make_tensor_value_info(k, TensorProto.FLOAT, ["people", len(movies)]) for k in names]
@@ -171,10 +170,9 @@ def to_onnx(
     graph = helper.make_graph(g.nodes, "saerec", values(inputs), values(outputs), g.weights)
     version = [helper.make_opsetid("", 20)]
     model = helper.make_model(graph, opset_imports=version, ir_version=9, producer_name="saerec")
-    helper.set_model_props(model, {
-        "titles": json.dumps(movies.title.tolist(), ensure_ascii=False),
-        "movie_ids": json.dumps(movies.movie_id.astype(str).tolist()),
-        "threshold": str(m.threshold), "data": m.data.name})
+    titles, ids = movies.title.tolist(), movies.movie_id.astype(str).tolist()
+    about = {"titles": json.dumps(titles, ensure_ascii=False), "movie_ids": json.dumps(ids)}
+    helper.set_model_props(model, about | {"threshold": str(m.threshold), "data": m.data.name})
     onnx.checker.check_model(model)
     atomic_write(Path(path), lambda new: new.write_bytes(model.SerializeToString()))
     return Path(path)

@@ -1,4 +1,4 @@
-"""Lists as tables: for one user with the reason for each movie, for many users at once
+"""Lists as tables: for one user with the reason for each movie, for many users; reasons in full, and similar movies
 
 Docs: https://saerec.github.io/saerec/recommend/lists.html.md"""
 
@@ -16,11 +16,12 @@ from scipy.sparse import csr_array
 
 from ..data.ratings import Ratings, default_threshold
 from ..errors import InputError
-from .engine import Engine, best_of
-from .people import People, things
+from ..plots import figure
+from .engine import Engine, best_of, leave_one_out_rows
+from .people import People
 
 # %% auto #0
-__all__ = []
+__all__ = ['plot_explanation']
 
 # %% ../../nbs/recommend/lists.ipynb #6b3e6259
 def diversify(scores: np.ndarray, likeness: np.ndarray, n: int, diversity: float) -> np.ndarray:
@@ -40,21 +41,15 @@ FEW_LIKES = 4  # the fewest likes that a held-out user is shown: 4 of 5
 
 def movie_columns(people: People, movies: np.ndarray, names: Sequence[str]) -> dict[str, Any]:
     "Columns of a table, of movies by index: movie (its id), title, genres."
-    own = {"movie": "movie_id"}
-    return {k: people.movies[own.get(k, k)].array.take(movies) for k in names}
+    return {k: people.columns[k].take(movies) for k in names}
 
-def list_frame(
-    people: People,
-    engine: Engine,
-    row: csr_array,  # likes of the user
-    likes: np.ndarray,  # int64: those that can be reasons
-    best: tuple[np.ndarray, np.ndarray, np.ndarray],  # of `Engine.best`
-) -> pd.DataFrame:  # movie (id), title, genres, score, p_like (if likes are predicted), because
-    "A list as a table."
+def _list_frame(people: People, engine: Engine, row: csr_array, likes: np.ndarray, best: tuple[np.ndarray, ...],
+                ) -> pd.DataFrame:  # movie (id), title, genres, score, p_like (if likes are predicted), because
+    "What `Engine.best` gives, as a table; `likes` are those that can be reasons."
     top, scores, owed = best
     columns = movie_columns(people, top, ["movie", "title", "genres"]) | {"score": scores}
     if engine.liker is not None: columns["p_like"] = engine.p_like(row, top)[0]
-    titles = people.movies.title.array
+    titles = people.columns["title"]
     because = [""] * len(top)
     if owed.size:
         named = titles.take(likes[owed.argmax(0)])
@@ -63,13 +58,76 @@ def list_frame(
     return pd.DataFrame(columns, index=pd.RangeIndex(1, len(top) + 1, name="rank"), copy=False)
 
 # %% ../../nbs/recommend/lists.ipynb #cd593276
-def about_list(people: People, row: csr_array, likes: int, top: np.ndarray, usual: np.ndarray) -> str:
+def _about(people: People, row: csr_array, likes: int, top: np.ndarray, usual: np.ndarray) -> str:
     "How much is known about a user, and how much of the list anybody would get."
     same, kind = int(np.isin(top, usual).sum()), "is a like" if likes == 1 else "are likes"
     told = (f"{row.nnz} rating{'s' * (row.nnz != 1)}, of which {likes} {kind} that the model can use; {same} of the "
-            f"{len(top)} {things(people.movies)} would also be listed for somebody of whom nothing is known.")
+            f"{len(top)} {people.things} would also be listed for somebody of whom nothing is known.")
     if len(top) and 2 * same >= len(top): told += " It is hardly this person's own yet."
     return told + (" The model was never measured on people with so few likes." if likes < FEW_LIKES else "")
+
+_MAX_REASONS = 512  # likes of one user that are left out one by one
+
+def ranked_list(people: People, engine: Engine, row: csr_array, masked: np.ndarray, n: int, diversity: float,
+                ) -> pd.DataFrame:  # as of `Recommender.recommend`
+    "The n best movies of a row of likes, but for those that are masked. Raises `InputError` for wishes that cannot be."
+    if n < 1: raise InputError(f"n={n}: a list needs one movie or more.")
+    if not 0 <= diversity <= 1: raise InputError(f"diversity={diversity}: it lies between 0 and 1.")
+    likes = row.indices[(row.data > 0) & (engine.inner[row.indices] >= 0)]
+    top, scores, owed = engine.best(row, likes[:_MAX_REASONS], masked, n if diversity == 0 else 10 * n)
+    if diversity:
+        places = diversify(scores, engine.likeness(top, top), n, diversity)
+        top, scores, owed = top[places], scores[places], owed[:, places]
+
+    frame = _list_frame(people, engine, row, likes, (top, scores, owed))
+    usual = engine.usual[~masked[engine.usual]][:len(top)]
+    frame.attrs["about"] = _about(people, row, len(likes), top, usual)
+    return frame
+
+# %% ../../nbs/recommend/lists.ipynb #26abd3a9
+def _check_known(people: People, engine: Engine, code: int, so: str) -> None:
+    if engine.inner[code] >= 0: return
+    raise InputError(f"{people.movies.title[code]!r} has no likes in the training data, so {so}.")
+
+def explanation(people: People, engine: Engine, stars: csr_array, code: int) -> pd.DataFrame:
+    "What each rating of a user does to the score of one movie. Raises `InputError` if the ranker does not know it."
+    _check_known(people, engine, code, "it is never recommended and nothing can be explained")
+    asked, rated = np.array([code]), stars.indices
+    many = leave_one_out_rows(people.likes(stars), rated)
+    frame = pd.DataFrame(movie_columns(people, rated, ["movie", "title"]) | {"stars": stars.data})
+    frame.attrs = {"title": people.movies.title[code], "score": None, "p_like": None, "threshold": people.threshold}
+
+    answers = {"change": ("score", engine.scores_at(many, asked))}
+    if engine.liker is not None: answers["p_change"] = ("p_like", engine.p_like(many, asked))
+    for column, (name, values) in answers.items():
+        frame[column], frame.attrs[name] = values[0, 0] - values[1:, 0], float(values[0, 0])
+    return frame.sort_values("change", key=lambda c: -c.abs(), kind="stable", ignore_index=True)
+
+# %% ../../nbs/recommend/lists.ipynb #624c1f90
+def plot_explanation(
+    frame: pd.DataFrame,  # from `Recommender.explain`
+    n: int = 10,  # bars
+) -> Any:  # a matplotlib figure
+    "The strongest reasons for and against as bars."
+    f = frame.head(n).iloc[::-1]
+    labels = [f"{t} ({s:g})" for t, s in zip(f.title, f.stars, strict=True)]
+    with figure(size=(6, 0.6 + 0.3 * max(1, len(f)))) as (fig, ax):
+        ax.barh(labels, f.change, color=["C0" if v > 0 else "C1" for v in f.change])
+        ax.axvline(0, color="gray", linewidth=0.8)
+        ax.set(title=f"Why {frame.attrs['title']}?", xlabel="change of the score by this rating (stars in brackets)")
+    return fig
+
+# %% ../../nbs/recommend/lists.ipynb #d2f4ed75
+def similar_movies(people: People, engine: Engine, code: int, n: int) -> pd.DataFrame:
+    "The n movies that go together with one. Raises `InputError` if the ranker does not know it."
+    _check_known(people, engine, code, "nothing is known about what it goes with")
+    if n < 1: raise InputError(f"n={n}: a list needs one movie or more.")
+    cosine = engine.likeness(np.array([code]))[0]
+    cosine[engine.inner[code]] = -np.inf
+
+    top = best_of(cosine, n)
+    columns = movie_columns(people, engine.rank_codes[top], ["movie", "title", "genres"]) | {"similarity": cosine[top]}
+    return pd.DataFrame(columns, index=pd.RangeIndex(1, len(top) + 1, name="rank"))
 
 # %% ../../nbs/recommend/lists.ipynb #d6b75f22
 def _index_of(people: People, movie_id: Any, title: str, year: Any) -> int:
@@ -99,7 +157,7 @@ def _left_out(people: People, r: Ratings, found: np.ndarray) -> str:
     if not len(unknown): return ""
     ratings = int((found[r.movie] < 0).sum())
     return (f"{ratings:,} of {len(r):,} ratings were left out: {len(unknown):,} of {len(found):,} "
-            f"{things(people.movies)} are not known to the model, the first {r.movies.title[unknown[0]]!r}.")
+            f"{people.things} are not known to the model, the first {r.movies.title[unknown[0]]!r}.")
 
 # %% ../../nbs/recommend/lists.ipynb #626c78f7
 def in_model_terms(people: People, r: Ratings) -> tuple[csr_array, np.ndarray, str]:

@@ -31,39 +31,39 @@ __all__ = ['OwnRatings', 'own_ratings']
 # %% ../../nbs/recommend/own.ipynb #bceacefe
 @dataclass(frozen=True)
 class _Layout:
-    "How a place writes ratings; names of columns in lower case, with blanks."
+    "How a place writes ratings; names of columns in lower case, with blanks and commas between."
     name: str  # of the place
-    needs: tuple[str, ...]  # columns by which its files are recognised
-    rating: tuple[str, ...]  # columns that may hold the rating, the first that is there
-    scale: tuple[float, float] | None = None  # the lowest and the best rating there can be; None: the file does not say
+    needs: str  # columns by which its files are recognised
+    rating: str  # columns that may hold the rating, the first that is there
+    scale: tuple[float, float] | None = None  # the lowest and the best rating; None: the file does not say
     instead: str = ""  # which file of that place has the ratings, for those that have none
 
 _LETTERBOXD = "ratings.csv of the same export (Settings, Data, Export your data)"
 _TRAKT = "ratings-movies.json of the same export"
-_RATING = ("rating", "your rating", "my rating", "user rating", "stars", "my stars", "score", "my score")
+_RATING = "rating,your rating,my rating,user rating,stars,my stars,score,my score"
 _LAYOUTS = (
-    _Layout("Letterboxd", ("letterboxd uri",), ("rating",), (0.5, 5), _LETTERBOXD),
-    _Layout("IMDb", ("const",), ("your rating", "you rated"), (1, 10), "the export of Your ratings"),
-    _Layout("Trakt", ("rated at",), ("rating",), (1, 10), _TRAKT),
-    _Layout("Trakt", ("plays", "last watched at"), ("rating",), (1, 10), _TRAKT),
-    _Layout("1 to 10", ("rating10",), ("rating10",), (1, 10)),
-    _Layout("title and rating", (), _RATING))
+    _Layout("Letterboxd", "letterboxd uri", "rating", (0.5, 5), _LETTERBOXD),
+    _Layout("IMDb", "const", "your rating,you rated", (1, 10), "the export of Your ratings"),
+    _Layout("Trakt", "rated at", "rating", (1, 10), _TRAKT),
+    _Layout("Trakt", "plays,last watched at", "rating", (1, 10), _TRAKT),
+    _Layout("1 to 10", "rating10", "rating10", (1, 10)),
+    _Layout("title and rating", "", _RATING))
 
 # %% ../../nbs/recommend/own.ipynb #c1d4e7f0
 _COLUMNS = {  # what else is read, by the names that it may have
-    "title": ("title", "name", "movie title", "film title", "movie name", "film name", "movie", "film", "movie.title"),
-    "original": ("original title",), "year": ("year", "release year", "movie.year"), "kind": ("title type", "type"),
-    "day": ("date rated", "rated at", "date", "modified", "created", "watcheddate", "watched date")}
+    "title": "title,name,movie title,film title,movie name,film name,movie,film,movie.title",
+    "original": "original title", "year": "year,release year,movie.year", "kind": "title type,type",
+    "day": "date rated,rated at,date,modified,created,watcheddate,watched date"}
 _USERS = {"user", "user id", "userid", "reviewerid", "user name", "username"}
 
 def _find_layout(header: list[str], where: str) -> tuple[_Layout, dict[str, int]]:
     "Which layout a header has, and the places of its columns. Raises `InputError` with what helps if it has none."
     columns = [" ".join(o.lower().replace("_", " ").split()) for o in header]
     if columns[0].startswith("letterboxd list export"): columns = ["letterboxd uri"]
-    layout = next(o for o in _LAYOUTS if set(o.needs) <= set(columns))
+    layout = next(o for o in _LAYOUTS if {*filter(None, o.needs.split(","))} <= {*columns})
 
     known = _COLUMNS | {"rating": layout.rating}
-    names = {what: next((o for o in some if o in columns), "") for what, some in known.items()}
+    names = {what: next((o for o in some.split(",") if o in columns), "") for what, some in known.items()}
     twice = [o for o in names.values() if columns.count(o) > 1]
     shown, told = ", ".join(header)[:120], ""
     if twice: told = f": the column {twice[0]!r} is there twice; keep one."
@@ -122,12 +122,12 @@ def _refuse(rows: pd.DataFrame, column: str, bad: pd.Series, where: str, sentenc
     raise InputError(f"{where} {row.line}, column {column}: {sentence.format(repr(str(row[column])[:40]))}")
 
 # %% ../../nbs/recommend/own.ipynb #e9f2a5b8
-_DAYS = ("%a %b %d %H:%M:%S %Y", "%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y")  # the first: IMDb, once; the others: spreadsheets
+_DAYS = "%a %b %d %H:%M:%S %Y,%d.%m.%Y,%d/%m/%Y,%m/%d/%Y"  # the first: IMDb, once; the others: spreadsheets
 
 def _by_day(rows: pd.DataFrame) -> pd.DataFrame:
     "In the order of the days, if all can be read in one way; else as it is."
     if rows.day.str.match(r"\d{4}-\d\d-\d\d").all(): return rows.sort_values("day", kind="stable")
-    read = [pd.to_datetime(rows.day, format=o, errors="coerce") for o in _DAYS]
+    read = [pd.to_datetime(rows.day, format=o, errors="coerce") for o in _DAYS.split(",")]
     read = [days for days in read if days.notna().all()]
     return rows.loc[read[0].sort_values(kind="stable").index] if len(read) == 1 else rows
 
@@ -268,11 +268,9 @@ def own_ratings(
 ) -> OwnRatings:
     "A file of ratings for a model. Raises `InputError` with file, line and column, or if no film of it is known."
     rows, (low, high) = read_own(path, scale), rec.manifest.scale
-    model = low, high
-    own, said = _scale_of(rows, model, str(path))
-    rows["stars"] = to_model_scale(rows.mark, own, model, rec.manifest.threshold)
+    own, said = _scale_of(rows, (low, high), str(path))
+    rows["stars"] = to_model_scale(rows.mark, own, (low, high), rec.manifest.threshold)
     rows, notes = _match_rows(rows, rec.titles)
-
     missing, found = rows[rows.code < 0], rows[rows.code >= 0]
     if not len(found) and len(missing):
         raise InputError(f"{path}: none of its {len(missing)} films is among the {len(rec.movies):,} of the model, the "
@@ -280,11 +278,12 @@ def own_ratings(
     latest = found.drop_duplicates("code", keep="last")
     kept = latest.dropna(subset="stars")
     if not len(kept): raise InputError(f"{path}: it holds no rating of a film that the model can use.")
-    skipped = rows.attrs["skipped"] | {"rated again (the later rating counts)": len(found) - len(latest),
-                                       "not liked, which a model of likes alone cannot use": len(latest) - len(kept)}
+    skipped = rows.attrs["skipped"] | {"rated again (the later rating counts)": len(found) - len(latest)}
+    skipped["not liked, which a model of likes alone cannot use"] = len(latest) - len(kept)
 
     movies = rec.movies.iloc[kept.code.tolist()]
-    films = kept.assign(movie=movies.movie_id.to_numpy(), film=movies.title.to_numpy()).reset_index(drop=True)
+    kept = kept.assign(movie=movies.movie_id.to_numpy(), film=movies.title.to_numpy())
+    kept = kept[["line", "title", "stars", "movie", "film"]].reset_index(drop=True)
     missing = missing[["line", "title", "year", "stars", "suggestions"]].reset_index(drop=True)
-    return OwnRatings(str(path), rows.attrs["layout"].name, films[["line", "title", "stars", "movie", "film"]], missing,
-                      skipped, [said] * bool(said) + notes)
+    notes = [said] * bool(said) + notes
+    return OwnRatings(str(path), rows.attrs["layout"].name, kept, missing, skipped, notes)

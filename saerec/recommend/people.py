@@ -46,6 +46,17 @@ class People:
         rated = None if self.known is None else np.bincount(self.known.movie, minlength=len(self.movies))
         return Titles(self.movies, rated)
 
+    @cached_property
+    def things(self) -> str:
+        "What the catalogue holds: films or items."
+        return things(self.movies)
+
+    @cached_property
+    def columns(self) -> dict[str, Any]:
+        "Ids, titles and genres of the movies, as arrays of pandas."
+        names = {"movie": "movie_id", "title": "title", "genres": "genres"}
+        return {k: self.movies[name].array for k, name in names.items()}
+
     @property
     def scale(self) -> str:
         "The marks that there are, for a sentence."
@@ -58,7 +69,7 @@ class People:
         cells: dict[int, float] = {}
         for movie, stars in person.items():
             code = self.titles.find(movie)
-            title = self.movies.title[code]
+            title = self.titles.titles[code]
             if code in cells: raise InputError(f"The movie {title!r} was given twice; keep one rating.")
             try: cells[code] = float(stars)
             except (TypeError, ValueError): cells[code] = math.nan

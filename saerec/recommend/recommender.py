@@ -9,30 +9,24 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from ..data.ratings import Ratings
-from ..errors import InputError
 from .artefact import Artefact, read_artefact, write_artefact
 from .card import model_card, report_of, verdict
-from .engine import Engine, NetworkModel, best_of, make_model
-from .lists import about_list, diversify, list_frame, lists_for
+from .engine import Engine, NetworkModel, make_model
+from .lists import explanation, lists_for, ranked_list, similar_movies
 from .manifest import Manifest
 from .people import People
-from .reasons import explanation, similar_movies
 from .titles import Titles
 
 # %% auto #0
 __all__ = ['Recommender']
 
 # %% ../../nbs/04_recommend.ipynb #4a7fdf5f
-_MAX_REASONS = 512  # likes of one user that are left out one by one
-
 def engine_of(artefact: Artefact) -> Engine:
     "What makes lists from a trained recommender."
     m = artefact.manifest
@@ -50,8 +44,8 @@ class Recommender:
         self.recorders: dict[str, Any] = {}  # how the trainings went, by objective; empty after loading
 
     def __repr__(self) -> str:
-        known = f"{len(self.movies):,} movies, {len(self.people.user_ids):,} known users"
-        return f"Recommender({known}; trained on {self.manifest.data.name})"
+        movies, users = len(self.movies), len(self.people.user_ids)
+        return f"Recommender({movies:,} movies, {users:,} known users; trained on {self.manifest.data.name})"
 
     @classmethod
     def fit(cls,
@@ -114,25 +108,10 @@ class Recommender:
         *because* names the like without which the movie would fall furthest. Raises `InputError` for what cannot be
         understood: unknown titles or users, stars off the scale, a genre that does not exist.
         """
-        if n < 1: raise InputError(f"n={n}: a list needs one movie or more.")
-        if not 0 <= diversity <= 1: raise InputError(f"diversity={diversity}: it lies between 0 and 1.")
-        row, masked = self.people.likes(self.people.stars(person)), ~self.people.allowed(genres, years, exclude)
+        people = self.people
+        row, masked = people.likes(people.stars(person)), ~people.allowed(genres, years, exclude)
         if not rated: masked[row.indices] = True
-        likes = row.indices[(row.data > 0) & (self.engine.inner[row.indices] >= 0)]
-
-        top, scores, owed = self.engine.best(row, likes[:_MAX_REASONS], masked, n if diversity == 0 else 10 * n)
-        if diversity:
-            places = diversify(scores, self.engine.likeness(top, top), n, diversity)
-            top, scores, owed = top[places], scores[places], owed[:, places]
-        frame = list_frame(self.people, self.engine, row, likes, (top, scores, owed))
-        usual = self._usual[~masked[self._usual]][:len(top)]
-        frame.attrs["about"] = about_list(self.people, row, len(likes), top, usual)
-        return frame
-
-    @cached_property
-    def _usual(self) -> np.ndarray:  # int64 [len(rank_codes)]
-        "What would be listed for an empty row, all of it."
-        return best_of(self.engine.rank_scores(self.people.row({}))[0], len(self.movies))
+        return ranked_list(people, self.engine, row, masked, n, diversity)
 
     def recommend_many(self,
         ratings: pd.DataFrame | Ratings,  # user, movie (titles or ids), rating, under the names that the reader knows

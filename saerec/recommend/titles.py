@@ -81,6 +81,7 @@ class _TitleSearch:
         forms = ((c, {t.plain: 0, plain_text(t.bare): 0, **{o.plain: 0 for o in t.others}, t.line: 0})
                  for c, t in ((c, titles[c]) for c in order))
         self.lines = [(c, f" {text} ") for c, some in forms for text in some]
+        self.texts = [text[1:-1] for _, text in self.lines]
 
     def containing(self, typed: str, n: int) -> list[int]:
         "Movies of that name, those that begin so, those with these beginnings of words; the best known first."
@@ -93,8 +94,7 @@ class _TitleSearch:
 
     def alike(self, typed: str) -> list[int]:
         "Movies whose title is spelt alike, the most alike first."
-        lines = [text[1:-1] for _, text in self.lines]
-        found = process.extract(typed, lines, scorer=fuzz.ratio, score_cutoff=75, limit=None)
+        found = process.extract(typed, self.texts, scorer=fuzz.ratio, score_cutoff=75, limit=None)
         return list(dict.fromkeys(self.lines[k][0] for _, _, k in found))
 
 # %% ../../nbs/recommend/titles.ipynb #2d5f8b1e

@@ -80,6 +80,16 @@ def fit_ranker(
         say(f"stack: validation NDCG@100 {own:.4f}; its members {members}")
     return stack, {o.settings.objective: o for o in reversed(stack.recorders.values())}
 
+def _fitted(plan: TrainingPlan, ranker: str, likes_changes: Mapping[str, Any], ranking_changes: Mapping[str, Any],
+            options: dict[str, Any]) -> tuple[Any, StackedAutoencoder | None, dict[str, Recorder]]:
+    "What ranks, what predicts likes, and how their trainings went; before that, what there is to say of the data."
+    kind, liker, recorders = choose_ranker(plan.users.train, ranker), None, {}
+    for note in plan.notes if options["say"] else (): options["say"](note)
+    if plan.pairs is not None:
+        liker, recorders["likes"] = fit_network("likes", plan.pairs, likes_changes, **options)
+    best, found = fit_ranker(kind, plan.users, ranking_changes, **options)
+    return best, liker, recorders | found
+
 # %% ../../nbs/recommend/training.ipynb #c2414e3d
 def train(
     r: Ratings,  # on any scale; all equal: implicit feedback
@@ -98,26 +108,15 @@ def train(
 ) -> tuple[Artefact, dict[str, Recorder]]:  # what was trained; how each training went, by objective
     """Train and measure what `Recommender` serves.
 
-    Raises `InputError` if the data are too small to hold users out, or if there is no such ranker.
-    """
+    Raises `InputError` if the data are too small to hold users out, or if there is no such ranker."""
     plan = plan_training(r, seed, threshold, n_held)
-    kind, liker, recorders = choose_ranker(plan.users.train, ranker), None, {}
-    if say is not None:
-        for note in plan.notes: say(note)
-
-    options: dict[str, Any] = dict(checkpoints=checkpoints, seed=seed, progress=progress, say=say)
-    if plan.pairs is not None:
-        liker, recorders["likes"] = fit_network("likes", plan.pairs, likes_changes or {}, **options)
-    best, found = fit_ranker(kind, plan.users, ranking_changes or {}, **options)
-    recorders |= found
+    options = dict(checkpoints=checkpoints, seed=seed, progress=progress, say=say)
+    best, liker, recorders = _fitted(plan, ranker, likes_changes or {}, ranking_changes or {}, options)
     artefact = _assemble(plan, best, liker, recorders, about or {})
     keep(artefact)
 
-    artefact = _measured(artefact, plan)
-    keep(artefact)
-    if refit:
-        artefact = _refit(artefact, plan, best, recorders, progress)
-        keep(artefact)
+    keep(artefact := _measured(artefact, plan))
+    if refit: keep(artefact := _refit(artefact, plan, best, recorders, progress))
     return artefact, recorders
 
 # %% ../../nbs/recommend/training.ipynb #236dec84
@@ -127,15 +126,17 @@ def _arrays(ranker: Any, liker: StackedAutoencoder | None, codes: np.ndarray) ->
     tensors = {f"{k}.{name}": t for k, model in parts.items() for name, t in as_tensors(model)[1].items()}
     return {k: t.detach().numpy() for k, t in tensors.items()} | {"rank_codes": codes}
 
+def _calibration(plan: TrainingPlan, liker: StackedAutoencoder | None) -> dict[str, Any]:
+    "The map from scores to probabilities that validation chose, as a manifest has it."
+    if liker is None or plan.pairs is None: return {}
+    cells = plan.pairs.valid.target
+    c, losses = choose_calibration(predict_cells(liker, plan.pairs.valid), cells.value, cells.user)
+    return {"kind": c.kind, "x": list(c.x), "y": list(c.y), "log_loss": losses}
+
 def _assemble(plan: TrainingPlan, ranker: Any, liker: StackedAutoencoder | None,
               recorders: Mapping[str, Recorder], about: Mapping[str, Any]) -> Artefact:
     "A recommender that nothing has measured yet."
-    r, calibration = plan.ratings, {}
-    if liker is not None and plan.pairs is not None:
-        cells = plan.pairs.valid.target
-        c, losses = choose_calibration(predict_cells(liker, plan.pairs.valid), cells.value, cells.user)
-        calibration = {"kind": c.kind, "x": list(c.x), "y": list(c.y), "log_loss": losses}
-
+    r = plan.ratings
     size = {"ratings": len(r), "users": r.n_users, "movies": r.n_movies}
     said = {
         "saerec": __version__, "torch": torch.__version__.split("+")[0], "python": platform.python_version(),
@@ -144,7 +145,8 @@ def _assemble(plan: TrainingPlan, ranker: Any, liker: StackedAutoencoder | None,
         "seed": plan.seed, "n_held": plan.n_held, "refit": False,
         "epochs": {k: o.best_epoch for k, o in recorders.items()},
         "train_seconds": {k: round(o.seconds, 1) for k, o in recorders.items()},
-        "calibration": calibration, "ranker": as_tensors(ranker)[0], "liker": liker and as_tensors(liker)[0],
+        "calibration": _calibration(plan, liker), "ranker": as_tensors(ranker)[0],
+        "liker": liker and as_tensors(liker)[0],
         "report": {}, "report_about": {"left_out": ["It was not measured."]}}
     codes = pd.Index(r.movies.movie_id).get_indexer(pd.Index(plan.users.train.movies.movie_id)).astype(np.int64)
     return Artefact(Manifest(**said, **about), _arrays(ranker, liker, codes), r.movies, r)
@@ -153,7 +155,7 @@ def _assemble(plan: TrainingPlan, ranker: Any, liker: StackedAutoencoder | None,
 def models_of(artefact: Artefact) -> tuple[Any, Calibrated | None]:
     "What ranks, and what predicts likes, calibrated (None: nothing does), as torch has them, for measuring."
     def model(name: str, part: Any) -> Any:
-        return from_tensors(part.model_dump(), {k: torch.from_numpy(a) for k, a in artefact.part(name).items()})
+        return from_tensors(part.model_dump(), {k: torch.tensor(a) for k, a in artefact.part(name).items()})
 
     m = artefact.manifest
     if m.liker is None: return model("ranker", m.ranker), None
