@@ -23,7 +23,7 @@ PACKAGE, NBS, MODEL = ROOT / "saerec", ROOT / "nbs", ROOT / "tests" / "fixtures"
 
 LIMITS: dict[str, tuple[float, float]] = {  # measure -> (limit today, goal)
     "lines of the package": (13_836, 10_000),
-    "functions over 40 lines": (1, 0),
+    "functions over 40 lines": (0, 0),
     "classes over 150 lines": (0, 0),
     "functions of a complexity over 10": (0, 0),
     "modules over 400 lines": (0, 0),

@@ -92,15 +92,13 @@ def fit(
     stop_at: int | None = None,  # train exactly so many epochs and keep the last; None: choose on validation
     progress: bool = False,  # show a bar or lines on stderr
     say: Callable[[str], None] | None = print,  # told how it stands beside simple baselines; None: nothing
-    checkpoint: str | Path | None = None,  # a file, written after each epoch; training goes on from it
+    checkpoint: str | Path | None = None,  # a file for each epoch; training goes on from it
     checkpoint_seconds: float = 0.0,  # at least so long between two checkpoints; first and last epoch always
-    rows: Rows | None = None,  # the training rows where they are on disk; None: `to_batch(split.train)`
+    rows: Rows | None = None,  # training rows on disk; None: `to_batch(split.train)`
     about: Mapping[str, Any] | None = None,  # what else a checkpoint must agree with, by name
     **changes: Any,  # other `Settings`: epochs, batch_size, lr, weight_decay, min_rate, max_rate, ...
 ) -> Recorder:
-    """Train, and keep the weights of the epoch that is best on validation, also after Ctrl-C.
-
-    Raises `Diverged`, an `InputError`, if the loss becomes NaN."""
+    "Train, and keep the weights of the best epoch, also after Ctrl-C. Raises `Diverged` if the loss becomes NaN."
     objective = find_objective(objective).changed(**changes)
     if rows is None: rows = to_batch(split.train)
     _check_network(model, rows.n_movies)
@@ -109,8 +107,8 @@ def fit(
     training = Training(model, rows, objective, seed, device, about)
     recorder, best = Recorder(objective), copy.deepcopy(model.state_dict())
     file = None if checkpoint is None else Path(checkpoint)
-    epochs, shown = stop_at or training.settings.epochs, progress and training.rank == 0
-    with progress_bar(epochs, objective.name, shown) as show, guarded(training, recorder, best, file):
+    bar = progress_bar(stop_at or training.settings.epochs, objective.name, progress and training.rank == 0)
+    with bar as show, guarded(training, recorder, best, file):
         _train_epochs(training, split, recorder, best, show, stop_at, file, checkpoint_seconds)
 
     model.to("cpu").eval()
