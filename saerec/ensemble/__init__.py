@@ -3,6 +3,7 @@ from ..lazy import front_door
 
 __getattr__, __all__ = front_door(__name__, {
     "combining": "Ensemble standardize",
+    "content": "Content",
     "sessions": "SessionEDLAE SessionKernelRidge TimedEnsemble known_times split_sessions",
     "tensors": "as_tensors from_tensors",
     "networks": "train_network train_networks",

@@ -12,5 +12,6 @@ __getattr__, __all__ = front_door(__name__, {
     "evaluation": "Evaluation compute_metrics evaluate plot_table",
     "protocols": "EvaluationProtocol PROTOCOLS find_protocol open_edition split_liang",
     "calibration": "Calibrated Calibration brier_parts calibrate choose_calibration plot_reliability reliability",
+    "taste": "genre_distance taste_profiles taste_share",
     "beyond": "beyond_accuracy by_activity coverage diversity genre_matrix novelty plot_beyond self_information",
 })

@@ -197,7 +197,8 @@ def checksum(info: Mapping[str, Any]) -> str:  # 64 hex digits
 def _first_fault(e: ValidationError) -> str:
     "The first fault that pydantic found, in a few words."
     fault = e.errors(include_url=False)[0]
-    place = [str(o) for o in fault["loc"] if o not in ("StackedAutoencoder", "EDLAE", "KernelRidge", "Content", "RankStack")]
+    kinds = ("StackedAutoencoder", "EDLAE", "KernelRidge", "Content", "RankStack")
+    place = [str(o) for o in fault["loc"] if o not in kinds]
     where = ".".join(place)[:80]
     if fault["type"] == "missing": return f"`{where}` is missing"
     if fault["type"] == "extra_forbidden":
