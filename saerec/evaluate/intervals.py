@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -43,35 +44,21 @@ class PairSums:
     y: np.ndarray  # bool [n]
     user: np.ndarray  # [n]: user ids
 
+    @cached_property
+    def placements(self) -> np.ndarray:  # float64 [n], 0..1
+        "Of a liked cell the share of others below it, of another the share of liked ones above; a tie is half."
+        low, high = np.sort(self.p[~self.y]), np.sort(self.p[self.y])
+        below = (np.searchsorted(low, self.p, "left") + np.searchsorted(low, self.p, "right")) / 2 / max(1, len(low))
+        above = (np.searchsorted(high, self.p, "left") + np.searchsorted(high, self.p, "right")) / 2 / max(1, len(high))
+        return np.where(self.y, below, 1 - above)
+
     def counted(self, users: pd.Index, counts: np.ndarray) -> np.ndarray:  # float64 [R]
-        "The AUC of each resample."
-        w, u = self._wins(users), users.get_indexer(pd.Index(self.user))
-        pos, neg = (np.bincount(u[k], minlength=len(users)) for k in (self.y, ~self.y))
-        return ((counts.astype(np.float32) @ w) * counts).sum(1) / ((counts @ pos) * (counts @ neg))
-
-    def _wins(self, users: pd.Index) -> np.ndarray:
-        "The table of pairs, made once for the same users; a tie is half."
-        kept = self.__dict__.get("kept")
-        if kept is None or not kept[0].equals(users): kept = self.__dict__["kept"] = (users, self._new_wins(users))
-        return kept[1]
-
-    def _new_wins(self, users: pd.Index) -> np.ndarray:
-        "The table of pairs, a block of columns at a time."
-        from scipy.sparse import csr_array
-        u, n = users.get_indexer(pd.Index(self.user)), len(users)
-        order = np.argsort(self.p[~self.y], kind="stable")
-        low, low_user, high = self.p[~self.y][order], u[~self.y][order], self.p[self.y]
-        left, right = np.searchsorted(low, high, "left"), np.searchsorted(low, high, "right")
-        mine = csr_array((np.full(len(high), 0.5, np.float32), (u[self.y], np.arange(len(high)))), shape=(n, len(high)))
-
-        out = np.empty((n, n), np.float32)
-        for a in range(0, n, 256):
-            below = np.zeros((len(low) + 1, min(256, n - a)), np.float32)
-            here = np.flatnonzero((low_user >= a) & (low_user < a + 256))
-            below[here + 1, low_user[here] - a] = 1
-            below = below.cumsum(0)
-            out[:, a:a + 256] = mine @ (below[left] + below[right])
-        return out
+        "The AUC of each resample, to first order."
+        u, total = users.get_indexer(pd.Index(self.user)), -self.placements[self.y].mean()
+        for kind in (self.y, ~self.y):
+            sums, n = (np.bincount(u[kind], w, len(users)) for w in (self.placements[kind], None))
+            total = total + (counts @ sums) / (counts @ n)
+        return total
 
 # %% ../../nbs/evaluate/intervals.ipynb #2861fe22
 def value_of(s: Sums | PairSums) -> float:  # NaN where nobody has one

@@ -12,12 +12,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..data import Batch, Ratings, damped_means
 from ..errors import InputError
-from .gram import Factored
+from .gram import Factored, cell_scores
 from .inputs import centred_input, graded_input, likes_input, user_base
 from .layers import ACTIVATIONS, PlainLayer, ResidualLayer
 
@@ -168,8 +167,7 @@ class StackedAutoencoder(Network):
         cells: Batch,  # the same rows: the movies to score
     ) -> Tensor:  # float [n]: one score a cell
         "Scores of single cells only, at the cost of those cells."
-        codes = self.encode(batch).index_select(0, cells.rows)
-        z = (codes * F.embedding(cells.movies, self.decoder_table)).sum(1) + self.decoder_bias[cells.movies]
+        z = cell_scores(self.encode(batch), self.decoder_table, cells) + self.decoder_bias[cells.movies]
         if not self.centred: return z
         return z + self.base(batch)[cells.rows] + self.movie_offset[cells.movies]
 

@@ -36,6 +36,32 @@ class Factored:
         "Written out."
         return self.code @ self.table.T + self.bias
 
+# %% ../../nbs/model/gram.ipynb #4794f5a4
+class _CellScores(torch.autograd.Function):
+    "$H_u \cdot D_m$ at the cells of a batch."
+    @staticmethod
+    def forward(ctx: Any, code: Tensor, table: Tensor, cells: Batch) -> Tensor:
+        ctx.save_for_backward(code, table)
+        ctx.cells = cells
+        zeros = cells.with_values(code.new_zeros(len(cells.movies))).csr()
+        return torch.sparse.sampled_addmm(zeros, code, table.T, beta=0.0).values()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+        code, table = ctx.saved_tensors
+        g = ctx.cells.with_values(grad).csr()
+        return g @ table, g.t().to_sparse_csr() @ code, None
+
+def cell_scores(
+    code: Tensor,  # $H$, float [B, h]
+    table: Tensor,  # $D$, float [n_movies, h]
+    cells: Batch,  # the cells of the same rows
+) -> Tensor:  # float [n]: in the order of the cells
+    "The products at single cells, and their gradients, without a table of cells times width."
+    out: Tensor = _CellScores.apply(code, table, cells)
+    return out
+
 # %% ../../nbs/model/gram.ipynb #bc6705d5
 def _dense_mse(scores: Tensor, batch: Batch, unobserved: float, weights: Tensor | None) -> Tensor:
     "`catalogue_mse` of scores that are written out."
