@@ -38,7 +38,7 @@ class Factored:
 
 # %% ../../nbs/model/gram.ipynb #4794f5a4
 class _CellScores(torch.autograd.Function):
-    "$H_u \cdot D_m$ at the cells of a batch."
+    "$H_u D_m^T$ at the cells of a batch."
     @staticmethod
     def forward(ctx: Any, code: Tensor, table: Tensor, cells: Batch) -> Tensor:
         ctx.save_for_backward(code, table)
