@@ -20,7 +20,7 @@ from torch import Tensor
 from ..data import Batch, HeldOut, InputError, to_batch
 
 # %% auto #0
-__all__ = ['RANK_METRICS', 'Scorer', 'top_k', 'rank_metrics']
+__all__ = ['RANK_METRICS', 'Scorer', 'top_k', 'hits', 'rank_metrics']
 
 # %% ../../nbs/evaluate/ranking.ipynb #7ee4defa
 class Scorer(Protocol):
