@@ -14,10 +14,10 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from types import ModuleType
 from typing import Any
@@ -56,16 +56,21 @@ def _end_with_parent() -> None:
     if parent is not None: parent.join()
     os._exit(1)
 
-def _prepare() -> None:
-    "The first thing that a worker does."
+def _work(connection: Connection, function: str) -> None:
+    "The life of a worker."
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    while True:
+        try: job = connection.recv()
+        except EOFError: return  # no more work
 
-def _work(function: str, arguments: Sequence[Any]) -> Any:
-    "One job of a worker."
-    try:
-        with sigterm_as_exception(): return pkgutil.resolve_name(function)(*arguments)
-    except Terminated: os._exit(143)
+        try:
+            with sigterm_as_exception(): result = pkgutil.resolve_name(function)(*job)
+        except Terminated: os._exit(143)
+        except Exception as e:
+            if not isinstance(e, InputError): e.add_note(f"In a worker:\n{traceback.format_exc()}")
+            result = e
+        connection.send(result)
 
 # %% ../nbs/base/workers.ipynb #62581264
 @contextmanager
@@ -78,25 +83,41 @@ def _without_main() -> Iterator[None]:
 
 # %% ../nbs/base/workers.ipynb #6a21037e
 def _end(
-    workers: Sequence[BaseProcess],
+    processes: Sequence[BaseProcess],
     seconds: float = 5.0,  # that they have to write where they stand
 ) -> None:
     "End all of them."
-    for p in workers: p.terminate()
+    for p in processes: p.terminate()
     until = time.monotonic() + seconds
-    for p in workers: p.join(max(0.0, until - time.monotonic()))
-    for p in workers: p.kill()
+    for p in processes: p.join(max(0.0, until - time.monotonic()))
+    for p in processes: p.kill()
 
-def _lost(workers: Sequence[BaseProcess]) -> BaseException:
+def _lost(processes: Sequence[BaseProcess]) -> BaseException:
     "Why one of them is not there any more."
-    for p in workers: p.join(1)
-    codes = [p.exitcode for p in workers if p.exitcode]
-    # the pool ends the others by SIGTERM, so the first other code tells
-    code = next((c for c in codes if c not in (143, -signal.SIGTERM)), None)
-    if code is None: return Terminated()
-    how = f"signal {-code}" if code < 0 else f"exit code {code}"
+    for p in processes: p.join(1)
+    codes = [p.exitcode for p in processes if p.exitcode]
+    if {143, -signal.SIGTERM} & set(codes): return Terminated()
+    how = f"signal {-codes[0]}" if codes and codes[0] < 0 else f"exit code {codes[0] if codes else 'unknown'}"
     cause = "most often because memory ran out; free memory, or train fewer at a time"
     return InputError(f"A process that trained a network was lost ({how}), {cause}.")
+
+# %% ../nbs/base/workers.ipynb #00bfccef
+def _deal_out(jobs: Sequence[Any], idle: list[Connection]) -> list[Any]:
+    "The results of jobs that are sent to workers, in the order of the jobs."
+    waiting, under_way, results = list(enumerate(jobs))[::-1], dict[Connection, int](), dict[int, Any]()
+    while waiting or under_way:
+        while waiting and idle:
+            connection = idle.pop()
+            under_way[connection], job = waiting.pop()
+            connection.send(job)
+
+        ready = wait(list(under_way))
+        for connection in [c for c in under_way if c in ready]:
+            result = connection.recv()
+            if isinstance(result, Exception): raise result
+            results[under_way.pop(connection)] = result
+            idle.append(connection)
+    return [results[i] for i in range(len(jobs))]
 
 # %% ../nbs/base/workers.ipynb #307184ec
 def side_by_side(
@@ -105,15 +126,15 @@ def side_by_side(
     n: int,  # processes
 ) -> list[Any]:  # what it gives, in the order of the jobs
     "Do jobs in processes that end with this one. Raises what a job raises, and `InputError` if a process is lost."
-    others, workers = multiprocessing.active_children(), []
-    pool = ProcessPoolExecutor(n, multiprocessing.get_context("spawn"), initializer=_prepare)
+    pipes = [multiprocessing.Pipe() for _ in range(n)]
+    process = multiprocessing.get_context("spawn").Process
+    processes = [process(target=_work, args=(there, function), daemon=True) for _, there in pipes]
     try:
-        with _without_main(): futures = [pool.submit(_work, function, job) for job in jobs]
-        workers = [p for p in multiprocessing.active_children() if p not in others]
-        wait(futures, return_when=FIRST_EXCEPTION)
-        failed = [f for f in futures if f.done() and f.exception()]
-        return [f.result() for f in failed or futures]
-    except BrokenProcessPool: raise _lost(workers) from None
+        with _without_main():
+            for p in processes: p.start()
+        for _, there in pipes: there.close()
+        return _deal_out(jobs, [here for here, _ in pipes])
+    except (EOFError, ConnectionError): raise _lost(processes) from None
     finally:
-        _end([p for p in multiprocessing.active_children() if p not in others])
-        pool.shutdown(cancel_futures=True)
+        for here, _ in pipes: here.close()
+        _end([p for p in processes if p.pid])
