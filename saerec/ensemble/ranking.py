@@ -27,12 +27,10 @@ from ..evaluate.baselines import EDLAE, KernelRidge
 from ..train.objectives import BALANCE, GRADE
 
 # %% auto #0
-__all__ = ['MANY', 'rank_ensemble']
+__all__ = ['rank_ensemble']
 
 # %% ../../nbs/ensemble/ranking.ipynb #4c009756
-def closed_forms(
-    dislikes: bool, timestamps: bool = False, kernel: bool = True
-) -> dict[str, Callable[[Split], Scorer]]:
+def closed_forms(dislikes: bool, timestamps: bool = False) -> dict[str, Callable[[Split], Scorer]]:
     "The closed-form members, each chosen on validation among a few settings."
     g = GRADE if dislikes else 0.0
     kernels: list[KernelRidge]
@@ -46,8 +44,7 @@ def closed_forms(
         kernels = [KernelRidge(gamma, regularization, g) for gamma, regularization in tried]
         strengths = [(regularization, b) for regularization in (100.0, 200.0, 400.0) for b in (0.0, BALANCE)]
         linear = [EDLAE(regularization, dislikes=g, balance=b) for regularization, b in strengths]
-    found = {"Kernel ridge": chosen_on_valid(*kernels)} if kernel else {}
-    return found | {"EDLAE": chosen_on_valid(*linear)}
+    return {"Kernel ridge": chosen_on_valid(*kernels), "EDLAE": chosen_on_valid(*linear)}
 
 def _network_jobs(
     split: Split,
@@ -107,13 +104,12 @@ def choose_content(
     return content
 
 # %% ../../nbs/ensemble/ranking.ipynb #c94ca761
-MANY = 1000  # users from which kernel ridge and the multinomial networks pay
-
 def rank_ensemble(
     split: Split,
-    n_multinomial: int | None = None,  # multinomial networks, each with a seed of its own; None: 2 from `MANY` users on
+    n_multinomial: int = 2,  # multinomial networks, each with a seed of its own
     refit: bool = True,  # where validation holds ratings of the training users, at last learn from both
     timestamps: bool = False,  # the times of all known ratings are used: a `TimedEnsemble`
+    content: bool = False,  # genres, years and popularity too: `choose_content`
     workers: int | None = None,  # of `train_networks`
     checkpoints: str | Path | None = None,  # folder of one checkpoint a network, to go on from
     **changes: Any,  # of `fit`, for every network: epochs, progress
@@ -122,15 +118,14 @@ def rank_ensemble(
 
     Raises `InputError` if `timestamps` are wanted of ratings without."""
     if timestamps: known_times(split.train)
-    if n_multinomial is None: n_multinomial = 2 if len(np.unique(split.train.user)) >= MANY else 0
-    forms = closed_forms(has_dislikes(split.train), timestamps, kernel=n_multinomial > 0 or timestamps)
+    forms = closed_forms(has_dislikes(split.train), timestamps)
     members: dict[str, Scorer] = {name: choose(split) for name, choose in forms.items()}
 
     jobs = _network_jobs(split, n_multinomial, checkpoints, changes)
     trained = dict(zip(jobs, train_networks(list(jobs.values()), workers), strict=True))
     ensemble = Ensemble(members | {name: network for name, (network, _) in trained.items()})
     ensemble.recorders = {name: recorder for name, (_, recorder) in trained.items()}
-    ensemble.add("Content", choose_content(ensemble, split), float(len(members) + len(trained)))
+    if content: ensemble.add("Content", choose_content(ensemble, split), float(len(members) + len(trained)))
 
     if refit and (everything := learn_again(split)): ensemble = fit_again(ensemble, everything, workers)
     return TimedEnsemble(ensemble, split) if timestamps else ensemble
