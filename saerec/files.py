@@ -159,6 +159,7 @@ def _lines(table: pd.DataFrame) -> np.ndarray:
     breaks = sum(table[c].str.count("\n").to_numpy(dtype=np.int64) for c in table)
     return np.concatenate([[1], 1 + (breaks + np.ones(len(table), np.int64)).cumsum()])
 
+# %% ../nbs/base/files.ipynb #c77287d3
 def _parse_table(text: str) -> pd.DataFrame:  # texts, "" where nothing is; columns 0, 1, ...; index: the line
     "The cells of a text. Raises `InputError` with the line of what is no table."
     delimiter, width = _find_delimiter(text)

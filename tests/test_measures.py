@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE, NBS, MODEL = ROOT / "saerec", ROOT / "nbs", ROOT / "tests" / "fixtures" / "model-1"
 
 LIMITS: dict[str, tuple[float, float]] = {  # measure -> (limit today, goal)
-    "lines of the package": (13_836, 10_000),
+    "lines of the package": (14_298, 10_000),
     "functions over 40 lines": (0, 0),
     "classes over 150 lines": (0, 0),
     "functions of a complexity over 10": (0, 0),
@@ -33,11 +33,11 @@ LIMITS: dict[str, tuple[float, float]] = {  # measure -> (limit today, goal)
     "imports upwards": (0, 0),
     "private names of other modules": (0, 0),
     "public names": (150, 250),
-    "median lines of exported cells": (16, 12),
+    "median lines of exported cells": (14, 12),
     "percent of exported cells with three definitions or more": (5, 5),
     "cell of the first training in 02_train": (15, 15),
     "torch and scikit-learn loaded at serving": (0, 0),
-    "processor time of saerec recommend, in imports of pandas": (4, 2),
+    "processor time of saerec recommend, in imports of pandas": (3, 2),
 }
 
 # Rooms from the ground up: a module imports from its own room and from those before it.
@@ -190,7 +190,7 @@ def cells() -> list[str]:
     found = []
     for p in sorted(p for p in NBS.rglob("*.ipynb") if not any(part[0] in "._" for part in p.relative_to(NBS).parts)):
         code = ("".join(c["source"]) for c in json.loads(p.read_text("utf-8"))["cells"] if c["cell_type"] == "code")
-        found += [t for t in code if re.search(r"^#\|\s*exports?\b", t, re.M)]
+        found += [t for t in code if re.search(r"^#\|\s*export[si]?\b", t, re.M)]
     return found
 
 

@@ -139,6 +139,7 @@ class SearchQuery(_Question):
     q: str = Field(max_length=MAX_TEXT, description="words of a title, or their beginnings")
     n: _Length = 10
 
+# %% ../../nbs/app/api.ipynb #710adda6
 class SimilarQuery(_Question):
     "Of which movie."
     movie: _Title = Field(description="an id, else a title")
@@ -189,6 +190,7 @@ class RecommendQuery(ByAddress, _Wishes):
 class RecommendBody(ByTitle, _Wishes):
     "A list, ratings by title."
 
+# %% ../../nbs/app/api.ipynb #040a4962
 class ExplainQuery(ByAddress, _OneMovie):
     "The reasons for a movie, ratings in the address."
 

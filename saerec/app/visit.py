@@ -54,6 +54,7 @@ def _read_rating(cat: Catalogue, text: str) -> tuple[int, float]:
     if movie not in cat.codes: raise InputError(f"There is no movie with the id {movie[:40]!r}.")
     return cat.codes[movie], on_scale(cat, value, text)
 
+# %% ../../nbs/app/visit.ipynb #8cec5855
 def on_scale(cat: Catalogue, value: float, told: str) -> float:
     "A rating that can be. Raises `InputError`, in which it is called as `told`, for one off the scale of the data."
     low, high = cat.scale.low, cat.scale.high

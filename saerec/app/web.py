@@ -48,6 +48,7 @@ def _told_invalid(e: RequestValidationError) -> str:
     where = " ".join(str(o) for o in first["loc"][1:] if o != "[key]")[:80]
     return f"{where or 'The body'}: {first['msg']}."
 
+# %% ../../nbs/app/web.ipynb #bdf1dd6c
 def _refuse(request: Request, e: Exception) -> Response:
     "The answer to a request that cannot be met: a page if a person asks, else JSON."
     status, sentence = _told(e)

@@ -37,6 +37,7 @@ def run_similar(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     found = Recommender.load(args.model).similar(args.movie, args.n)
     return {"model": args.model, "similar": found}, show(found.drop(columns="movie"), "rank")
 
+# %% ../../nbs/cli/asking.ipynb #1c16b04d
 def run_explain(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     "What each rating of a person does to one film."
     rec = Recommender.load(args.model)
@@ -65,6 +66,7 @@ def run_export(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     text = f"{path}: {size / 1e6:.1f} MB; {told}, one column a movie in the order of movies.parquet"
     return {"model": args.model, "onnx": str(path), "bytes": size}, text
 
+# %% ../../nbs/cli/asking.ipynb #99176f74
 def run_download(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     "Fetch an edition, or find it in the cache, and count it."
     from saerec.data.editions import download_movielens

@@ -36,6 +36,7 @@ def _guard(verb: str) -> AbstractContextManager[None]:
     from saerec.workers import sigterm_as_exception
     return sigterm_as_exception()
 
+# %% ../../nbs/06_cli.ipynb #df18a475
 def _say_warning(message: Any, category: type[Warning], *_: Any) -> None:
     "A warning as one line on stderr."
     warned = "warning: " if issubclass(category, HonestyWarning) else ""
@@ -62,6 +63,7 @@ def _fault(verb: str, e: Exception) -> str:
     what = f"{getattr(e, 'filename', None) or verb}: {getattr(e, 'strerror', None) or e}"
     return str(InputError(f"{what}; free the disk, fix the rights, or choose another place."))
 
+# %% ../../nbs/06_cli.ipynb #1810358d
 def main(
     argv: Sequence[str] | None = None,  # arguments; None: those of the process
 ) -> int:  # exit code: 0; 1: a fault of the input; 130: Ctrl-C; 143: SIGTERM (2, a wrong call, is argparse's)

@@ -63,6 +63,7 @@ def get_data(source: str, options: Mapping[str, Any] = MappingProxyType({})) -> 
     for note in r.notes: to_stderr(f"{r.name}: {note}")
     return r
 
+# %% ../../nbs/cli/inputs.ipynb #616ce913
 def check_epochs(args: argparse.Namespace) -> None:
     "Raises `InputError` if the number of epochs that is asked for is none."
     if args.epochs is not None and args.epochs < 1:
@@ -89,6 +90,7 @@ def parse_years(text: str | None) -> tuple[int | None, int | None]:
         raise InputError(f"--years {text}: write for instance 1994, 1990-1999, 1990- or -1950.")
     return years[0], years[1]
 
+# %% ../../nbs/cli/inputs.ipynb #e759b838
 def person_of(args: argparse.Namespace, rec: Recommender) -> tuple[dict[Any, float] | str, OwnRatings | None]:
     "Ratings, or the id of a known user; and what a file held. Raises `InputError` for what cannot be meant."
     if bool(args.ratings or args.file) == (args.user is not None):

@@ -116,6 +116,7 @@ def _evaluate(v: _Verb) -> None:
     v.add("--epochs", type=int)
     v.own_table()
 
+# %% ../../nbs/cli/options.ipynb #e75af809
 def _recommend(v: _Verb) -> None:
     v.person()
     v.add("-n", type=int, default=10)
@@ -129,6 +130,7 @@ def _similar(v: _Verb) -> None:
     v.add("-n", type=int, default=10)
     v.model()
 
+# %% ../../nbs/cli/options.ipynb #f5d44c49
 def _explain(v: _Verb) -> None:
     v.add("movie", metavar="TITLE")
     v.person()
@@ -143,6 +145,7 @@ def _export(v: _Verb) -> None:
     v.add("--onnx", required=True, metavar="FILE")
     v.model()
 
+# %% ../../nbs/cli/options.ipynb #6d3e244a
 def _download(v: _Verb) -> None:
     v.add("name")
     v.add("--cache")

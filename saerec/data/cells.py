@@ -79,6 +79,7 @@ def _ask_unrated(v: np.ndarray) -> str:  # a note, or ""
     said = f"{zeros:,} ratings are 0 and count as the lowest; if they mean not rated, leave them out with --unrated 0."
     return said if zeros else ""
 
+# %% ../../nbs/data/cells.ipynb #006d243d
 def _check_scale(
     v: np.ndarray,  # ratings, finite
     scale: tuple[float, float],  # lowest and best

@@ -89,6 +89,7 @@ def _place_of(names: Sequence[Any], column: str) -> int:
         if found := [i for i, c in enumerate(names) if same(c) == same(column)]: return found[0]
     raise InputError(f"there is no column {column!r} ({columns_found(names)}).")
 
+# %% ../../nbs/data/columns.ipynb #5df21e47
 def _ask(names: Sequence[Any], role: str) -> InputError:
     "The sentence for a role that no column has."
     plain = [plain_name(c) for c in names]
@@ -143,6 +144,7 @@ def _one_each(of: np.ndarray, value: np.ndarray) -> bool:
     "Whether each thing of one kind goes with a single value of another."
     return bool(pd.DataFrame({"of": of, "value": value}).drop_duplicates().of.is_unique)
 
+# %% ../../nbs/data/columns.ipynb #9d9d209b
 def constant_within(
     movie: np.ndarray,  # codes [n]
     column: pd.Series,  # [n], of any type

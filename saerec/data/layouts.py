@@ -56,6 +56,7 @@ def find_ratings(
     beside.sort(key=lambda f: f.name.rpartition(".")[2] != found[0].name.rpartition(".")[2])
     return found, next(iter(beside), None)
 
+# %% ../../nbs/data/layouts.ipynb #548b742a
 def _ask_which(names: list[str], what: str) -> InputError:
     both = f"{names[0]} and in {names[1]}"
     return InputError(f"there are ratings in {both}; give one of these {what}.")

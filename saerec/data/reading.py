@@ -151,6 +151,7 @@ def _find(path: Path) -> tuple[list[Any], Any]:
     if paths: return paths, beside
     raise InputError("no ratings in it, such as ratings.csv, u.data or one table; give the file that has them.")
 
+# %% ../../nbs/data/reading.ipynb #7aeb4d61
 def _read_files(paths: list[Any], movies: pd.DataFrame | None, name: str, options: dict[str, Any]) -> Ratings:
     "Ratings of one file, or of several that belong together; the fast way first."
     if len(paths) == 1 and not options["columns"] and (plain := _plain_table(paths[0])) is not None:

@@ -66,6 +66,7 @@ def _network_jobs(
 _TRIED = {"genre": (0.0, 0.2, 0.4, 0.8, 1.2), "popularity": (0.0, 0.1, 0.2, 0.4), "year": (0.0, 0.15, 0.3)}
 _MOST_SCORES = 10_000_000  # of all validation users; above, a sample of them chooses
 
+# %% ../../nbs/ensemble/ranking.ipynb #b4bf131d
 class _Added:
     "Scores of some users and the parts of content, kept, and added with any weights."
     def __init__(self, ensemble: Ensemble, content: Content, held: HeldOut):
@@ -82,6 +83,7 @@ class _Added:
         for kind, w in self.weights.items(): z = z + w * self.parts[kind][place]
         return z
 
+# %% ../../nbs/ensemble/ranking.ipynb #a797823e
 def choose_content(
     ensemble: Ensemble,  # fitted, without content
     split: Split,  # its validation decides

@@ -60,6 +60,7 @@ def taste_profiles(
         out[str(name)] = [np.sort(rng.choice(pool, size, replace=False, p=p)) for _ in range(n)]
     return out
 
+# %% ../../nbs/evaluate/taste.ipynb #ab912ee7
 @torch.no_grad()
 def taste_share(
     model: Scorer,  # fitted

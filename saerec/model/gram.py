@@ -53,6 +53,7 @@ class _CellScores(torch.autograd.Function):
         g = ctx.cells.with_values(grad).csr()
         return g @ table, g.t().to_sparse_csr() @ code, None
 
+# %% ../../nbs/model/gram.ipynb #cd110dc4
 def cell_scores(
     code: Tensor,  # $H$, float [B, h]
     table: Tensor,  # $D$, float [n_movies, h]

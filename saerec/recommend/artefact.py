@@ -86,6 +86,7 @@ def _mapped(path: Path) -> tuple[mmap.mmap, dict[str, np.ndarray]]:
         arrays[name] = flat.reshape(shape)
     return view, arrays
 
+# %% ../../nbs/recommend/artefact.ipynb #2a8bc6b8
 def _read_arrays(folder: Path, manifest: Manifest) -> dict[str, np.ndarray]:
     "The tensors, checked. Raises `ValueError`."
     from safetensors import SafetensorError, safe_open
@@ -142,6 +143,7 @@ def _read_movies(file: BinaryIO, manifest: Manifest, arrays: dict[str, np.ndarra
         raise ValueError("its movies are not those of the weights")
     return movies.drop(columns="rank_code")
 
+# %% ../../nbs/recommend/artefact.ipynb #835d2bd9
 def _read_known(file: BinaryIO, manifest: Manifest, movies: pd.DataFrame) -> Ratings:
     "The ratings of known users. Raises `ValueError`."
     d = _read_table(file, manifest.data.ratings, ["user", "movie", "rating"])
@@ -167,6 +169,7 @@ def _state(path: Path) -> tuple[Path, Any]:
     except OSError: return folder, None
     return folder, (about.st_dev, about.st_ino, about.st_mtime_ns, about.st_size)
 
+# %% ../../nbs/recommend/artefact.ipynb #4a26c20f
 def _read(folder: Path) -> Artefact:
     "What a folder holds. Raises `ValueError` with file and reason."
     known, name = None, "recommender.json"

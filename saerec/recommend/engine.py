@@ -118,6 +118,7 @@ class LinearModel:
         entry = np.where(rows.data > 0, 1, self.dislikes).astype(np.float32)
         return with_data(rows, entry) @ (self.weights if movies is None else self.weights[:, movies])
 
+# %% ../../nbs/recommend/engine.ipynb #8fc8baac
 class KernelModel:
     "A fitted `KernelRidge`: the weighted likes of similar training users."
     def __init__(self, config: Mapping[str, Any], arrays: Mapping[str, np.ndarray]):
@@ -132,7 +133,7 @@ class KernelModel:
         kernel = np.exp(2 * self.config["gamma"] * (cosine - 1)).astype(np.float32)
         return kernel @ (self.weights if movies is None else self.weights[:, movies])
 
-# %% ../../nbs/recommend/engine.ipynb #301bf7f5
+# %% ../../nbs/recommend/engine.ipynb #012a6de7
 class ContentModel:
     "Genres, years and popularity; an ensemble adds the scores as they are."
     def __init__(self, config: Mapping[str, Any], arrays: Mapping[str, np.ndarray]):
@@ -144,6 +145,7 @@ class ContentModel:
         z = self.content.of_rows(rows)
         return z if movies is None else z[:, movies]
 
+# %% ../../nbs/recommend/engine.ipynb #92b11aee
 def _standardize(scores: np.ndarray) -> np.ndarray:
     "Rows of mean 0 and standard deviation 1; zeros where all scores are equal."
     z = scores - scores.mean(1, keepdims=True)

@@ -97,6 +97,7 @@ def _kernel_graph(g: _Graph, config: Mapping[str, Any], w: _Arrays, liked: str) 
     cosine = g("MatMul", unit, np.ascontiguousarray(rows.T))
     return g("MatMul", g("Exp", g("Mul", g("Sub", cosine, 1.0), 2.0 * config["gamma"])), w["weights"])
 
+# %% ../../nbs/recommend/onnx.ipynb #12f7a225
 def _content_graph(g: _Graph, config: Mapping[str, Any], w: _Arrays, liked: str) -> str:
     "Content: the logarithm of shares, for each kind of feature."
     content = Content(**{k: config[k] for k in ("genre", "year", "popularity")})
@@ -108,6 +109,7 @@ def _content_graph(g: _Graph, config: Mapping[str, Any], w: _Arrays, liked: str)
         z = g("Add", z, g("MatMul", g("Log", g("Div", share, q)), np.ascontiguousarray(content.weights[kind] * x.T)))
     return z
 
+# %% ../../nbs/recommend/onnx.ipynb #32839692
 def _ranker_graph(g: _Graph, config: Mapping[str, Any], w: _Arrays, liked: str) -> str:
     "The scores of a model that ranks, from likes among its movies. Raises `InputError` for a kind that is not known."
     kind = config.get("kind")

@@ -151,6 +151,7 @@ def _on_scale(people: People, r: Ratings) -> np.ndarray:  # float32 [n]; NaN: no
         raise InputError(f"The rating {rated} is not on the scale of this data, {people.scale}.")
     return r.value
 
+# %% ../../nbs/recommend/lists.ipynb #57f2c975
 def _left_out(people: People, r: Ratings, found: np.ndarray) -> str:
     "How many movies of a table a model does not know, as a sentence."
     unknown = np.flatnonzero(found < 0)

@@ -70,6 +70,7 @@ class LinearPart(_Part):
 
     def shapes(self, n_movies: int) -> Shapes: return {"weights": ((n_movies, n_movies), "f4")}
 
+# %% ../../nbs/recommend/manifest.ipynb #2549fc7c
 class KernelPart(_Part):
     "Options of a `KernelRidge`; its tensors are the sparse rows of its users, and their weights."
     kind: Literal["KernelRidge"]
@@ -81,6 +82,7 @@ class KernelPart(_Part):
         whole = ((-1,), "i4 i8")
         return {"data": ((-1,), "f4 f8"), "indices": whole, "indptr": whole, "weights": ((-1, n_movies), "f4")}
 
+# %% ../../nbs/recommend/manifest.ipynb #237dbec8
 class ContentPart(_Part):
     "Options of `Content`; its tensors are the likes and features of movies, none of them below 0."
     kind: Literal["Content"]
@@ -140,6 +142,7 @@ class DataEntry(_Part):
     users: _Count
     movies: _Count
 
+# %% ../../nbs/recommend/manifest.ipynb #f43b53a1
 class CalibrationEntry(_Part):
     "A rising map from scores to probabilities."
     model_config = ConfigDict(extra="allow")

@@ -28,6 +28,7 @@ def _held_out(likes: Ratings) -> int:
     able = _able(likes)
     return max(1, min(100, able // 5) if able < 4000 else min(10_000, able // 10))
 
+# %% ../../nbs/recommend/plan.ipynb #68d7f230
 def make_splits(
     likes: Ratings,  # values 1 and 0
     seed: int = 0,

@@ -40,6 +40,7 @@ def _spoken(name: str) -> str:
     if "," not in name or not (m := _BEHIND.match(name)): return name
     return f"{m[2]}{'' if m[2].endswith(chr(39)) else ' '}{m[1]}{m[3]}"
 
+# %% ../../nbs/recommend/spelling.ipynb #32a93af5
 def _bare(name: str) -> str:
     "A name without its article, wherever that stands."
     if "," in name and (m := _BEHIND.match(name)): return m[1] + m[3]

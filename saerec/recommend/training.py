@@ -80,6 +80,7 @@ def fit_ranker(
         say(f"stack: validation NDCG@100 {own:.4f}; its members {members}")
     return stack, {o.settings.objective: o for o in reversed(stack.recorders.values())}
 
+# %% ../../nbs/recommend/training.ipynb #914adb97
 def _fitted(plan: TrainingPlan, ranker: str, likes_changes: Mapping[str, Any], ranking_changes: Mapping[str, Any],
             options: dict[str, Any]) -> tuple[Any, StackedAutoencoder | None, dict[str, Recorder]]:
     "What ranks, what predicts likes, and how their trainings went; before that, what there is to say of the data."
@@ -133,6 +134,7 @@ def _calibration(plan: TrainingPlan, liker: StackedAutoencoder | None) -> dict[s
     c, losses = choose_calibration(predict_cells(liker, plan.pairs.valid), cells.value, cells.user)
     return {"kind": c.kind, "x": list(c.x), "y": list(c.y), "log_loss": losses}
 
+# %% ../../nbs/recommend/training.ipynb #f2fac4ef
 def _assemble(plan: TrainingPlan, ranker: Any, liker: StackedAutoencoder | None,
               recorders: Mapping[str, Recorder], about: Mapping[str, Any]) -> Artefact:
     "A recommender that nothing has measured yet."

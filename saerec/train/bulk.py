@@ -66,6 +66,7 @@ def _mapped(folder: Path) -> Source:
     name = json.loads((folder / "manifest.json").read_text("utf-8"))["name"]
     return Source(name, rows, users.user_id.to_numpy(), movies.movie_id.to_numpy())
 
+# %% ../../nbs/train/bulk.ipynb #c4ed7e8a
 def _build_rows(shards: Path, rows: Path) -> None:
     "Rows in files from shards, unless they are there."
     if not rows.exists(): write_csr(shards, rows)

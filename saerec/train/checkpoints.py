@@ -80,6 +80,7 @@ def _read(path: Path, training: Training) -> tuple[dict[str, Any], dict[str, Ten
     advice = "use the same settings and data, or delete it to begin anew"
     raise InputError(f"{path}: it is of another training ({'; '.join(other)}); {advice}.")
 
+# %% ../../nbs/train/checkpoints.ipynb #e6ade314
 def load_checkpoint(path: Path, training: Training, recorder: Recorder) -> dict[str, Tensor]:
     "Continue where a training stood, and give its best weights. Raises `InputError` as `_read` does."
     about, tensors = _read(path, training)

@@ -84,6 +84,7 @@ def _ranking_loss(model: Network, batch: Batch, shown: Batch, visible: Tensor, s
     target = batch.with_values(torch.where(batch.values > 0, 1.0, settings.dislikes))
     return catalogue_mse(model.factored(shown), target)
 
+# %% ../../nbs/train/objectives.ipynb #52b6300a
 def _multinomial_loss(model: Network, batch: Batch, shown: Batch, visible: Tensor, settings: Settings) -> Tensor:
     "The negative log likelihood over the catalogue."
     return multinomial_loss(model(shown), batch, settings.balance)
@@ -97,6 +98,7 @@ def _cells_divisor(batch: Batch, visible: Tensor, settings: Settings) -> Tensor:
     "The weights of the rated cells."
     return torch.where(visible, settings.visible_weight, 1.0).sum().double()
 
+# %% ../../nbs/train/objectives.ipynb #4522f22a
 def _likes_divisor(batch: Batch, visible: Tensor, settings: Settings) -> Tensor:
     "The weights of the likes."
     liked = batch.where(batch.values > 0)

@@ -77,6 +77,7 @@ def gathered(group: Group, value: Any) -> list[Any]:
     if group.world > 1: dist.all_gather_object(out, value)
     return out
 
+# %% ../../nbs/train/processes.ipynb #7086a39c
 def agreed(group: Group, do: Callable[[], T]) -> T:
     "What `do` gives here. Raises `Refused` in every process if it raises `InputError` in one."
     fault = None
