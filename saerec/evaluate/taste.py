@@ -13,7 +13,6 @@ import torch
 
 from ..data import Batch, HeldOut, Ratings
 from ..data.movies import genre_table
-from .beyond import top_lists
 from .ranking import Scorer
 
 # %% auto #0
