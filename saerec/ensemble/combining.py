@@ -45,7 +45,7 @@ class Ensemble:
             raise InputError(f"weights={self.weights}: they have to be 0 or more, and one above 0.")
 
     def add(self,
-        name: str,
+        name: str,  # of the member
         member: Scorer,  # fitted
         weight: float = 1.0,  # 0 or more
     ) -> None:

@@ -60,7 +60,10 @@ def _first_of_equals(scores: Tensor, least: Tensor, k: int) -> Tensor:
     return keep.nonzero()[:, 1].view(len(scores), k)
 
 # %% ../../nbs/evaluate/ranking.ipynb #43b96a64
-def hits(top: Tensor, target: Batch) -> Tensor:  # bool [B, k]
+def hits(
+    top: Tensor,  # int64 [B, k], from `top_k`: movie indices, -1 where nothing is left
+    target: Batch,  # the same rows: what should be found
+) -> Tensor:  # bool [B, k]
     "Which of the ranked movies are targets: a binary search in the sorted (row, movie) keys of the targets."
     keys = target.rows * target.n_movies + target.movies
     asked = torch.arange(len(top), device=top.device)[:, None] * target.n_movies + top
