@@ -94,7 +94,7 @@ class Split:
         parts = (self.train, self.valid.fold_in, self.valid.target, self._test.fold_in, self._test.target)
         return hashlib.sha256(" ".join(x.fingerprint() for x in parts).encode()).hexdigest()[:16]
     def transposed(self) -> Split:
-        "The same split for the item side. The new split counts its own uses of the test."
+        "The same split for an item-based model. The new split counts its own uses of the test."
         parts = self.train.transposed(), self.valid.transposed(), self._test.transposed()
         return Split(*parts, self.protocol + ", transposed", self.seed, self.new_users, check=False)
     def final(self) -> HeldOut:
