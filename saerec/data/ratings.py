@@ -114,7 +114,7 @@ class Ratings:
         return self.select(keep).replace(movie=at[keep], movies=movies)
 
     def transposed(self) -> Ratings:
-        "Movies as rows, users as columns, for an item-based autoencoder: the same network learns a code for each movie."
+        "Movies as rows, users as columns, for an item-based autoencoder: it learns a code for each movie."
         users = self._movies.rename(columns={"movie_id": "user_id"})
         movies = self._users.rename(columns={"user_id": "movie_id"})
         movies = movies.assign(title="user " + movies.movie_id.astype(str), year=None, genres="")
