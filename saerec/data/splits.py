@@ -30,6 +30,14 @@ class HeldOut:
     @property
     def users(self) -> np.ndarray:  # int64: codes of the users who have a target
         return np.unique(self.target.user).astype(np.int64)
+    def sampled(self,
+        most: int,  # users
+        seed: int = 0,  # of the draw
+    ) -> HeldOut:  # the same where there are no more
+        "The targets of so many users, drawn at random."
+        if len(users := self.users) <= most: return self
+        drawn = np.random.default_rng(seed).choice(users, most, replace=False)
+        return HeldOut(self.fold_in, self.seen, self.target.select(np.isin(self.target.user, drawn)))
     def transposed(self) -> HeldOut:
         "Movies as rows and users as columns."
         return HeldOut(self.fold_in.transposed(), self.seen.transposed(), self.target.transposed())
@@ -93,6 +101,14 @@ class Split:
         "16 hex digits that tell whether two splits hold the same cells in the same parts."
         parts = (self.train, self.valid.fold_in, self.valid.target, self._test.fold_in, self._test.target)
         return hashlib.sha256(" ".join(x.fingerprint() for x in parts).encode()).hexdigest()[:16]
+    def sampled(self,
+        most: int,  # users
+    ) -> Split:  # the same where there are no more
+        "Validation and test on so many users, drawn by the seed: what is measured costs less, and is less sure."
+        valid, test = (part.sampled(most, self.seed) for part in (self.valid, self._test))
+        if valid is self.valid and test is self._test: return self
+        how = f"{self.protocol}, {most:,} users"
+        return Split(self.train, valid, test, how, self.seed, self.new_users, check=False)
     def transposed(self) -> Split:
         "The same split for an item-based model. The new split counts its own uses of the test."
         parts = self.train.transposed(), self.valid.transposed(), self._test.transposed()

@@ -84,18 +84,20 @@ class Content:
     def part(self,
         rows: csr_array,  # [B, n_movies]
         kind: str,  # "genre", "year" or "popularity"
-    ) -> np.ndarray:  # float32 [B, n_movies]
+        movies: np.ndarray | slice = slice(None),  # that are asked for
+    ) -> np.ndarray:  # float32 [B, movies]
         "One term of the sum, at weight 1."
-        if kind == "popularity": return np.broadcast_to(-self.known, rows.shape)
-        return self.lift(rows, kind).astype(np.float32) @ self.features[kind].T
+        if kind == "popularity": return np.broadcast_to(-self.known[movies], (rows.shape[0], len(self.known[movies])))
+        return self.lift(rows, kind).astype(np.float32) @ self.features[kind][movies].T
 
     def of_rows(self,
         rows: csr_array,  # [B, n_movies]: ratings of users; values above 0 are likes
-    ) -> np.ndarray:  # float32 [B, n_movies]
+        movies: np.ndarray | slice = slice(None),  # that are asked for
+    ) -> np.ndarray:  # float32 [B, movies]
         "The sum, without torch."
-        out = np.zeros(rows.shape, np.float32)
+        out = np.zeros((rows.shape[0], len(self.known[movies])), np.float32)
         for kind, w in self.weights.items():
-            if w: out += np.float32(w) * self.part(rows, kind)
+            if w: out += np.float32(w) * self.part(rows, kind, movies)
         return out
 
     def scores(self,

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -36,23 +37,24 @@ def train_network(
     seed: int,  # of weights, order and masking
     changes: Mapping[str, Any],  # of `fit`
 ) -> tuple[StackedAutoencoder, Recorder]:  # the network, and how its training went
-    "One network on one thread."
+    "One network."
+    dislikes = objective != "likes" and has_dislikes(split.train)
+    model = make_model(objective, split.train.n_movies, seed=seed, dislikes=dislikes)
+    settings = settings_for(objective, split.train, member=True)
+    return model, fit(model, split, objective, **({"seed": seed, "say": None} | settings | dict(changes)))
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    "Torch on one thread, which gives the same numbers in this process and in another."
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    try:
-        model = make_model(
-            objective, split.train.n_movies, seed=seed, dislikes=objective != "likes" and has_dislikes(split.train)
-        )
-        settings = settings_for(objective, split.train, member=True)
-        recorder = fit(model, split, objective, **({"seed": seed, "say": None} | settings | dict(changes)))
-    finally:
-        torch.set_num_threads(threads)
-    return model, recorder
+    try: yield
+    finally: torch.set_num_threads(threads)
 
 # %% ../../nbs/ensemble/networks.ipynb #1dbe99ab
 def _train_arrays(*job: Any) -> tuple[dict[str, Any], dict[str, np.ndarray], Recorder]:
     "`train_network` for a worker, which can send arrays."
-    model, recorder = train_network(*job)
+    with one_thread(): model, recorder = train_network(*job)
     about, tensors = as_tensors(model)
     return about, {k: t.numpy() for k, t in tensors.items()}, recorder
 
@@ -60,11 +62,12 @@ def train_networks(
     jobs: Sequence[tuple[Split, str, int, Mapping[str, Any]]],  # arguments of `train_network`
     workers: int | None = None,  # processes; None: one a core; 1: in this one
 ) -> list[tuple[StackedAutoencoder, Recorder]]:  # as from `train_network`, in order
-    "Networks side by side."
+    "Networks side by side, each on one thread; a single one on all."
+    if len(jobs) == 1: return [train_network(*jobs[0])]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     n = min(len(jobs), workers or cores)
     if n <= 1 or multiprocessing.current_process().daemon:  # a daemon may start no process
-        return [train_network(*job) for job in jobs]
+        with one_thread(): return [train_network(*job) for job in jobs]
 
     out = []
     trained = side_by_side("saerec.ensemble.networks:_train_arrays", jobs, n)

@@ -8,6 +8,7 @@ Docs: https://saerec.github.io/saerec/ensemble/ranking.html.md"""
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,8 @@ import torch
 from scipy.sparse import csr_array
 from torch import Tensor
 
-from ..data import Batch, HeldOut, Split, to_batch
-from .combining import Ensemble
+from ..data import Batch, HeldOut, Ratings, Split, to_batch
+from .combining import Ensemble, standardize
 from .content import Content
 from .networks import has_dislikes, learn_again, train_networks
 from .sessions import SessionEDLAE, SessionKernelRidge, TimedEnsemble, known_times
@@ -30,22 +31,52 @@ from ..train.objectives import BALANCE, GRADE
 __all__ = ['rank_ensemble']
 
 # %% ../../nbs/ensemble/ranking.ipynb #4c009756
-def closed_forms(dislikes: bool, timestamps: bool = False) -> dict[str, Callable[[Split], Scorer]]:
-    "The closed-form members, each chosen on validation among a few settings."
-    g = GRADE if dislikes else 0.0
-    kernels: list[KernelRidge]
-    linear: list[EDLAE]
-    if timestamps:
-        tried = (1.5, 0.1), (1.5, 0.3), (1.5, 1.0), (2.0, 0.3), (2.0, 1.0)
-        kernels = [SessionKernelRidge(gamma, regularization, g) for gamma, regularization in tried]
-        linear = [SessionEDLAE(regularization, dislikes=g) for regularization in (50.0, 100.0)]
-    else:
-        tried = (1.5, 0.1), (1.5, 0.3), (2.0, 0.3), (2.0, 0.5), (2.0, 1.0)
-        kernels = [KernelRidge(gamma, regularization, g) for gamma, regularization in tried]
-        strengths = [(regularization, b) for regularization in (100.0, 200.0, 400.0) for b in (0.0, BALANCE)]
-        linear = [EDLAE(regularization, dislikes=g, balance=b) for regularization, b in strengths]
-    return {"Kernel ridge": chosen_on_valid(*kernels), "EDLAE": chosen_on_valid(*linear)}
+FEW, MANY = 1000, 20_000  # users: kernel ridge is a member between the two
+_MOST_MOVIES = 12_000  # of a closed form in `default_forms`: its matrix has the square of that
 
+def _kernels(g: float) -> list[KernelRidge]:
+    tried = (1.5, 0.1), (1.5, 0.3), (2.0, 0.3), (2.0, 0.5), (2.0, 1.0)
+    return [KernelRidge(gamma, regularization, g) for gamma, regularization in tried]
+
+def _session_linear(g: float) -> list[EDLAE]:
+    return [SessionEDLAE(regularization, dislikes=g) for regularization in (50.0, 100.0)]
+
+def _linear(g: float) -> list[EDLAE]:
+    tried = [(regularization, b) for regularization in (100.0, 200.0, 400.0) for b in (0.0, BALANCE)]
+    return [EDLAE(regularization, dislikes=g, balance=b) for regularization, b in tried]
+
+
+# %% ../../nbs/ensemble/ranking.ipynb #07383e05
+Forms = dict[str, Callable[[Split], Scorer]]  # closed-form members by name: functions that fit one on a split
+
+def closed_forms(dislikes: bool, timestamps: bool = False) -> Forms:
+    "Those of the full ensemble, each chosen on validation among a few settings."
+    g = GRADE if dislikes else 0.0
+    if not timestamps: return {"Kernel ridge": chosen_on_valid(*_kernels(g)), "EDLAE": chosen_on_valid(*_linear(g))}
+    tried = (1.5, 0.1), (1.5, 0.3), (1.5, 1.0), (2.0, 0.3), (2.0, 1.0)
+    kernels = [SessionKernelRidge(gamma, regularization, g) for gamma, regularization in tried]
+    return {"Kernel ridge": chosen_on_valid(*kernels), "EDLAE": chosen_on_valid(*_session_linear(g))}
+
+def default_forms(
+    train: Ratings,  # to learn from
+    say: Callable[[str], None],  # told what is left out, and why
+) -> Forms:
+    "Those that `saerec train` uses for so many users and movies."
+    n, n_movies = len(np.unique(train.user)), len(np.unique(train.movie))
+    if n_movies > _MOST_MOVIES:
+        gigabytes = 8e-9 * n_movies**2
+        say(f"EDLAE is left out: a matrix of {n_movies:,} x {n_movies:,} movies ({gigabytes:.0f} GB) takes too long.")
+        return {}
+
+    g = GRADE if has_dislikes(train) else 0.0
+    linear = _linear(g)
+    if n > MANY: linear = [EDLAE(400.0, dislikes=g)]  # one inverse of thousands of movies costs as much as epochs
+    elif train.time is not None: linear = _session_linear(g)
+    found: Forms = {"EDLAE": chosen_on_valid(*linear)}
+    if FEW <= n <= MANY: found["Kernel ridge"] = chosen_on_valid(*_kernels(g))
+    return found
+
+# %% ../../nbs/ensemble/ranking.ipynb #84e5f9a0
 def _network_jobs(
     split: Split,
     n_multinomial: int,
@@ -62,48 +93,76 @@ def _network_jobs(
         jobs[name] = (split, "multinomial" if i else "ranking", seed, kept | changes)
     return jobs
 
+
 # %% ../../nbs/ensemble/ranking.ipynb #9e28182d
 _TRIED = {"genre": (0.0, 0.2, 0.4, 0.8, 1.2), "popularity": (0.0, 0.1, 0.2, 0.4), "year": (0.0, 0.15, 0.3)}
-_MOST_SCORES = 10_000_000  # of all validation users; above, a sample of them chooses
+_MOST_SCORES = 20_000_000  # of all validation users; above, a sample of them chooses
 
 # %% ../../nbs/ensemble/ranking.ipynb #b4bf131d
-class _Added:
-    "Scores of some users and the parts of content, kept, and added with any weights."
-    def __init__(self, ensemble: Ensemble, content: Content, held: HeldOut):
-        self.users, self.weights = held.users, dict.fromkeys(_TRIED, 0.0)
-        batch = to_batch(held.fold_in, held.users)
-        cells = batch.values.numpy(), batch.movies.numpy(), batch.offsets.numpy()
-        rows = csr_array(cells, shape=(len(batch), batch.n_movies))
-        total = sum(ensemble.weights.values())
-        self.base, self.parts = ensemble.scores(batch) / total, {k: torch.tensor(content.part(rows, k)) for k in _TRIED}
+class _Kept:
+    "Scores of some users by several models, kept, and added with any weights."
+    def __init__(self, users: np.ndarray, parts: dict[str, Tensor]):  # ascending; float32 [users, n_movies] each
+        self.users, self.parts, self.weights = users, parts, dict.fromkeys(parts, 0.0)
 
     def scores(self, batch: Batch) -> Tensor:
         place = torch.from_numpy(np.searchsorted(self.users, batch.users.numpy()))
-        z = self.base[place]
-        for kind, w in self.weights.items(): z = z + w * self.parts[kind][place]
+        z = torch.zeros(len(batch), batch.n_movies)
+        for name, w in self.weights.items():
+            if w: z += w * self.parts[name][place]
         return z
 
+    def ndcg(self, held: HeldOut, **weights: float) -> np.ndarray:  # float64 [users]
+        "NDCG@100 of each user with these weights; of other parts they stay."
+        self.weights |= weights
+        return rank_metrics(self, held, ["NDCG@100"])["NDCG@100"].to_numpy()
+
 # %% ../../nbs/ensemble/ranking.ipynb #a797823e
-def choose_content(
+def choose_members(
+    kept: _Kept,  # the standardized scores of the members
+    held: HeldOut,  # of the same users
+) -> list[str]:
+    "All members, or fewer where these rank better beyond doubt."
+    names = list(kept.parts)
+    def ndcg(some: list[str]) -> np.ndarray: return kept.ndcg(held, **{k: (k in some) / len(some) for k in names})
+
+    whole = ndcg(names)
+    fewer = [[k] for k in names] + [[k for k in names if k != out] for out in names if len(names) > 2]
+    best, gain = names, 0.0
+    for some in fewer if len(names) > 1 and len(whole) > 1 else ():
+        difference = ndcg(some) - whole
+        error = difference.std(ddof=1) / math.sqrt(len(difference))
+        if difference.mean() > max(gain, 2 * error): best, gain = some, difference.mean()
+    ndcg(best)
+    return best
+
+def _choose_content(kept: _Kept, held: HeldOut) -> dict[str, float]:
+    "The weights of genre, popularity and year that rank best beside the members as they are weighed."
+    for kind, tried in _TRIED.items():
+        found = {w: kept.ndcg(held, **{kind: w}).mean() for w in tried}
+        kept.weights[kind] = max(tried, key=found.__getitem__)
+    return {kind: kept.weights[kind] for kind in _TRIED}
+
+# %% ../../nbs/ensemble/ranking.ipynb #9e1128b3
+def with_content(
     ensemble: Ensemble,  # fitted, without content
     split: Split,  # its validation decides
-) -> Content:
-    "Content with the weights that rank best on validation beside the mean of the members."
-    held, content = split.valid, Content().fit(split.train)
-    most = max(1, _MOST_SCORES // held.fold_in.n_movies)
-    if len(held.users) > most:
-        some = np.random.default_rng(split.seed).choice(held.users, most, replace=False)
-        held = HeldOut(*(o.select(np.isin(o.user, some)) for o in (held.fold_in, held.seen, held.target)))
+) -> Ensemble:  # of the members that pay, and content; networks stay, because similar movies are those of a network
+    "Choose members and weights of content."
+    held = split.valid.sampled(max(1, _MOST_SCORES // split.train.n_movies), split.seed)
+    batch, content = to_batch(held.fold_in, held.users), Content().fit(split.train)
+    kept = _Kept(held.users, {k: standardize(m.scores(batch).float()) for k, m in ensemble.members.items()})
+    chosen = choose_members(kept, held)
 
-    added = _Added(ensemble, content, held)
-    for kind, tried in _TRIED.items():
-        found = {}
-        for w in tried:
-            added.weights[kind] = w
-            found[w] = rank_metrics(added, held, ["NDCG@100"])["NDCG@100"].mean()
-        added.weights[kind] = max(tried, key=lambda w: found[w])
-    content.weights = added.weights
-    return content
+    cells = batch.values.numpy(), batch.movies.numpy(), batch.offsets.numpy()
+    rows = csr_array(cells, shape=(len(batch), batch.n_movies))
+    kept.parts |= {kind: torch.tensor(content.part(rows, kind)) for kind in _TRIED}
+    content.weights = _choose_content(kept, held)
+
+    stay = {k: m for k, m in ensemble.members.items() if k in chosen or k in ensemble.recorders}
+    best = Ensemble(stay, {k: float(k in chosen) for k in stay})
+    best.add("Content", content, float(len(chosen)))
+    best.recorders = ensemble.recorders
+    return best
 
 # %% ../../nbs/ensemble/ranking.ipynb #c94ca761
 def rank_ensemble(
@@ -111,23 +170,24 @@ def rank_ensemble(
     n_multinomial: int = 2,  # multinomial networks, each with a seed of its own
     refit: bool = True,  # where validation holds ratings of the training users, at last learn from both
     timestamps: bool = False,  # the times of all known ratings are used: a `TimedEnsemble`
-    content: bool = False,  # genres, years and popularity too: `choose_content`
+    content: bool = False,  # genres, years and popularity too, and only members that pay: `with_content`
+    forms: Forms | None = None,  # closed-form members; None: `closed_forms`
     workers: int | None = None,  # of `train_networks`
     checkpoints: str | Path | None = None,  # folder of one checkpoint a network, to go on from
     **changes: Any,  # of `fit`, for every network: epochs, progress
 ) -> Ensemble:
-    """The default ensemble for ranking, members fitted on training and chosen on validation, weights equal.
+    """An ensemble for ranking, members fitted on training and chosen on validation, weights equal.
 
     Raises `InputError` if `timestamps` are wanted of ratings without."""
     if timestamps: known_times(split.train)
-    forms = closed_forms(has_dislikes(split.train), timestamps)
+    if forms is None: forms = closed_forms(has_dislikes(split.train), timestamps)
     members: dict[str, Scorer] = {name: choose(split) for name, choose in forms.items()}
 
     jobs = _network_jobs(split, n_multinomial, checkpoints, changes)
     trained = dict(zip(jobs, train_networks(list(jobs.values()), workers), strict=True))
     ensemble = Ensemble(members | {name: network for name, (network, _) in trained.items()})
     ensemble.recorders = {name: recorder for name, (_, recorder) in trained.items()}
-    if content: ensemble.add("Content", choose_content(ensemble, split), float(len(members) + len(trained)))
+    if content: ensemble = with_content(ensemble, split)
 
     if refit and (everything := learn_again(split)): ensemble = fit_again(ensemble, everything, workers)
     return TimedEnsemble(ensemble, split) if timestamps else ensemble

@@ -17,7 +17,7 @@ from torch import Tensor
 from ..data import Batch, InputError, Ratings, Split
 from .combining import Ensemble
 from ..evaluate.baselines import EDLAE, KernelRidge, announce_memory, balance_people
-from ..evaluate.baselines import like_matrix, weights_of_inverse
+from ..evaluate.baselines import inverse_in_place, like_matrix, weights_of_inverse
 
 # %% auto #0
 __all__ = ['SessionKernelRidge', 'SessionEDLAE', 'TimedEnsemble']
@@ -74,7 +74,6 @@ class SessionEDLAE(EDLAE):
 
     def fit(self, train: Ratings) -> SessionEDLAE:
         "Solve for the weights. Raises `InputError` if there are no times, or if the matrix cannot be inverted or held."
-        from scipy.linalg import cho_factor, cho_solve
         from scipy.sparse import csr_array
         if not self.regularization > 0:
             raise InputError(f"SessionEDLAE: regularization {self.regularization:g} is not above 0.")
@@ -90,9 +89,7 @@ class SessionEDLAE(EDLAE):
         gram = _decayed_cooccurrence(x, seconds, self.tau, self.share)
         gram[np.diag_indices_from(gram)] += self.regularization + self.dropout / (1 - self.dropout) * gram.diagonal()
 
-        factor = cho_factor(gram, lower=True, overwrite_a=True)
-        p = cho_solve(factor, np.eye(len(gram), dtype=np.float32), overwrite_b=True)
-        self.weights = weights_of_inverse(p, codes, train.n_movies)
+        self.weights = weights_of_inverse(inverse_in_place(gram), codes, train.n_movies)
         return self
 
 # %% ../../nbs/ensemble/sessions.ipynb #422679a3

@@ -50,6 +50,7 @@ def as_tensors(model: Any) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise InputError(f"{type(model).__name__} cannot be saved as tensors; there are {there}.")
     kind = "EDLAE" if isinstance(model, EDLAE) else "KernelRidge"
     tensors = {"weights": model.weights}
+    if kind == "EDLAE": tensors = {"weights": model.weights.half()}  # rounded by 1/2,000; half the size
     if isinstance(model, KernelRidge):
         for k in ("data", "indices", "indptr"):
             tensors[k] = torch.from_numpy(np.asarray(getattr(model.rows, k)))
@@ -76,7 +77,7 @@ def from_tensors(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Any
 
     if kind not in _SETTINGS: raise InputError(f"There is no model of the kind {kind!r}.")
     model = EDLAE(**options) if kind == "EDLAE" else KernelRidge(**options)
-    model.weights = tensors["weights"]
+    model.weights = tensors["weights"].float()
     if isinstance(model, KernelRidge):
         from scipy.sparse import csr_array
 

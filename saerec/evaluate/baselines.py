@@ -125,9 +125,24 @@ class ItemKNN:
         return torch.from_numpy((batch_matrix(batch) @ self.similarity).toarray())
 
 # %% ../../nbs/evaluate/baselines.ipynb #90da950d
+def inverse_in_place(gram: np.ndarray) -> np.ndarray:
+    "The inverse of a symmetric positive definite matrix, which is overwritten: LAPACK's `potrf` and `potri`."
+    from scipy.linalg import get_lapack_funcs
+    factorize, invert = get_lapack_funcs(("potrf", "potri"), (gram,))
+    p, info = factorize(gram.T, lower=True, overwrite_a=True, clean=False)  # as columns, which is how LAPACK reads
+    if not info: p, info = invert(p, lower=True, overwrite_c=True)
+    if info: raise InputError("The matrix is not positive definite; give a larger regularization.")
+
+    for a in range(0, len(p), 1024):  # the upper triangle from the lower one
+        b = min(a + 1024, len(p))
+        p[a:b, b:] = p[b:, a:b].T
+        block = np.tril(p[a:b, a:b])
+        p[a:b, a:b] = block + np.tril(block, -1).T
+    return p
+
 def _regularized_inverse(x: Any, penalty: np.ndarray | float) -> np.ndarray:
     "The inverse by a Cholesky factor of the smaller side. Raises `InputError` if a penalty is not above 0."
-    from scipy.linalg import cho_factor, cho_solve, cholesky, solve_triangular
+    from scipy.linalg import cholesky, solve_triangular
     from scipy.sparse import diags_array
     n_users, n_movies = x.shape
     penalty = np.broadcast_to(np.asarray(penalty, np.float64), n_movies)
@@ -138,8 +153,7 @@ def _regularized_inverse(x: Any, penalty: np.ndarray | float) -> np.ndarray:
     if n_users >= n_movies:
         gram = (x.T @ x).toarray()
         gram[np.diag_indices_from(gram)] += penalty
-        factor = cho_factor(gram, lower=True, overwrite_a=True)
-        return cho_solve(factor, np.eye(n_movies), overwrite_b=True)
+        return inverse_in_place(gram)
 
     # Woodbury: the factor of users x users
     z = x @ diags_array(penalty ** -0.5)

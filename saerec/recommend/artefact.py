@@ -75,7 +75,7 @@ def _open(folder: Path, name: str, told: FileEntry | None) -> BinaryIO:
 
 def _mapped(path: Path) -> tuple[mmap.mmap, dict[str, np.ndarray]]:
     "A safetensors file, and its tensors as views of it: of a large table only the pages that are read take memory."
-    types = {"F32": "f4", "F64": "f8", "I32": "i4", "I64": "i8", "U8": "u1"}
+    types = {"F16": "f2", "F32": "f4", "F64": "f8", "I32": "i4", "I64": "i8", "U8": "u1"}
     with open(path, "rb") as file: view = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     start = 8 + int.from_bytes(view[:8], "little")
     arrays = {}
@@ -234,8 +234,8 @@ def _write(artefact: Artefact, folder: Path, card: str) -> None:
         d.to_parquet(folder / "ratings.parquet", compression="zstd", index=False)
 
     files = {f.name: _entry(f) for f in sorted(folder.iterdir())}
-    content = any(k.endswith(".liked") for k in arrays)
-    version = 5 if content else 4 if artefact.manifest.liker is None else 3  # the least that a reader must know
+    latest = artefact.manifest.dislikes or any(k.endswith(".liked") or a.dtype == np.float16 for k, a in arrays.items())
+    version = 5 if latest else 4 if artefact.manifest.liker is None else 3  # the least that a reader must know
     said = artefact.manifest.model_dump(exclude={"checksum"}, exclude_none=True) | {"format": version, "files": files}
     said = json.loads(json.dumps(said))
     text = json.dumps({"checksum": checksum(said)} | said, indent=1, ensure_ascii=False)

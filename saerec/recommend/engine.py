@@ -8,7 +8,7 @@ Docs: https://saerec.github.io/saerec/recommend/engine.html.md"""
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
@@ -52,6 +52,8 @@ _ACTIVATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 class Model(Protocol):
     "What scores rows of users: all movies, or those asked for."
     def scores(self, rows: csr_array, movies: np.ndarray | None = None) -> np.ndarray: ...
+
+Scores = Callable[[csr_array, np.ndarray], np.ndarray]  # (rows, movies [k]) -> [B, k]
 
 # %% ../../nbs/recommend/engine.ipynb #03da04bc
 class NetworkModel:
@@ -116,7 +118,10 @@ class LinearModel:
 
     def scores(self, rows: csr_array, movies: np.ndarray | None = None) -> np.ndarray:
         entry = np.where(rows.data > 0, 1, self.dislikes).astype(np.float32)
-        return with_data(rows, entry) @ (self.weights if movies is None else self.weights[:, movies])
+        used, place = np.unique(rows.indices, return_inverse=True)  # only these weights are read
+        inputs = csr_array((entry, place, rows.indptr), shape=(rows.shape[0], len(used)))
+        w = self.weights[used] if movies is None else self.weights[used[:, None], movies]
+        return inputs @ w.astype(np.float32)
 
 # %% ../../nbs/recommend/engine.ipynb #8fc8baac
 class KernelModel:
@@ -142,16 +147,14 @@ class ContentModel:
         self.content = Content(**weights).of(arrays["liked"], features)
 
     def scores(self, rows: csr_array, movies: np.ndarray | None = None) -> np.ndarray:
-        z = self.content.of_rows(rows)
-        return z if movies is None else z[:, movies]
+        return self.content.of_rows(rows, slice(None) if movies is None else movies)
 
 # %% ../../nbs/recommend/engine.ipynb #92b11aee
-def _standardize(scores: np.ndarray) -> np.ndarray:
-    "Rows of mean 0 and standard deviation 1; zeros where all scores are equal."
-    z = scores - scores.mean(1, keepdims=True)
-    spread = z.std(1, keepdims=True)
+def _scale_of(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:  # float32 [B, 1] each
+    "The mean of each row, and the factor that makes its standard deviation 1; 0 where all scores are equal."
+    mean, spread = scores.mean(1, keepdims=True), scores.std(1, keepdims=True)
     varies = spread > 1e-6 * np.abs(scores).max(1, keepdims=True, initial=0)
-    return np.where(varies, z / np.where(varies, spread, 1), 0)
+    return mean, varies / np.where(varies, spread, 1)
 
 @dataclass(frozen=True)
 class EnsembleModel:
@@ -159,14 +162,27 @@ class EnsembleModel:
     members: Mapping[str, Model]  # by name
     weights: Mapping[str, float]  # of each, 0 or more
 
-    def scores(self, rows: csr_array, movies: np.ndarray | None = None) -> np.ndarray:
-        z = np.zeros(rows.shape, np.float32)
+    def _terms(self, rows: csr_array) -> Iterator[tuple[Model, np.ndarray, Any, Any]]:  # a member; scores; mean; factor
         for name, w in self.weights.items():
             if not w: continue
-            member = self.members[name]
-            own = member.scores(rows)
-            z += np.float32(w) * (own if isinstance(member, ContentModel) else _standardize(own))
+            own = self.members[name].scores(rows)
+            mean, factor = (0, 1) if isinstance(self.members[name], ContentModel) else _scale_of(own)
+            yield self.members[name], own, mean, np.float32(w) * factor
+
+    def scores(self, rows: csr_array, movies: np.ndarray | None = None) -> np.ndarray:
+        z = np.zeros(rows.shape, np.float32)
+        for _, own, mean, factor in self._terms(rows): z += factor * (own - mean)
         return z if movies is None else z[:, movies]
+
+    def scores_beside(self, row: csr_array) -> tuple[np.ndarray, Scores]:
+        """Scores of one user [1, n_movies], and what scores other rows at some movies on the same scale, so that the
+        difference is that of the ratings alone."""
+        terms = list(self._terms(row))
+
+        def scores_at(rows: csr_array, movies: np.ndarray) -> np.ndarray:  # [B, k]
+            return sum((f * (member.scores(rows, movies) - mean) for member, _, mean, f in terms), np.float32(0))
+
+        return sum((f * (own - mean) for _, own, mean, f in terms), np.float32(0)), scores_at
 
 # %% ../../nbs/recommend/engine.ipynb #fdcef03a
 _KINDS: dict[str, Callable[[Mapping[str, Any], Mapping[str, np.ndarray]], Model]] = {
@@ -219,21 +235,31 @@ class Engine:
         return csr_array((rows.data[known], inner[known], kept[rows.indptr]),
                          shape=(rows.shape[0], len(self.rank_codes)))
 
+    def _of_catalogue(self, scores: np.ndarray) -> np.ndarray:  # float32 [B, n_movies]
+        "The ranker's scores, -inf for movies that it does not know."
+        out = np.full((len(scores), self.n_movies), -np.inf, np.float32)
+        out[:, self.rank_codes] = scores
+        return out
+
     def rank_scores(self, rows: csr_array) -> np.ndarray:  # float32 [B, n_movies]
         "Scores for ranking, -inf for movies that the ranker does not know."
-        out = np.full(rows.shape, -np.inf, np.float32)
-        out[:, self.rank_codes] = self.ranker.scores(self._of_ranker(rows))
-        return out
+        return self._of_catalogue(self.ranker.scores(self._of_ranker(rows)))
+
+    def scores_beside(self, row: csr_array) -> tuple[np.ndarray, Scores]:
+        "Scores for ranking of one user [1, n_movies], and what scores the same user with other ratings beside them."
+        inner, ranker = self._of_ranker(row), self.ranker
+        beside = ranker.scores_beside(inner) if isinstance(ranker, EnsembleModel) else (ranker.scores(inner), ranker.scores)
+
+        def scores_at(rows: csr_array, movies: np.ndarray) -> np.ndarray:  # [B, k]; the ranker knows all of these
+            return beside[1](self._of_ranker(rows), self.inner[movies])
+
+        return self._of_catalogue(beside[0]), scores_at
 
     @cached_property
     def usual(self) -> np.ndarray:  # int64 [len(rank_codes)]
         "What would be listed for an empty row, all of it."
         nothing = one_row(np.array([], np.int64), np.array([]), self.n_movies)
         return best_of(self.rank_scores(nothing)[0], self.n_movies)
-
-    def scores_at(self, rows: csr_array, movies: np.ndarray) -> np.ndarray:  # float32 [B, k]
-        "Scores for ranking of a few movies, all of them known to the ranker."
-        return self.ranker.scores(self._of_ranker(rows), self.inner[movies])
 
     def p_like(self, rows: csr_array, movies: np.ndarray | None = None, users: np.ndarray | None = None) -> np.ndarray:
         """How probably movies would be liked if they were seen: all, some, or with `users` (rows) single cells.
@@ -264,8 +290,9 @@ class Engine:
         n: int,  # length of the list
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # movies; scores; fall of each score without each like, [k, n]
         "The best movies of one user, and what they owe to each like."
-        z = self.rank_scores(row)[0]
+        scores, scores_at = self.scores_beside(row)
+        z = scores[0]
         z[masked] = -np.inf
         top = best_of(z, n)
-        without = self.scores_at(leave_one_out_rows(row, likes), top)
+        without = scores_at(leave_one_out_rows(row, likes), top)
         return top, z[top], without[0] - without[1:]

@@ -88,12 +88,16 @@ def _network_graph(g: _Graph, config: Mapping[str, Any], w: _Arrays, liked: str,
     return g("Add", g("Add", z, base), w["movie_offset"][None]) if config["centred"] else z
 
 # %% ../../nbs/recommend/onnx.ipynb #c33baa98
-def _kernel_graph(g: _Graph, config: Mapping[str, Any], w: _Arrays, liked: str) -> str:
+def _graded(g: _Graph, dislikes: float, liked: str, rated: str) -> str:
+    "Entries of a closed form: 1 for a like, `dislikes` for what was rated and not liked."
+    return g("Add", liked, g("Mul", g("Sub", rated, liked), dislikes)) if dislikes else liked
+
+def _kernel_graph(g: _Graph, config: Mapping[str, Any], w: _Arrays, entry: str) -> str:
     "Kernel ridge: the training users as a dense matrix."
     from scipy.sparse import csr_array
     shape = (len(w["indptr"]) - 1, w["weights"].shape[1])
     rows = csr_array((w["data"], w["indices"], w["indptr"]), shape=shape).toarray().astype(np.float32)
-    unit = g("Div", liked, g("Sqrt", g("Max", g.sum(liked), 1e-12)))
+    unit = g("Div", entry, g("Sqrt", g("Max", g.sum(g("Mul", entry, entry)), 1e-12)))
     cosine = g("MatMul", unit, np.ascontiguousarray(rows.T))
     return g("MatMul", g("Exp", g("Mul", g("Sub", cosine, 1.0), 2.0 * config["gamma"])), w["weights"])
 
@@ -110,19 +114,21 @@ def _content_graph(g: _Graph, config: Mapping[str, Any], w: _Arrays, liked: str)
     return z
 
 # %% ../../nbs/recommend/onnx.ipynb #32839692
-def _ranker_graph(g: _Graph, config: Mapping[str, Any], w: _Arrays, liked: str) -> str:
-    "The scores of a model that ranks, from likes among its movies. Raises `InputError` for a kind that is not known."
+def _ranker_graph(g: _Graph, config: Mapping[str, Any], w: _Arrays, liked: str, rated: str) -> str:
+    "The scores of a model that ranks, from its movies. Raises `InputError` for a kind that is not known."
     kind = config.get("kind")
-    if kind == "StackedAutoencoder": return _network_graph(g, config, w, liked, liked)
-    if kind == "EDLAE": return g("MatMul", liked, w["weights"])
-    if kind == "KernelRidge": return _kernel_graph(g, config, w, liked)
+    if kind == "StackedAutoencoder": return _network_graph(g, config, w, liked, rated)
+    if kind == "EDLAE":
+        entry = _graded(g, config["dislikes"], liked, rated)
+        return g("MatMul", entry, g("Cast", w["weights"], to=1))
+    if kind == "KernelRidge": return _kernel_graph(g, config, w, _graded(g, config["dislikes"], liked, rated))
     if kind == "Content": return _content_graph(g, config, w, liked)
     if kind != "RankStack": raise InputError(f"{kind} cannot be written as ONNX.")
 
     total = ""
     for i, (name, member) in enumerate(config["members"].items()):
         if not config["weights"][name]: continue
-        z = _ranker_graph(g, member, part_of(w, f"{i}."), liked)
+        z = _ranker_graph(g, member, part_of(w, f"{i}."), liked, rated)
         if member["kind"] != "Content":
             rest = g("Sub", z, g.mean(z))
             z = g("Div", rest, g("Max", g("Sqrt", g.mean(g("Mul", rest, rest))), 1e-30))
@@ -152,18 +158,22 @@ def _calibration_graph(g: _Graph, c: Calibration, s: str, name: str) -> str:
 def _outputs(g: _Graph, artefact: Artefact) -> tuple[list[str], list[str]]:
     "All operations of a recommender; the names of its inputs and outputs."
     m, n, codes = artefact.manifest, len(artefact.movies), artefact.rank_codes
-    z = _ranker_graph(g, m.ranker.model_dump(), artefact.part("ranker"), g("Gather", "liked", codes, axis=1))
+    liked = g("Gather", "liked", codes, axis=1)
+    reads_both = m.dislikes or m.liker is not None
+    rated = g("Gather", "rated", codes, axis=1) if m.dislikes else liked
+    z = _ranker_graph(g, m.ranker.model_dump(), artefact.part("ranker"), liked, rated)
 
     # One more column, of -inf, for the movies that the ranker does not know.
     never = g("Add", g("Mul", g("Slice", z, np.array([0]), np.array([1]), np.array([1])), 0.0), -np.inf)
     column = np.full(n, len(codes))
     column[codes] = np.arange(len(codes))
     g("Gather", g("Concat", z, never, axis=1), column, axis=1, name="scores")
-    if m.liker is None: return ["liked"], ["scores"]
+    inputs = ["liked", "rated"] if reads_both else ["liked"]
+    if m.liker is None: return inputs, ["scores"]
 
     scores = _network_graph(g, m.liker.model_dump(), artefact.part("liker"), "liked", "rated")
     _calibration_graph(g, m.to_probability, scores, "p_like")
-    return ["liked", "rated"], ["scores", "p_like"]
+    return inputs, ["scores", "p_like"]
 
 # %% ../../nbs/recommend/onnx.ipynb #2c9224d0
 def to_onnx(

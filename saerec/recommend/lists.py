@@ -97,7 +97,7 @@ def explanation(people: People, engine: Engine, stars: csr_array, code: int) -> 
     frame = pd.DataFrame(movie_columns(people, rated, ["movie", "title"]) | {"stars": stars.data})
     frame.attrs = {"title": people.movies.title[code], "score": None, "p_like": None, "threshold": people.threshold}
 
-    answers = {"change": ("score", engine.scores_at(many, asked))}
+    answers = {"change": ("score", engine.scores_beside(many[[0]])[1](many, asked))}
     if engine.liker is not None: answers["p_change"] = ("p_like", engine.p_like(many, asked))
     for column, (name, values) in answers.items():
         frame[column], frame.attrs[name] = values[0, 0] - values[1:, 0], float(values[0, 0])

@@ -68,7 +68,7 @@ class LinearPart(_Part):
     dislikes: float
     balance: float
 
-    def shapes(self, n_movies: int) -> Shapes: return {"weights": ((n_movies, n_movies), "f4")}
+    def shapes(self, n_movies: int) -> Shapes: return {"weights": ((n_movies, n_movies), "f2 f4")}
 
 # %% ../../nbs/recommend/manifest.ipynb #2549fc7c
 class KernelPart(_Part):
@@ -162,7 +162,7 @@ class CalibrationEntry(_Part):
 class Manifest(_Part):
     "What `recommender.json` says."
     model_config = ConfigDict(extra="allow")
-    format: Literal[1, 2, 3, 4, 5] = 5  # 2: an ensemble may rank; 3: hashes of files; 4: without likes; 5: content
+    format: Literal[1, 2, 3, 4, 5] = 5  # 2: ensembles; 3: hashes of files; 4: no likes; 5: content, dislikes, halves
     saerec: str  # version that wrote it
     threshold: float  # the rating from which one is a like
     scale: Annotated[list[float], Field(min_length=2, max_length=2)]  # lowest and highest rating
@@ -175,6 +175,7 @@ class Manifest(_Part):
     ranker: Ranker
     liker: NetworkPart | None = None  # None: implicit feedback, likes are not predicted
     feedback: Literal["explicit", "implicit"] = "explicit"
+    dislikes: bool = False  # the ranker learned, and was measured, with known dislikes shown
     ease_regularization: float = 0.0  # of the baseline in the report
     calibration: CalibrationEntry = CalibrationEntry()
     files: dict[str, FileEntry] | None = None

@@ -23,23 +23,28 @@ def _able(likes: Ratings) -> int:
     "Users that can be held out."
     return int((np.bincount(likes.user[likes.value > 0], minlength=likes.n_users) >= _MIN_LIKES).sum())
 
+_MOST_HELD = 2000  # held-out users whose lists are measured
+_MOST_ASKED = 10_000  # users whose held-out ratings are predicted
+
 def _held_out(likes: Ratings) -> int:
-    "Users for each of validation and test: 100 (at most a fifth), of 4,000 and more a tenth, never over 10,000."
+    "Users for each of validation and test: 100 (at most a fifth), of 4,000 and more a tenth, at most `_MOST_HELD`."
     able = _able(likes)
-    return max(1, min(100, able // 5) if able < 4000 else min(10_000, able // 10))
+    return max(1, min(100, able // 5) if able < 4000 else min(_MOST_HELD, able // 10))
 
 # %% ../../nbs/recommend/plan.ipynb #68d7f230
 def make_splits(
     likes: Ratings,  # values 1 and 0
     seed: int = 0,
     n_held: int | None = None,  # users held out for each of validation and test; None: by the size of the data
+    dislikes: bool = True,  # the ranker is shown them; False: as models before format 5
 ) -> tuple[Split | None, Split]:  # for likes, None where there is nothing to tell apart; for ranking
-    "The two splits that a recommender is trained and measured on."
+    "The two splits that a recommender is trained and measured on; likes are predicted for a sample of many users."
     def has_both(r: Ratings) -> bool: return 0 < int((r.value > 0).sum()) < len(r)
 
     n = _held_out(likes) if n_held is None else n_held
-    pairs = split_pairs(likes, seed=seed) if has_both(likes) else None
-    return pairs if pairs and has_both(pairs.train) else None, split_users(likes, n, n, seed=seed)
+    pairs = split_pairs(likes, seed=seed).sampled(_MOST_ASKED) if has_both(likes) else None
+    if pairs is not None and not has_both(pairs.train): pairs = None
+    return pairs, split_users(likes, n, n, dislikes=dislikes, seed=seed)
 
 # %% ../../nbs/recommend/plan.ipynb #6254b7ab
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 import pandas as pd
 
 from ..data import Split
-from ..evaluate import EASE, BiasModel, Scorer, baselines_to_beat, evaluate, fit_each
+from ..evaluate import BiasModel, Scorer, baselines_to_beat, evaluate, fit_each
 from ..evaluate.calibration import calibrate
 from ..ensemble.combining import Ensemble
 
@@ -25,16 +25,14 @@ _Models = dict[str, Scorer]  # by name
 
 def fit_baselines(pairs: Split | None, users: Split, regularizations: tuple[float, ...] = (100.0, 200.0, 400.0),
                   ) -> tuple[_Models, _Models]:  # for likes, for ranking
-    """Popularity, damped means (calibrated, as the like network is) and EASE (its regularization chosen on validation
-    users), trained like the networks on the training parts; without `pairs` likes are not predicted."""
+    """Popularity, damped means (calibrated, as the like network is) and for ranking EASE (its regularization chosen on
+    validation), trained like the networks on the training parts; without `pairs` likes are not predicted."""
     usual = baselines_to_beat("ranking", regularizations=regularizations)
     wanted = {name: usual[name] for name in ("Popularity", "EASE")}
     if pairs is None: return {}, fit_each(wanted, users)  # all means are equal
 
     ranking = fit_each({"User + movie means": BiasModel()} | wanted, users)
-    likes = baselines_to_beat("likes")
-    if isinstance(best := ranking.get("EASE"), EASE): likes["EASE"] = EASE(best.regularization)
-    liking = fit_each(likes, pairs)
+    liking = fit_each(baselines_to_beat("likes"), pairs)
     liking["User + movie means"] = calibrate(liking["User + movie means"], pairs)
     return liking, ranking
 
@@ -72,7 +70,7 @@ def report(
     baselines: tuple[_Models, _Models],  # from `fit_baselines`
 ) -> pd.DataFrame:  # a row a model; of held-out ratings and of held-out users; attrs: how, differences, left_out
     "The networks beside the baselines on the test parts."
-    name = "Stack" if isinstance(ranker, Ensemble) else SAE
+    name = "Ensemble" if isinstance(ranker, Ensemble) else SAE
     halves, how = [], {"likes": None, "ranking": f"{users.protocol}, seed {users.seed}"}
     if liker is not None and pairs is not None:
         halves.append(_on_test({name: liker} | baselines[0], pairs, likes=True))

@@ -29,7 +29,8 @@ from .manifest import Manifest
 from .plan import TrainingPlan, make_splits, plan_training
 from .report import fit_baselines, report
 from ..ensemble.combining import Ensemble
-from ..ensemble.ranking import fit_again, rank_ensemble
+from ..ensemble.networks import has_dislikes
+from ..ensemble.ranking import default_forms, fit_again, rank_ensemble
 from ..ensemble.tensors import as_tensors, from_tensors
 from ..train import Recorder, fit, make_model, settings_for
 
@@ -37,13 +38,11 @@ from ..train import Recorder, fit, make_model, settings_for
 __all__ = ['train', 'compute_report']
 
 # %% ../../nbs/recommend/training.ipynb #13567cca
-def choose_ranker(train: Ratings, wanted: str = "auto") -> str:  # "network" or "stack"
-    "What ranks: for \"auto\" the stack from 1,000 to 20,000 users (with likes), else one network."
-    if wanted not in ("auto", "network", "stack"):
-        raise InputError(f"There is no ranker {wanted!r}; there are auto, network, stack.")
-    if wanted != "auto": return wanted
-    return "stack" if 1000 <= len(np.unique(train.user)) <= 20_000 else "network"
+RANKERS = ("auto", "network", "stack")  # the default ensemble; one network; the full ensemble
 
+def check_ranker(ranker: str) -> None:
+    "Raises `InputError` for one that does not exist."
+    if ranker not in RANKERS: raise InputError(f"There is no ranker {ranker!r}; there are {', '.join(RANKERS)}.")
 
 # %% ../../nbs/recommend/training.ipynb #d769962e
 def fit_network(
@@ -54,41 +53,52 @@ def fit_network(
     **options: Any,  # of `fit`: seed, progress, say
 ) -> tuple[StackedAutoencoder, Recorder]:
     "One network that stands alone, with the settings for its size."
-    network = make_model(objective, split.train.n_movies, seed=options["seed"])
+    dislikes = objective == "ranking" and has_dislikes(split.train)
+    network = make_model(objective, split.train.n_movies, seed=options["seed"], dislikes=dislikes)
     if checkpoints is not None:
         options |= {"checkpoint": Path(checkpoints) / f"{objective}.safetensors", "checkpoint_seconds": 30.0}
     options |= settings_for(objective, split.train) | dict(changes)
     return network, fit(network, split, objective, **options)
 
+# %% ../../nbs/recommend/training.ipynb #9cc9f83a
+def _beside_members(ensemble: Ensemble, users: Split) -> str:
+    "How an ensemble ranks on validation, beside each of its members."
+    def ndcg(model: Any) -> float: return float(rank_metrics(model, users.valid, ["NDCG@100"])["NDCG@100"].mean())
+
+    members = [f"{k} {ndcg(m):.4f}{'' if ensemble.weights[k] else ' (not used)'}" for k, m in ensemble.members.items()]
+    return f"ensemble: validation NDCG@100 {ndcg(ensemble):.4f}; its members {', '.join(members)}"
+
 def fit_ranker(
-    kind: str,  # from `choose_ranker`
+    kind: str,  # of `RANKERS`
     users: Split,  # of held-out users
     changes: Mapping[str, Any],  # other `Settings`
     checkpoints: str | Path | None = None,  # of `train`
-    **options: Any,  # of `fit`: seed (a stack takes that of the split), progress, say
+    **options: Any,  # of `fit`: seed (an ensemble takes that of the split), progress, say
 ) -> tuple[StackedAutoencoder | Ensemble, dict[str, Recorder]]:  # the recorders of its networks, by objective
     "Train what ranks, and say how it stands on validation."
     if kind == "network":
         network, recorder = fit_network("ranking", users, changes, checkpoints, **options)
         return network, {"ranking": recorder}
 
-    stack = rank_ensemble(users, checkpoints=checkpoints, **changes)
-    if (say := options["say"]) is not None:
-        models = {"stack": stack} | stack.members
-        values = {k: float(rank_metrics(m, users.valid, ["NDCG@100"])["NDCG@100"].mean()) for k, m in models.items()}
-        own, members = values.pop("stack"), ", ".join(f"{k} {v:.4f}" for k, v in values.items())
-        say(f"stack: validation NDCG@100 {own:.4f}; its members {members}")
-    return stack, {o.settings.objective: o for o in reversed(stack.recorders.values())}
+    say = options["say"] or (lambda line: None)
+    wanted: dict[str, Any] = {"content": True}
+    if kind == "auto":
+        own = settings_for("ranking", users.train)
+        forms = default_forms(users.train, say)
+        wanted |= {"n_multinomial": 0, "forms": forms, "epochs": 30, "weight_decay": 0.01} | own
+    ensemble = rank_ensemble(users, checkpoints=checkpoints, **(wanted | {"progress": options["progress"]} | dict(changes)))
+    say(_beside_members(ensemble, users))
+    return ensemble, {o.settings.objective: o for o in reversed(ensemble.recorders.values())}
 
 # %% ../../nbs/recommend/training.ipynb #914adb97
 def _fitted(plan: TrainingPlan, ranker: str, likes_changes: Mapping[str, Any], ranking_changes: Mapping[str, Any],
             options: dict[str, Any]) -> tuple[Any, StackedAutoencoder | None, dict[str, Recorder]]:
     "What ranks, what predicts likes, and how their trainings went; before that, what there is to say of the data."
-    kind, liker, recorders = choose_ranker(plan.users.train, ranker), None, {}
+    liker, recorders = None, {}
     for note in plan.notes if options["say"] else (): options["say"](note)
     if plan.pairs is not None:
         liker, recorders["likes"] = fit_network("likes", plan.pairs, likes_changes, **options)
-    best, found = fit_ranker(kind, plan.users, ranking_changes, **options)
+    best, found = fit_ranker(ranker, plan.users, ranking_changes, **options)
     return best, liker, recorders | found
 
 # %% ../../nbs/recommend/training.ipynb #c2414e3d
@@ -102,7 +112,7 @@ def train(
     say: Callable[[str], None] | None = print,  # of `fit`; also told what a like is
     likes_changes: Mapping[str, Any] | None = None,  # other `Settings` of the like network
     ranking_changes: Mapping[str, Any] | None = None,  # of the ranking network, or of those in the ensemble
-    ranker: str = "auto",  # "network", "stack", or "auto": by the number of users
+    ranker: str = "auto",  # of `RANKERS`
     checkpoints: str | Path | None = None,  # a folder, written every 30 seconds; trainings found there go on
     keep: Callable[[Artefact], Any] = lambda artefact: None,  # called when it is trained, measured and refitted
     about: Mapping[str, Any] | None = None,  # further entries of the manifest
@@ -110,6 +120,7 @@ def train(
     """Train and measure what `Recommender` serves.
 
     Raises `InputError` if the data are too small to hold users out, or if there is no such ranker."""
+    check_ranker(ranker)
     plan = plan_training(r, seed, threshold, n_held)
     options = dict(checkpoints=checkpoints, seed=seed, progress=progress, say=say)
     best, liker, recorders = _fitted(plan, ranker, likes_changes or {}, ranking_changes or {}, options)
@@ -144,7 +155,7 @@ def _assemble(plan: TrainingPlan, ranker: Any, liker: StackedAutoencoder | None,
         "saerec": __version__, "torch": torch.__version__.split("+")[0], "python": platform.python_version(),
         "data": {"name": r.name, "fingerprint": r.fingerprint()} | size, "feedback": r.feedback,
         "threshold": float(plan.threshold), "scale": [float(x) for x in r.scale],
-        "seed": plan.seed, "n_held": plan.n_held, "refit": False,
+        "seed": plan.seed, "n_held": plan.n_held, "refit": False, "dislikes": has_dislikes(plan.users.train),
         "epochs": {k: o.best_epoch for k, o in recorders.items()},
         "train_seconds": {k: round(o.seconds, 1) for k, o in recorders.items()},
         "calibration": _calibration(plan, liker), "ranker": as_tensors(ranker)[0],
@@ -190,15 +201,16 @@ def _refit(artefact: Artefact, plan: TrainingPlan, ranker: Any, recorders: Mappi
 
     def again(objective: str, learned: Ratings) -> StackedAutoencoder:
         o = recorders[objective]
-        model = make_model(objective, learned.n_movies, seed=plan.seed)
+        dislikes = objective == "ranking" and has_dislikes(learned)
+        model = make_model(objective, learned.n_movies, seed=plan.seed, dislikes=dislikes)
         settings = {k: v for k, v in vars(o.settings).items() if k != "objective"}
         fit(model, split(learned), objective, seed=plan.seed, stop_at=o.best_epoch, progress=progress, **settings)
         return model
 
     liker = None if plan.pairs is None else again("likes", likes)
     codes = np.unique(likes.movie[likes.value > 0]).astype(np.int64)
-    liked = likes.select(likes.value > 0).only_movies(codes)
-    ranker = fit_again(ranker, split(liked)) if isinstance(ranker, Ensemble) else again("ranking", liked)
+    known = likes.only_movies(codes)
+    ranker = fit_again(ranker, split(known)) if isinstance(ranker, Ensemble) else again("ranking", known)
 
     said = {"refit": True, "ranker": as_tensors(ranker)[0], "liker": liker and as_tensors(liker)[0]}
     manifest = Manifest(**(dict(artefact.manifest) | said))
@@ -219,7 +231,7 @@ def compute_report(
         raise InputError(f"{r.name}: these are not the ratings that the model was trained on (fingerprint {found}, not "
                          f"{expected}); give those of {m.data.name}.")
 
-    pairs, users = make_splits(r.likes(m.threshold), m.seed, m.n_held)
+    pairs, users = make_splits(r.likes(m.threshold), m.seed, m.n_held, m.dislikes)
     known = {"regularizations": (m.ease_regularization,)} if m.ease_regularization else {}
     ranker, liker = models_of(artefact)
     return report(liker, ranker, pairs if liker is not None else None, users, fit_baselines(pairs, users, **known))
