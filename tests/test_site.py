@@ -98,7 +98,7 @@ def test_names_in_prose_lead_to_their_documentation(pages):
             found.add(f"{text} {path}#{anchor}")
             assert text.rstrip("()").rpartition(".")[2] in pages[path].ids[anchor], f"{name}: {text} leads to {pages[path].ids[anchor]!r}"
     assert len(found) > 3
-    assert "Ratings data.html#ratings-1" in found, "the entry of the class, not the section of that name"
+    assert "Ratings data/ratings.html#ratings-1" in found, "the entry of the class, not the section of that name"
 
 
 def test_nothing_from_another_host(site, pages):

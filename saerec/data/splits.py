@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import hashlib
 import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 
 from .ratings import Ratings
 from ..errors import HonestyWarning, InputError
 
 # %% auto #0
-__all__ = ['HeldOut', 'Split', 'split_pairs', 'split_fold', 'split_per_user', 'split_users', 'split_by_time']
+__all__ = ['HeldOut', 'Split', 'split_pairs', 'split_parts', 'split_fold', 'split_per_user', 'split_users', 'split_by_time',
+           'leave_one_out']
 
 # %% ../../nbs/data/splits.ipynb #bd7eab0b
 @dataclass(frozen=True)
@@ -161,6 +164,51 @@ def split_pairs(
     part[order[:n_test]], part[order[n_test:n_test + n_valid]] = 2, 1
     return _pairs_split(r, part, f"pairs(test={test:g}, valid={valid:g})", seed)
 
+# %% ../../nbs/data/splits.ipynb #51b8b936
+_PARTS = ("train", "valid", "test")
+
+def split_parts(
+    ratings: Ratings | Mapping[str, Ratings | pd.DataFrame],  # all, or {"train": ..., "valid": ..., "test": ...}
+    part: np.ndarray | pd.Series | None = None,  # [n]: of each of them "train", "valid" or "test"
+    protocol: str = "own parts",  # how they were made, for reports
+    seed: int = 0,  # of what made them, for reports
+) -> Split:
+    "A split by labels, or of three frames. Raises `InputError` for another label, a part that is missing, and leaks."
+    if not isinstance(ratings, Ratings):
+        if sorted(ratings) != sorted(_PARTS):
+            raise InputError(f"The parts are {', '.join(ratings)}; give train, valid and test.")
+        ratings, part = _one_after_another([ratings[k] for k in _PARTS])
+    if part is None or len(part) != len(ratings):
+        raise InputError(f"{ratings.name}: give a label for each of the {len(ratings)} ratings, train, valid or test.")
+
+    labels = pd.Categorical(part, categories=_PARTS).codes
+    if (labels < 0).any():
+        unknown = np.asarray(part)[labels < 0][0]
+        raise InputError(f"{ratings.name}: there is no part {str(unknown)!r}; there are train, valid and test.")
+    if missing := [k for i, k in enumerate(_PARTS) if not (labels == i).any()]:
+        raise InputError(f"{ratings.name}: no rating is in {' or '.join(missing)}.")
+    return _pairs_split(ratings, labels, protocol, seed)
+
+# %% ../../nbs/data/splits.ipynb #0eedb669
+def _one_after_another(parts: Sequence[Ratings | pd.DataFrame]) -> tuple[Ratings, np.ndarray]:
+    "The ratings of three parts with the vocabulary of all, and the label of each."
+    from saerec.data.reading import read_ratings
+    read = [p if isinstance(p, Ratings) else read_ratings(p) for p in parts]
+    users = pd.concat([r.users for r in read]).drop_duplicates("user_id", ignore_index=True)
+    movies = pd.concat([r.movies for r in read]).drop_duplicates("movie_id", ignore_index=True)
+
+    codes = {}
+    for name, of, vocabulary in (("user", "users", users), ("movie", "movies", movies)):
+        ids = pd.Index(vocabulary[f"{name}_id"])
+        found = [ids.get_indexer(getattr(r, of)[f"{name}_id"])[getattr(r, name)] for r in read]
+        codes[name] = np.concatenate(found)
+
+    timed = all(r.time is not None for r in read)
+    time = np.concatenate([r.time for r in read if r.time is not None]) if timed else None
+    whole = read[0].replace(value=np.concatenate([r.value for r in read]), users=users, movies=movies, time=time,
+                            scale=None, **codes)
+    return whole, np.repeat(_PARTS, [len(r) for r in read])
+
 # %% ../../nbs/data/splits.ipynb #c6cd4ffc
 def split_fold(
     r: Ratings,  # in the order of the source file
@@ -190,6 +238,19 @@ def _rank_within(user: np.ndarray, key: np.ndarray) -> tuple[np.ndarray, np.ndar
     return place, n[user]
 
 # %% ../../nbs/data/splits.ipynb #2738234b
+def _parts_of_each(
+    r: Ratings,
+    key: np.ndarray,  # [n]: of a user's ratings those with the smallest are the test, those with the next validation
+    test: float,  # share of each user's ratings, rounded down, at least one
+    valid: float,  # the same for validation
+) -> np.ndarray:  # int [n]: 0 training, 1 validation, 2 test
+    "Some ratings of every user with three or more."
+    _check_size(r, 3)
+    place, n = _rank_within(r.user, key)
+    n_test, n_valid = (np.maximum(1, (n * share).astype(int)) for share in (test, valid))
+    part = (place < n_test + n_valid).astype(int) + (place < n_test)
+    return np.where(n >= 3, part, 0)
+
 def split_per_user(
     r: Ratings,  # for weak-100k: r.likes(0), every rating a positive
     test: float = 0.1,  # share of each user's ratings, rounded down, at least one
@@ -197,15 +258,10 @@ def split_per_user(
     seed: int = 0,
 ) -> Split:
     "Random ratings of every user; users with fewer than three ratings stay in train."
-    _check_size(r, 3)
-    place, n = _rank_within(r.user, np.random.default_rng(seed).random(len(r)))
-    n_test, n_valid = (np.maximum(1, (n * share).astype(int)) for share in (test, valid))
-    is_test = (n >= 3) & (place < n_test)
-    is_valid = (n >= 3) & (place >= n_test) & (place < n_test + n_valid)
-
-    tr, known = r.select(~is_test & ~is_valid), r.select(~is_test)
+    part = _parts_of_each(r, np.random.default_rng(seed).random(len(r)), test, valid)
+    tr, known = r.select(part == 0), r.select(part < 2)
     how = f"per_user(test={test:g}, valid={valid:g})"
-    return Split(tr, HeldOut(tr, tr, r.select(is_valid)), HeldOut(tr, known, r.select(is_test)), how, seed)
+    return Split(tr, HeldOut(tr, tr, r.select(part == 1)), HeldOut(tr, known, r.select(part == 2)), how, seed)
 
 # %% ../../nbs/data/splits.ipynb #81fdb87a
 def _held_out_users(
@@ -259,19 +315,40 @@ def split_users(
     return Split(r.select((g == 0) & (liked | dislikes)), held(1), held(2), how, seed, new_users=True)
 
 # %% ../../nbs/data/splits.ipynb #8b4dde1c
+def _newest_first(r: Ratings) -> np.ndarray:  # int64 [n]: 0 is the newest; of equal times the one further down
+    "The place of each rating in time. Raises `InputError` if there are no times."
+    if r.time is None:
+        raise InputError(f"{r.name}: it has no times; a split by time needs a timestamp of every rating.")
+    place = np.empty(len(r), np.int64)
+    place[np.argsort(r.time, kind="stable")] = np.arange(len(r))[::-1]
+    return place
+
 def split_by_time(
     r: Ratings,  # with times
     test: float = 0.1,  # share of the ratings, the newest
     valid: float = 0.1,  # share before those
     seed: int = 0,  # unused; every split takes one
+    per_user: bool = False,  # shares of each user's ratings, at least one; False: one cut in time for all
 ) -> Split:
-    "Old ratings train, newer ones validate, the newest test; one cut in time for all users."
-    if r.time is None:
-        raise InputError(f"{r.name}: it has no times; split_by_time needs a timestamp of every rating.")
+    "Old ratings train, newer ones validate, the newest test. Raises `InputError` without times to cut at."
+    newest, how = _newest_first(r), f"time(test={test:g}, valid={valid:g}"
+    if per_user: return _pairs_split(r, _parts_of_each(r, newest, test, valid), f"{how}, per user)", seed)
     _check_size(r, 10)
 
+    assert r.time is not None
     t_valid, t_test = (np.quantile(r.time, q, method="lower") for q in (1 - test - valid, 1 - test))
     if not r.time.min() < t_valid < t_test:
         raise InputError(f"{r.name}: too few different times to cut it in three; use split_pairs.")
     part = (r.time >= t_valid).astype(int) + (r.time >= t_test)
-    return _pairs_split(r, part, f"time(test={test:g}, valid={valid:g})", seed)
+    return _pairs_split(r, part, f"{how})", seed)
+
+# %% ../../nbs/data/splits.ipynb #c46f2695
+def leave_one_out(
+    r: Ratings,  # often likes alone: y.select(y.value > 0)
+    by: str = "time",  # "time": the last of each user; "random": any
+    seed: int = 0,  # of "random"
+) -> Split:
+    "One rating of each user for the test, one for validation; users with fewer than three ratings stay in train."
+    if by not in ("time", "random"): raise InputError(f"There is no leave_one_out by {by!r}; there are time, random.")
+    key = _newest_first(r) if by == "time" else np.random.default_rng(seed).random(len(r))
+    return _pairs_split(r, _parts_of_each(r, key, 0, 0), f"leave_one_out({by})", seed)

@@ -4,14 +4,14 @@ from ..lazy import front_door
 __getattr__, __all__ = front_door(__name__, {
     "baselines": "BiasModel EASE EDLAE ItemKNN KernelRidge Popularity announce_memory balance_people batch_matrix "
                  "free_memory like_matrix",
-    "ranking": "METRICS RANK_METRICS MetricFunction RankMetric Scorer find_metric hits rank_metrics rows_at_once top_k "
-               "top_lists",
-    "intervals": "LOWER_IS_BETTER PairSums Sums paired_difference plot_forest value_of",
+    "metrics": "LIST_METRICS METRICS RANK_METRICS MetricFunction RankMetric find_metric",
+    "ranking": "Scorer hits rank_metrics rows_at_once top_k top_lists",
+    "intervals": "LOWER_IS_BETTER CoverageSums PairSums Sums paired_difference plot_forest value_of",
     "likes": "like_metrics like_sums predict_cells predicts star_sums",
     "strong": "baselines_to_beat best_on_valid chosen_on_valid fit_each prepare",
     "evaluation": "Evaluation compute_metrics evaluate plot_table",
     "protocols": "EvaluationProtocol PROTOCOLS find_protocol open_edition split_liang",
     "calibration": "Calibrated Calibration brier_parts calibrate choose_calibration plot_reliability reliability",
     "taste": "genre_distance taste_profiles taste_share",
-    "beyond": "beyond_accuracy by_activity coverage diversity genre_matrix novelty plot_beyond self_information",
+    "beyond": "beyond_accuracy by_activity coverage diversity genre_matrix list_sums novelty plot_beyond self_information",
 })

@@ -7,7 +7,7 @@ Docs: https://saerec.github.io/saerec/evaluate/beyond.html.md"""
 # %% ../../nbs/evaluate/beyond.ipynb #2247c7b6
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,8 @@ import pandas as pd
 
 from ..data import HeldOut, Ratings, Split
 from ..data.movies import genre_table
+from .intervals import CoverageSums, Sums
+from .metrics import find_metric
 from .ranking import Scorer, rank_metrics, top_lists
 from ..plots import figure
 
@@ -43,6 +45,27 @@ def novelty(
 ) -> float:  # bits
     "Mean self-information of what is recommended."
     return float(self_information(train)[lists[lists >= 0]].mean())
+
+# %% ../../nbs/evaluate/beyond.ipynb #88af9328
+def list_sums(
+    model: Scorer,
+    held: HeldOut,  # a held-out part
+    metrics: Sequence[str],  # "coverage@k" or "novelty@k"
+    train: Ratings,
+) -> dict[str, Sums | CoverageSums]:  # by metric
+    "The metrics of the lists of users who have something to find."
+    users = np.unique(held.target.user[held.target.value > 0])
+    ids, wanted, bits = held.target.users.user_id.to_numpy()[users], map(find_metric, metrics), self_information(train)
+    out: dict[str, Sums | CoverageSums] = {}
+    for m in wanted:
+        lists = top_lists(model, held, m.k, users)
+        if m.name.startswith("coverage"): out[m.name] = CoverageSums(lists, ids, train.n_movies)
+        else:
+            told, n = np.where(lists >= 0, bits[lists], 0).sum(1), (lists >= 0).sum(1)
+            listed = n > 0
+            index = pd.Index(ids[listed])
+            out[m.name] = Sums(pd.Series(told[listed] / n[listed], index=index), pd.Series(1.0, index=index))
+    return out
 
 # %% ../../nbs/evaluate/beyond.ipynb #2056a37c
 def genre_matrix(

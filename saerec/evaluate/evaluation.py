@@ -20,10 +20,12 @@ from fastcore.basics import GetAttr
 
 from .. import __version__
 from ..data import HeldOut, HonestyWarning, InputError, Ratings, Split
-from .intervals import LOWER_IS_BETTER, PairSums, Sums, paired_difference, plot_forest, value_of
+from .beyond import list_sums
+from .intervals import LOWER_IS_BETTER, Metric, Sums, paired_difference, plot_forest, value_of
 from .likes import check_kinds, like_sums, predict_cells, predicts, star_sums
 from .protocols import EvaluationProtocol, find_protocol
-from .ranking import RANK_METRICS, MetricFunction, Scorer, find_metric, rank_metrics
+from .metrics import RANK_METRICS, MetricFunction, find_metric
+from .ranking import Scorer, rank_metrics
 from .strong import baselines_to_beat, prepare
 from ..plots import figure
 
@@ -44,22 +46,25 @@ def compute_metrics(
     model: Scorer,  # fitted
     held: HeldOut,  # a held-out part
     metrics: Sequence[str | MetricFunction],  # of a ranking; none: nothing is ranked
+    train: Ratings,  # of the split
     kind: str | None = None,  # as in `_measurable`
-    scale: tuple[float, float] = (0.0, 1.0),  # least and most stars
-) -> dict[str, Sums | PairSums]:  # by metric
+) -> dict[str, Metric]:  # by metric
     "All metrics of one model on one part, by user. Raises `InputError` as `_measurable` does, and for unknown metrics."
     kind, y, ids = _measurable(held, kind), held.target.value, held.target.users.user_id.to_numpy()
-    out: dict[str, Sums | PairSums] = {}
+    out: dict[str, Metric] = {}
 
     if kind in ("likes", "both"):
-        out = like_sums(predict_cells(model, held), y, ids[held.target.user], predicts(model))
+        out |= like_sums(predict_cells(model, held), y, ids[held.target.user], predicts(model))
     elif kind == "stars" and predicts(model, stars=True):
-        out = star_sums(predict_cells(model, held), y, ids[held.target.user], scale)
+        out |= star_sums(predict_cells(model, held), y, ids[held.target.user], train.scale)
 
-    if kind in ("ranking", "both") and metrics:
-        ranks = rank_metrics(model, held, metrics)
-        ranks.index = pd.Index(ids[ranks.index])
-        out |= {str(name): Sums(values, values * 0 + 1) for name, values in ranks.items()}
+    if kind in ("ranking", "both"):
+        of_lists = [m for m in metrics if isinstance(m, str) and find_metric(m).function is None]
+        if of_hits := [m for m in metrics if m not in of_lists]:
+            ranks = rank_metrics(model, held, of_hits)
+            ranks.index = pd.Index(ids[ranks.index])
+            out |= {str(name): Sums(values, values * 0 + 1) for name, values in ranks.items()}
+        if of_lists: out |= list_sums(model, held, of_lists, train)
     return out
 
 # %% ../../nbs/03_evaluate.ipynb #5df80d97
@@ -140,27 +145,24 @@ def _table_by_seed(
 
 # %% ../../nbs/03_evaluate.ipynb #fe870dd6
 def evaluate(
-    models: Any,  # one, or name -> model; fitted for a split, to be fitted for a protocol
-    split: Split | None = None,  # its test part is opened once, for all models
-    part: str = "test",  # "test", or "valid" while choosing
+    models: Any,  # one, or name -> model
+    split: Split | Sequence[Split] | EvaluationProtocol | str | None = None,  # or several, a protocol, its name
+    part: str = "test",  # "test", opened once for all models, or "valid" while choosing
     metrics: Sequence[str | MetricFunction] | None = None,  # of rankings; None: the usual
-    protocol: EvaluationProtocol | str | None = None,  # instead of a split; or its name
+    protocol: EvaluationProtocol | str | None = None,  # the same as `split`
     seeds: Sequence[int] | None = None,  # of the protocol's splits; None: its own
     ratings: Ratings | None = None,  # for a protocol: stars in place of its data
     baselines: bool = True,  # for a protocol: also measure `baselines_to_beat`
 ) -> Evaluation:
-    "Measure models side by side on the same held-out cells. Raises `InputError` where nothing can be measured."
-    if part not in ("test", "valid"):
-        raise InputError(f"There is no part {part!r} to evaluate on; there are test and valid.")
-    if (split is None) == (protocol is None):
-        raise InputError("Give evaluate either a split, for fitted models, or a protocol, for others.")
-    how = None if protocol is None else find_protocol(protocol)
+    """Measure models side by side on the same held-out cells: models fitted on a split, or models that are fitted here
+    on several, or on those of a protocol. Raises `InputError` where nothing can be measured."""
+    _check_question(part, split, protocol)
+    on = protocol if split is None else split
+    how = find_protocol(on) if isinstance(on, str | EvaluationProtocol) else None
     metrics = metrics if metrics is not None else how.metrics if how else RANK_METRICS
     for m in metrics: find_metric(m)  # an unknown one is said before the test is opened
 
-    named = dict(models) if isinstance(models, Mapping) else {_name_of(models): models}
-    splits = [] if split is None else [split]
-    if how: splits = how.splits(None if seeds is None else tuple(seeds), ratings)
+    named, splits = _named(models), _splits_of(on, seeds, ratings)
     if how and baselines: named = named | _baselines_of(how, splits) | named  # what is given stays
     if not named or not splits:
         raise InputError("There is nothing to evaluate: give a model, and a seed.")
@@ -169,9 +171,35 @@ def evaluate(
     runs, answers = [], []
     for s in splits:
         held = s.final() if part == "test" else s.valid
-        runs.append(_evaluate_split(named, s, held, metrics, how, seconds))
+        fitted = isinstance(on, Split)
+        runs.append(_evaluate_split(named, s, held, metrics, how.kind if how else None, fitted, seconds))
         answers.append((len(held.target), int((held.target.value > 0).sum())))
     return Evaluation(runs, _about(splits, how, part, seconds) | {"answers": answers})
+
+# %% ../../nbs/03_evaluate.ipynb #0543b1f8
+def _check_question(part: str, split: Any, protocol: Any) -> None:
+    "Raises `InputError` for another part, or for two questions at once."
+    if part not in ("test", "valid"):
+        raise InputError(f"There is no part {part!r} to evaluate on; there are test and valid.")
+    if (split is None) == (protocol is None):
+        raise InputError("Give evaluate either a split, for fitted models, or a protocol, for others.")
+
+def _splits_of(
+    on: Split | Sequence[Split] | EvaluationProtocol | str | None,
+    seeds: Sequence[int] | None,
+    ratings: Ratings | None,
+) -> list[Split]:
+    "One split or several, or those of a protocol. Raises `InputError` for something else."
+    if isinstance(on, str | EvaluationProtocol):
+        return find_protocol(on).splits(None if seeds is None else tuple(seeds), ratings)
+    splits = [on] if isinstance(on, Split) else list(on or [])
+    if wrong := [s for s in splits if not isinstance(s, Split)]:
+        raise InputError(f"{type(wrong[0]).__name__} is no split; make one with split_users, split_parts or another.")
+    return splits
+
+def _named(models: Any) -> dict[str, Any]:
+    "Models by name."
+    return dict(models) if isinstance(models, Mapping) else {_name_of(models): models}
 
 # %% ../../nbs/03_evaluate.ipynb #d20d7ae6
 def _evaluate_split(
@@ -179,21 +207,21 @@ def _evaluate_split(
     split: Split,
     held: HeldOut,  # its test, or its validation
     metrics: Sequence[str | MetricFunction],
-    protocol: EvaluationProtocol | None,  # None: the models are fitted
+    kind: str | None,  # that of a protocol
+    fitted: bool,  # the models are, but for functions of a split
     seconds: dict[str, dict[str, float]],  # by model; added to
-) -> dict[str, dict[str, Sums | PairSums]]:  # model -> metric -> sums by user
+) -> dict[str, dict[str, Metric]]:  # model -> metric -> sums by user
     "Fit the models where they are not, and measure them. Raises `InputError` before if none can be measured."
-    kind = protocol.kind if protocol else None
-    predicting = protocol is not None or any(predicts(m, stars=True) for m in models.values())
+    predicting = not fitted or any(predicts(m, stars=True) for m in models.values())
     if _measurable(held, kind) == "stars" and not predicting:
         raise InputError(f"{', '.join(models)}: no model predicts stars, so there is no error to measure; "
                          "give one that says predicts_stars = True, or a split of likes.")
     run = {}
     for name, model in models.items():
-        start = time.perf_counter()
-        fitted = prepare(model, split, choosing=held is split.valid) if protocol else model
+        start, ready = time.perf_counter(), fitted and hasattr(model, "scores")
+        if not ready: model = prepare(model, split, choosing=held is split.valid)
         middle = time.perf_counter()
-        run[name] = compute_metrics(fitted, held, metrics, kind, split.train.scale)
+        run[name] = compute_metrics(model, held, metrics, split.train, kind)
         seconds[name]["fit"] += middle - start
         seconds[name]["evaluate"] += time.perf_counter() - middle
         _warn_perfect(name, {k: value_of(v) for k, v in run[name].items()}, len(held.target))
@@ -222,7 +250,9 @@ def _about(
     versions |= {m.__name__: m.__version__.split("+")[0] for m in (torch, np, scipy)}
     about: dict[str, Any] = dict(protocol=protocol.name if protocol else first.protocol, split=first.protocol)
     about |= dict(data=first.train.name, fingerprint=first.fingerprint(), part=part, seed=first.seed)
-    about |= dict(seeds=[s.seed for s in splits], finals=max(s.finals for s in splits))
+    seeds = [s.seed for s in splits]
+    if len(set(seeds)) < len(seeds): seeds = list(range(1, len(seeds) + 1))  # such as five folds
+    about |= dict(seeds=seeds, finals=max(s.finals for s in splits))
     return about | dict(seconds=seconds, versions=versions)
 
 # %% ../../nbs/03_evaluate.ipynb #86d8bf54

@@ -60,18 +60,43 @@ class PairSums:
             total = total + (counts @ sums) / (counts @ n)
         return total
 
+# %% ../../nbs/evaluate/intervals.ipynb #1612bf9b
+@dataclass(frozen=True)
+class CoverageSums:
+    "The share of the catalogue in any list, from the lists themselves."
+    lists: np.ndarray  # int [n, k]: movie indices; -1 where nothing is left
+    user: np.ndarray  # [n]: user ids, each once
+    n_movies: int  # of the catalogue
+
+    def counted(self, users: pd.Index, counts: np.ndarray) -> np.ndarray:  # float64 [R]
+        "The coverage of each resample, shifted so that its mean is that of all users."
+        from scipy.sparse import csr_array
+        row, place = np.nonzero(self.lists >= 0)
+        cells = np.ones(len(row), np.float32), (row, self.lists[row, place])
+        listed = csr_array(cells, shape=(len(self.lists), self.n_movies))
+        drawn = (counts[:, users.get_indexer(pd.Index(self.user))] > 0).astype(np.float32)
+        covered = ((drawn @ listed) > 0).mean(1)
+        return covered - covered.mean() + len(np.unique(listed.indices)) / self.n_movies
+
 # %% ../../nbs/evaluate/intervals.ipynb #2861fe22
-def value_of(s: Sums | PairSums) -> float:  # NaN where nobody has one
+Metric = Sums | PairSums | CoverageSums
+
+def users_of(s: Metric) -> pd.Index:
+    "The ids of its users, as often as they occur."
+    return s.num.index if isinstance(s, Sums) else pd.Index(s.user)
+
+def value_of(s: Metric) -> float:  # NaN where nobody has one
     "The metric itself, every user counted once."
     if isinstance(s, PairSums):
         from sklearn.metrics import roc_auc_score
         return float(roc_auc_score(s.y, s.p))
-    return float(s.counted(s.num.index, np.ones((1, len(s.num))))[0]) if len(s.num) else float("nan")
+    users = users_of(s).unique()
+    return float(s.counted(users, np.ones((1, len(users))))[0]) if len(users) else float("nan")
 
 # %% ../../nbs/evaluate/intervals.ipynb #44f60b2d
 def paired_difference(
-    a: Sequence[Sums | PairSums],  # one metric of the model, for each seed
-    b: Sequence[Sums | PairSums],  # of the baseline, the same seeds
+    a: Sequence[Metric],  # one metric of the model, for each seed
+    b: Sequence[Metric],  # of the baseline, the same seeds
     metric: str,  # its name
     resamples: int = 10_000,  # of the users
     confidence: float = 0.95,  # probability mass of the interval
@@ -79,8 +104,7 @@ def paired_difference(
     """Paired bootstrap over users of the mean difference over seeds; the result is better, worse or undecided.
 
     Without an interval (NaN) where there are no two users to draw."""
-    ids = [s.num.index.to_numpy() if isinstance(s, Sums) else s.user for s in a]
-    users = pd.Index(np.unique(np.concatenate(ids)))
+    users = pd.Index(np.unique(np.concatenate([users_of(s) for s in a])))
     per_seed = [value_of(x) - value_of(y) for x, y in zip(a, b, strict=True)]
     spread = float(np.std(per_seed, ddof=1)) if len(a) > 1 else float("nan")
 
@@ -98,8 +122,8 @@ def paired_difference(
 
 # %% ../../nbs/evaluate/intervals.ipynb #9f724a81
 def _resampled(
-    a: Sequence[Sums | PairSums],
-    b: Sequence[Sums | PairSums],
+    a: Sequence[Metric],
+    b: Sequence[Metric],
     users: pd.Index,  # ids of all users that are drawn
     resamples: int,
 ) -> np.ndarray:  # float64 [resamples]

@@ -59,7 +59,7 @@ def split_liang(
     return Split(learned, held(1), held(2), how, seed, new_users=True)
 
 # %% ../../nbs/evaluate/protocols.ipynb #9f6d27da
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class EvaluationProtocol:
     "How a figure is made."
     name: str  # as in `PROTOCOLS`
@@ -69,6 +69,11 @@ class EvaluationProtocol:
     split: Callable[..., Split]  # of stars, with `seed`
     about: str  # one sentence
     metrics: tuple[str, ...] = ("NDCG@100", "Recall@20", "Recall@50")  # of a ranking
+
+    def __repr__(self) -> str:
+        seeds = ", ".join(map(str, self.seeds))
+        metrics = f"; {', '.join(self.metrics)}" if self.kind == "ranking" else ""
+        return f"{self.name}: {self.kind} on {self.data}, seeds {seeds}{metrics}; {self.about}."
 
     def splits(self,
         seeds: tuple[int, ...] | None = None,  # None: those of the protocol

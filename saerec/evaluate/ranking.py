@@ -7,20 +7,19 @@ Docs: https://saerec.github.io/saerec/evaluate/ranking.html.md"""
 # %% ../../nbs/evaluate/ranking.ipynb #50bea3aa
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
 import pandas as pd
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from ..data import Batch, HeldOut, InputError, to_batch
+from ..data import Batch, HeldOut, to_batch
+from .metrics import RANK_METRICS, MetricFunction, find_metric
 
 # %% auto #0
-__all__ = ['RANK_METRICS', 'Scorer', 'top_k', 'hits', 'rank_metrics']
+__all__ = ['Scorer', 'top_k', 'hits', 'rank_metrics']
 
 # %% ../../nbs/evaluate/ranking.ipynb #7ee4defa
 class Scorer(Protocol):
@@ -70,52 +69,6 @@ def hits(
     if not len(keys): return torch.zeros_like(top, dtype=torch.bool)
     at = torch.searchsorted(keys, asked).clamp(max=len(keys) - 1)
     return (keys[at] == asked) & (top >= 0)
-
-# %% ../../nbs/evaluate/ranking.ipynb #b62e8c5d
-def ndcg(hit: Tensor, n: Tensor) -> Tensor:  # float64 [B]
-    r"NDCG@k: $\sum_{i \le k} hit_i / \log_2(i + 1)$, divided by that of the best list possible."
-    k = hit.shape[1]
-    discount = 1 / torch.log2(torch.arange(2, k + 2, dtype=torch.float64, device=hit.device))
-    ideal = torch.cat([discount.new_zeros(1), discount.cumsum(0)])
-    return (hit * discount).sum(1) / ideal[n.clamp(max=k)]
-
-def recall(hit: Tensor, n: Tensor) -> Tensor:  # float64 [B]
-    r"Recall@k: $\sum_{i \le k} hit_i / \min(k, n)$; a list of k hits has 1."
-    return hit.sum(1).double() / n.clamp(max=hit.shape[1])
-
-# %% ../../nbs/evaluate/ranking.ipynb #59e57e70
-def recall_all(hit: Tensor, n: Tensor) -> Tensor:  # float64 [B]
-    r"recall_all@k: $\sum_{i \le k} hit_i / n$."
-    return hit.sum(1).double() / n
-
-MetricFunction = Callable[[Tensor, Tensor], Tensor]  # (hit bool [B, k], n int64 [B]) -> float [B]; higher is better
-METRICS: dict[str, MetricFunction] = {"NDCG": ndcg, "Recall": recall, "recall_all": recall_all}
-
-# %% ../../nbs/evaluate/ranking.ipynb #f3a7ac40
-RANK_METRICS = ("NDCG@10", "NDCG@100", "Recall@20", "Recall@50")
-
-_PLACES = 100  # that a function of your own sees
-
-# %% ../../nbs/evaluate/ranking.ipynb #bc42ad5a
-@dataclass(frozen=True)
-class RankMetric:
-    "A metric of a ranking: `metric(hit, n)`."
-    name: str  # with its length
-    k: int  # length of the list
-    function: MetricFunction  # of hits and numbers of targets
-    def __call__(self, hit: Tensor, n: Tensor) -> Tensor:  # float64 [B]
-        "The metric of each row."
-        return self.function(F.pad(hit, (0, max(0, self.k - hit.shape[1])))[:, :self.k], n).double()
-
-# %% ../../nbs/evaluate/ranking.ipynb #b4506412
-def find_metric(metric: str | MetricFunction) -> RankMetric:
-    "A metric by its name. Raises `InputError` with the names there are."
-    if not isinstance(metric, str): return RankMetric(metric.__name__, _PLACES, metric)
-    kind, _, k = metric.partition("@")
-    if kind not in METRICS or not k.isdecimal() or int(k) < 1:
-        raise InputError(f"There is no metric {metric!r}; there are {', '.join(f'{name}@k' for name in METRICS)}, "
-                         "with k the length of the list, or give a function of hits and number of targets.")
-    return RankMetric(metric, int(k), METRICS[kind])
 
 # %% ../../nbs/evaluate/ranking.ipynb #7417a516
 def rows_at_once(n_movies: int, most: int = 512) -> int:

@@ -134,8 +134,8 @@ class Recommender:
     def similar(self,
         movie: str | int,  # title or id
         n: int = 10,  # length of the list
-    ) -> pd.DataFrame:  # movie (id), title, genres, similarity (cosine, -1..1); most similar first
-        "Movies that go together with one. Raises `InputError` if the ranker does not know it."
+    ) -> pd.DataFrame:  # movie (id), title, genres, similarity (shrunk cosine, -1..1); most similar first; attrs: title
+        "Movies that go together with one. Raises `InputError` if fewer than five users like it."
         return similar_movies(self.people, self.engine, self.titles.find(movie), n)
 
     def to_onnx(self, path: str | os.PathLike[str]) -> Path:
