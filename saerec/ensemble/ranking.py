@@ -172,6 +172,7 @@ def rank_ensemble(
     timestamps: bool = False,  # the times of all known ratings are used: a `TimedEnsemble`
     content: bool = False,  # genres, years and popularity too, and only members that pay: `with_content`
     forms: Forms | None = None,  # closed-form members; None: `closed_forms`
+    begin: Callable[[str], None] = lambda stage: None,  # told what is fitted next
     workers: int | None = None,  # of `train_networks`
     checkpoints: str | Path | None = None,  # folder of one checkpoint a network, to go on from
     **changes: Any,  # of `fit`, for every network: epochs, progress
@@ -181,13 +182,19 @@ def rank_ensemble(
     Raises `InputError` if `timestamps` are wanted of ratings without."""
     if timestamps: known_times(split.train)
     if forms is None: forms = closed_forms(has_dislikes(split.train), timestamps)
-    members: dict[str, Scorer] = {name: choose(split) for name, choose in forms.items()}
+    members: dict[str, Scorer] = {}
+    for name, choose in forms.items():
+        begin(name)
+        members[name] = choose(split)
 
     jobs = _network_jobs(split, n_multinomial, checkpoints, changes)
+    begin(", ".join(jobs))
     trained = dict(zip(jobs, train_networks(list(jobs.values()), workers), strict=True))
     ensemble = Ensemble(members | {name: network for name, (network, _) in trained.items()})
     ensemble.recorders = {name: recorder for name, (_, recorder) in trained.items()}
-    if content: ensemble = with_content(ensemble, split)
+    if content:
+        begin("members and content, chosen on validation")
+        ensemble = with_content(ensemble, split)
 
     if refit and (everything := learn_again(split)): ensemble = fit_again(ensemble, everything, workers)
     return TimedEnsemble(ensemble, split) if timestamps else ensemble

@@ -21,7 +21,7 @@ if TYPE_CHECKING:  # serving uses the maps alone, and does without torch
     from torch import Tensor
 
     from saerec.data.rows import Batch
-    from saerec.data.splits import Split
+    from saerec.data.splits import HeldOut, Split
     from saerec.evaluate.ranking import Scorer
 
 # %% auto #0
@@ -111,6 +111,10 @@ class Calibrated:
     predicts_likes, predicts_stars = True, False
     def __init__(self, model: Scorer, calibration: Calibration):
         self.model, self.calibration = model, calibration
+    def cells(self, held: HeldOut) -> np.ndarray:  # float64 [n]
+        "Probabilities of the cells that are asked for."
+        from saerec.evaluate.likes import predict_cells
+        return self.calibration(predict_cells(self.model, held))
     def scores(self, batch: Batch) -> Tensor:
         "Probabilities of liking."
         import torch

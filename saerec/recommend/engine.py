@@ -180,9 +180,9 @@ class EnsembleModel:
         terms = list(self._terms(row))
 
         def scores_at(rows: csr_array, movies: np.ndarray) -> np.ndarray:  # [B, k]
-            return sum((f * (member.scores(rows, movies) - mean) for member, _, mean, f in terms), np.float32(0))
+            return np.sum([f * (member.scores(rows, movies) - mean) for member, _, mean, f in terms], axis=0)
 
-        return sum((f * (own - mean) for _, own, mean, f in terms), np.float32(0)), scores_at
+        return np.sum([f * (own - mean) for _, own, mean, f in terms], axis=0), scores_at
 
 # %% ../../nbs/recommend/engine.ipynb #fdcef03a
 _KINDS: dict[str, Callable[[Mapping[str, Any], Mapping[str, np.ndarray]], Model]] = {
@@ -247,13 +247,14 @@ class Engine:
 
     def scores_beside(self, row: csr_array) -> tuple[np.ndarray, Scores]:
         "Scores for ranking of one user [1, n_movies], and what scores the same user with other ratings beside them."
-        inner, ranker = self._of_ranker(row), self.ranker
-        beside = ranker.scores_beside(inner) if isinstance(ranker, EnsembleModel) else (ranker.scores(inner), ranker.scores)
+        ranker, inner = self.ranker, self._of_ranker(row)
+        if isinstance(ranker, EnsembleModel): scores, beside = ranker.scores_beside(inner)
+        else: scores, beside = ranker.scores(inner), ranker.scores
 
         def scores_at(rows: csr_array, movies: np.ndarray) -> np.ndarray:  # [B, k]; the ranker knows all of these
-            return beside[1](self._of_ranker(rows), self.inner[movies])
+            return beside(self._of_ranker(rows), self.inner[movies])
 
-        return self._of_catalogue(beside[0]), scores_at
+        return self._of_catalogue(scores), scores_at
 
     @cached_property
     def usual(self) -> np.ndarray:  # int64 [len(rank_codes)]

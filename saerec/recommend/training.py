@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import platform
+import time
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -73,10 +74,12 @@ def fit_ranker(
     users: Split,  # of held-out users
     changes: Mapping[str, Any],  # other `Settings`
     checkpoints: str | Path | None = None,  # of `train`
+    begin: Callable[[str], None] = lambda stage: None,  # told what is fitted next
     **options: Any,  # of `fit`: seed (an ensemble takes that of the split), progress, say
 ) -> tuple[StackedAutoencoder | Ensemble, dict[str, Recorder]]:  # the recorders of its networks, by objective
     "Train what ranks, and say how it stands on validation."
     if kind == "network":
+        begin("ranking network")
         network, recorder = fit_network("ranking", users, changes, checkpoints, **options)
         return network, {"ranking": recorder}
 
@@ -86,19 +89,39 @@ def fit_ranker(
         own = settings_for("ranking", users.train)
         forms = default_forms(users.train, say)
         wanted |= {"n_multinomial": 0, "forms": forms, "epochs": 30, "weight_decay": 0.01} | own
-    ensemble = rank_ensemble(users, checkpoints=checkpoints, **(wanted | {"progress": options["progress"]} | dict(changes)))
+    wanted |= {"progress": options["progress"], "checkpoints": checkpoints, "begin": begin}
+    ensemble = rank_ensemble(users, **(wanted | dict(changes)))
     say(_beside_members(ensemble, users))
     return ensemble, {o.settings.objective: o for o in reversed(ensemble.recorders.values())}
 
 # %% ../../nbs/recommend/training.ipynb #914adb97
-def _fitted(plan: TrainingPlan, ranker: str, likes_changes: Mapping[str, Any], ranking_changes: Mapping[str, Any],
-            options: dict[str, Any]) -> tuple[Any, StackedAutoencoder | None, dict[str, Recorder]]:
+def _stages(say: Callable[[str], None]) -> Callable[[str], None]:
+    "Something that is told what begins, and says so with what the stage before took."
+    before: list[tuple[str, float]] = []
+
+    def begin(stage: str) -> None:
+        now = time.perf_counter()
+        took = [f"{name}: {now - start:.1f} s" for name, start in before[-1:]]
+        say("; ".join([*took, stage]))
+        before.append((stage, now))
+
+    return begin
+
+def _fitted(
+    plan: TrainingPlan,
+    ranker: str,  # of `RANKERS`
+    likes_changes: Mapping[str, Any],  # other `Settings`
+    ranking_changes: Mapping[str, Any],
+    begin: Callable[[str], None],
+    options: dict[str, Any],  # of `fit`
+) -> tuple[Any, StackedAutoencoder | None, dict[str, Recorder]]:
     "What ranks, what predicts likes, and how their trainings went; before that, what there is to say of the data."
     liker, recorders = None, {}
     for note in plan.notes if options["say"] else (): options["say"](note)
     if plan.pairs is not None:
+        begin("like network")
         liker, recorders["likes"] = fit_network("likes", plan.pairs, likes_changes, **options)
-    best, found = fit_ranker(ranker, plan.users, ranking_changes, **options)
+    best, found = fit_ranker(ranker, plan.users, ranking_changes, begin=begin, **options)
     return best, liker, recorders | found
 
 # %% ../../nbs/recommend/training.ipynb #c2414e3d
@@ -122,13 +145,19 @@ def train(
     Raises `InputError` if the data are too small to hold users out, or if there is no such ranker."""
     check_ranker(ranker)
     plan = plan_training(r, seed, threshold, n_held)
+    begin = _stages(say) if say is not None and progress else lambda stage: None
     options = dict(checkpoints=checkpoints, seed=seed, progress=progress, say=say)
-    best, liker, recorders = _fitted(plan, ranker, likes_changes or {}, ranking_changes or {}, options)
+    best, liker, recorders = _fitted(plan, ranker, likes_changes or {}, ranking_changes or {}, begin, options)
+    begin("calibration, saving")
     artefact = _assemble(plan, best, liker, recorders, about or {})
     keep(artefact)
 
+    begin("baselines and test; the model is saved already")
     keep(artefact := _measured(artefact, plan))
-    if refit: keep(artefact := _refit(artefact, plan, best, recorders, progress))
+    if refit:
+        begin("refit on all ratings")
+        keep(artefact := _refit(artefact, plan, best, recorders, progress))
+    begin("done")
     return artefact, recorders
 
 # %% ../../nbs/recommend/training.ipynb #236dec84

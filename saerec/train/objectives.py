@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from ..data import Batch, HeldOut, InputError, Ratings, to_batch
-from ..evaluate import Scorer, predict_cells, rank_metrics, rows_at_once
+from ..evaluate import Scorer, predict_cells, rank_metrics
 from ..model import Network, StackedAutoencoder, catalogue_mse, observed_mse
 
 # %% auto #0
@@ -54,6 +54,22 @@ def _likes_columns(model: Scorer, held: HeldOut) -> dict[str, float]:
     error = predict_cells(model, held) - held.target.value
     return {"valid_loss": float((error ** 2).mean())}
 
+class _Listener:
+    "A model whose loss is summed while it is asked for scores, so that they are computed once."
+    def __init__(self, model: Scorer, loss: Callable[[Tensor, Batch], Tensor], masked: float, held: HeldOut):
+        self.model, self.loss, self.masked = model, loss, masked
+        self.users, self.target = held.users, to_batch(held.target, held.users)
+        self.total, self.rows = 0.0, 0
+
+    def scores(self, batch: Batch) -> Tensor:
+        scores = self.model.scores(batch)
+        # a copy: a model may give what it keeps
+        asked = scores.index_put((batch.rows, batch.movies), scores.new_tensor(self.masked))
+        part = torch.from_numpy(np.searchsorted(self.users, batch.users.numpy()))
+        self.total += float(self.loss(asked, self.target.take(part))) * len(part)
+        self.rows += len(part)
+        return scores
+
 @torch.no_grad()
 def _rank_columns(
     loss: Callable[[Tensor, Batch], Tensor],  # of scores that are written out
@@ -62,16 +78,9 @@ def _rank_columns(
     held: HeldOut,
 ) -> dict[str, float]:
     "The loss on held-out users, with nothing masked but the targets, and NDCG@100."
-    shown, target = to_batch(held.fold_in, held.users), to_batch(held.target, held.users)
-    total = 0.0
-    for part in torch.arange(len(shown)).split(rows_at_once(shown.n_movies)):
-        known = shown.take(part)
-        scores = model.scores(known)
-        # a copy: a model may give what it keeps
-        scores = scores.index_put((known.rows, known.movies), scores.new_tensor(masked))
-        total += float(loss(scores, target.take(part))) * len(part)
-    ndcg = rank_metrics(model, held, ["NDCG@100"])["NDCG@100"].mean()
-    return {"valid_loss": total / len(shown), "NDCG@100": float(ndcg)}
+    heard = _Listener(model, loss, masked, held)
+    ndcg = rank_metrics(heard, held, ["NDCG@100"])["NDCG@100"].mean()
+    return {"valid_loss": heard.total / heard.rows, "NDCG@100": float(ndcg)}
 
 # %% ../../nbs/train/objectives.ipynb #40d6dd7b
 def _likes_loss(model: Network, batch: Batch, shown: Batch, visible: Tensor, settings: Settings) -> Tensor:
