@@ -234,9 +234,10 @@ def _write(artefact: Artefact, folder: Path, card: str) -> None:
         d.to_parquet(folder / "ratings.parquet", compression="zstd", index=False)
 
     files = {f.name: _entry(f) for f in sorted(folder.iterdir())}
-    latest = artefact.manifest.dislikes or any(k.endswith(".liked") or a.dtype == np.float16 for k, a in arrays.items())
-    version = 5 if latest else 4 if artefact.manifest.liker is None else 3  # the least that a reader must know
-    said = artefact.manifest.model_dump(exclude={"checksum"}, exclude_none=True) | {"format": version, "files": files}
+    m = artefact.manifest
+    latest = m.dislikes or m.affinity or any(k.endswith(".liked") or a.dtype == np.float16 for k, a in arrays.items())
+    version = 5 if latest else 4 if m.liker is None else 3  # the least that a reader must know
+    said = m.model_dump(exclude={"checksum"}, exclude_none=True) | {"format": version, "files": files}
     said = json.loads(json.dumps(said))
     text = json.dumps({"checksum": checksum(said)} | said, indent=1, ensure_ascii=False)
     (folder / "recommender.json").write_text(text, encoding="utf-8")

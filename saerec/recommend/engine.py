@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 from scipy.sparse import csr_array
 
+from ..ensemble.affinity import Affinity
 from ..ensemble.content import Content
 from ..errors import InputError
 
@@ -139,6 +140,21 @@ class KernelModel:
         return kernel @ (self.weights if movies is None else self.weights[:, movies])
 
 # %% ../../nbs/recommend/engine.ipynb #012a6de7
+class LikeModel:
+    "What predicts likes: a network, and the affinities of users beside it."
+    def __init__(self, network: NetworkModel, affinity: Affinity | None = None):
+        self.network, self.affinity = network, affinity
+
+    def scores(self, rows: csr_array, movies: np.ndarray | None = None) -> np.ndarray:  # [B, n_movies] or [B, k]
+        "How probably movies are liked, not calibrated."
+        z = self.network.scores(rows, movies)
+        return z if self.affinity is None else z + self.affinity.scores(rows, slice(None) if movies is None else movies)
+
+    def cells(self, rows: csr_array, users: np.ndarray, movies: np.ndarray) -> np.ndarray:  # float32 [n]
+        "The same for single cells: of a row, and of a movie."
+        z = self.network.cells(rows, users, movies)
+        return z if self.affinity is None else z + self.affinity.cells(rows, users, movies)
+
 class ContentModel:
     "Genres, years and popularity; an ensemble adds the scores as they are."
     def __init__(self, config: Mapping[str, Any], arrays: Mapping[str, np.ndarray]):
@@ -215,7 +231,7 @@ def best_of(scores: np.ndarray, n: int) -> np.ndarray:  # int64 [<= n]
 class Engine:
     "Arrays of a trained recommender, and what makes lists of them."
     ranker: Model  # scores the movies in `rank_codes`
-    liker: NetworkModel | None  # predicts likes for all movies; None: implicit feedback
+    liker: LikeModel | None  # predicts likes for all movies; None: implicit feedback
     rank_codes: np.ndarray  # int64: indices, ascending, of the movies that the ranker knows
     n_movies: int  # of the catalogue
     calibration: Callable[[np.ndarray], np.ndarray]  # from scores of the liker to probabilities
@@ -265,10 +281,15 @@ class Engine:
     def p_like(self, rows: csr_array, movies: np.ndarray | None = None, users: np.ndarray | None = None) -> np.ndarray:
         """How probably movies would be liked if they were seen: all, some, or with `users` (rows) single cells.
         Raises `InputError` if that is not predicted."""
-        net = self.liker
-        if net is None: raise InputError("This model learned from implicit feedback: it predicts no likes.")
-        z = net.scores(rows, movies) if users is None or movies is None else net.cells(rows, users, movies)
+        liker = self.liker
+        if liker is None: raise InputError("This model learned from implicit feedback: it predicts no likes.")
+        z = liker.scores(rows, movies) if users is None or movies is None else liker.cells(rows, users, movies)
         return self.calibration(z).astype(np.float32)
+
+    @cached_property
+    def share(self) -> np.ndarray:  # float32 [n_movies]
+        "The share of people who would like each movie: `p_like` of somebody of whom nothing is known."
+        return self.p_like(one_row(np.array([], np.int64), np.array([]), self.n_movies))[0]
 
     @cached_property
     def _vectors(self) -> tuple[np.ndarray, np.ndarray]:  # [width, ranker's movies], and their lengths

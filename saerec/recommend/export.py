@@ -17,6 +17,7 @@ import numpy as np
 
 from ..disk import atomic_write
 from ..errors import InputError
+from ..ensemble.affinity import DAMPING
 from ..ensemble.content import PRIOR, Content
 from ..evaluate.calibration import Calibration
 from .artefact import Artefact
@@ -88,6 +89,14 @@ def _network_graph(g: _Graph, config: Mapping[str, Any], w: _Arrays, liked: str,
     return g("Add", g("Add", z, base), w["movie_offset"][None]) if config["centred"] else z
 
 # %% ../../nbs/recommend/onnx.ipynb #c33baa98
+def _affinity_graph(g: _Graph, config: Mapping[str, Any], w: _Arrays, x: np.ndarray, weight: float) -> str:
+    "What the affinities of users add to the scores of the liker, whose options and weights these are."
+    rest = g("Mul", "rated", g("Sub", "liked", g("Add", w["mean"][None], w["movie_offset"][None])))
+    offset = g("Div", g.sum(rest), g("Add", g.sum("rated"), float(config["damping"])))
+    left = g("Sub", rest, g("Mul", "rated", offset))
+    affinity = g("Div", g("MatMul", left, x), g("Add", g("MatMul", "rated", x), DAMPING))
+    return g("MatMul", affinity, np.ascontiguousarray(weight * x.T))
+
 def _graded(g: _Graph, dislikes: float, liked: str, rated: str) -> str:
     "Entries of a closed form: 1 for a like, `dislikes` for what was rated and not liked."
     return g("Add", liked, g("Mul", g("Sub", rated, liked), dislikes)) if dislikes else liked
@@ -150,8 +159,8 @@ def _calibration_graph(g: _Graph, c: Calibration, s: str, name: str) -> str:
             step = g("Cast", g("GreaterOrEqual", s, float(a)), to=1)
             total = g("Add", total, g("Mul", step, high - low))
         elif high != low:
-            line = g("Sub", g("Clip", s, float(a), float(b)), float(a))
-            total = g("Add", total, g("Mul", line, (high - low) / (b - a)))
+            line = g("Clip", g("Mul", g("Sub", s, float(a)), 1 / (b - a)), 0.0, 1.0)
+            total = g("Add", total, g("Mul", line, high - low))
     return g("Identity", total, name=name)
 
 # %% ../../nbs/recommend/onnx.ipynb #b4c55653
@@ -172,6 +181,9 @@ def _outputs(g: _Graph, artefact: Artefact) -> tuple[list[str], list[str]]:
     if m.liker is None: return inputs, ["scores"]
 
     scores = _network_graph(g, m.liker.model_dump(), artefact.part("liker"), "liked", "rated")
+    if m.affinity:
+        liker, x = artefact.part("liker"), artefact.part("affinity")["features"]
+        scores = g("Add", scores, _affinity_graph(g, m.liker.model_dump(), liker, x, m.affinity))
     _calibration_graph(g, m.to_probability, scores, "p_like")
     return inputs, ["scores", "p_like"]
 

@@ -48,7 +48,7 @@ def _list_frame(people: People, engine: Engine, row: csr_array, likes: np.ndarra
     "What `Engine.best` gives, as a table; `likes` are those that can be reasons."
     top, scores, owed = best
     columns = movie_columns(people, top, ["movie", "title", "genres"]) | {"score": scores}
-    if engine.liker is not None: columns["p_like"] = engine.p_like(row, top)[0]
+    if engine.liker is not None: columns |= {"p_like": engine.p_like(row, top)[0], "share": engine.share[top]}
     titles = people.columns["title"]
     because = [""] * len(top)
     if owed.size:

@@ -175,6 +175,7 @@ class Manifest(_Part):
     ranker: Ranker
     liker: NetworkPart | None = None  # None: implicit feedback, likes are not predicted
     feedback: Literal["explicit", "implicit"] = "explicit"
+    affinity: _Positive = 0.0  # weight of `Affinity` beside the liker
     dislikes: bool = False  # the ranker learned, and was measured, with known dislikes shown
     ease_regularization: float = 0.0  # of the baseline in the report
     calibration: CalibrationEntry = CalibrationEntry()
@@ -260,6 +261,7 @@ def check_arrays(arrays: Mapping[str, np.ndarray], manifest: Manifest) -> None:
     wanted = {f"ranker.{k}": v for k, v in manifest.ranker.shapes(inner).items()}
     if manifest.liker is not None: wanted |= {f"liker.{k}": v for k, v in manifest.liker.shapes(n).items()}
     if codes is not None or manifest.format >= 3: wanted["rank_codes"] = ((inner,), "i8")
+    if manifest.affinity: wanted["affinity.features"] = ((n, -1), "f4")
     if (ids := arrays.get("movie_ids")) is not None:  # numbers, or text as the bytes of a list in JSON
         wanted["movie_ids"] = ((-1,), "u1") if ids.dtype == np.uint8 else ((n,), "i8")
 
@@ -269,7 +271,7 @@ def check_arrays(arrays: Mapping[str, np.ndarray], manifest: Manifest) -> None:
     for name, (shape, dtypes) in wanted.items(): _check_array(name, arrays[name], shape, dtypes)
 
     for name in arrays:
-        if name.endswith((".liked", ".genre", ".year")) and (arrays[name] < 0).any():
+        if name.endswith((".liked", ".genre", ".year", ".features")) and (arrays[name] < 0).any():
             raise ValueError(f"the tensor {name!r} holds numbers below 0")
         if name.endswith(".indptr") and not _rows_fit(arrays, name.removesuffix("indptr"), inner):
             raise ValueError(f"the tensor {name!r} is no list of rows")

@@ -15,9 +15,10 @@ from typing import Any
 import pandas as pd
 
 from ..data.ratings import Ratings
+from ..ensemble.affinity import Affinity
 from .artefact import Artefact, read_artefact, write_artefact
 from .card import model_card, report_of, verdict
-from .engine import Engine, NetworkModel, make_model
+from .engine import Engine, LikeModel, NetworkModel, make_model
 from .lists import explanation, lists_for, ranked_list, similar_movies
 from .manifest import Manifest
 from .people import People
@@ -30,7 +31,13 @@ __all__ = ['Recommender']
 def engine_of(artefact: Artefact) -> Engine:
     "What makes lists from a trained recommender."
     m = artefact.manifest
-    liker = None if m.liker is None else NetworkModel(m.liker.model_dump(), artefact.part("liker"))
+    liker = None
+    if m.liker is not None:
+        w = artefact.part("liker")
+        x = artefact.part("affinity").get("features")
+        affinity = None
+        if x is not None: affinity = Affinity(x, float(w["mean"]), w["movie_offset"], m.liker.damping, m.affinity)
+        liker = LikeModel(NetworkModel(m.liker.model_dump(), w), affinity)
     ranker = make_model(m.ranker.model_dump(), artefact.part("ranker"))
     return Engine(ranker, liker, artefact.rank_codes, len(artefact.movies), m.to_probability)
 
@@ -102,11 +109,12 @@ class Recommender:
         exclude: Sequence[str | int] = (),  # titles or ids that are never listed
         rated: bool = False,  # also list what the user has rated
         diversity: float = 0.0,  # 0: by score alone; towards 1: away from what is in the list already
-    ) -> pd.DataFrame:  # movie (id), title, genres, score, p_like (if likes are predicted), because; best first
+    ) -> pd.DataFrame:  # movie (id), title, genres, score, p_like and share (if likes are predicted), because
         """The n best movies for a user; `attrs["about"]` says how far the list is their own.
 
-        *because* names the like without which the movie would fall furthest. Raises `InputError` for what cannot be
-        understood: unknown titles or users, stars off the scale, a genre that does not exist.
+        *p_like* is the probability for this user, *share* that for somebody of whom nothing is known: the difference is
+        what the ratings add. *because* names the like without which the movie would fall furthest. Raises `InputError`
+        for what cannot be understood: unknown titles or users, stars off the scale, a genre that does not exist.
         """
         people = self.people
         row, masked = people.likes(people.stars(person)), ~people.allowed(genres, years, exclude)

@@ -29,6 +29,7 @@ from .artefact import Artefact
 from .manifest import Manifest
 from .plan import TrainingPlan, make_splits, plan_training
 from .report import fit_baselines, report
+from ..ensemble.affinity import WithAffinity, with_affinity
 from ..ensemble.combining import Ensemble
 from ..ensemble.networks import has_dislikes
 from ..ensemble.ranking import default_forms, fit_again, rank_ensemble
@@ -114,13 +115,14 @@ def _fitted(
     ranking_changes: Mapping[str, Any],
     begin: Callable[[str], None],
     options: dict[str, Any],  # of `fit`
-) -> tuple[Any, StackedAutoencoder | None, dict[str, Recorder]]:
+) -> tuple[Any, WithAffinity | None, dict[str, Recorder]]:
     "What ranks, what predicts likes, and how their trainings went; before that, what there is to say of the data."
     liker, recorders = None, {}
     for note in plan.notes if options["say"] else (): options["say"](note)
     if plan.pairs is not None:
         begin("like network")
-        liker, recorders["likes"] = fit_network("likes", plan.pairs, likes_changes, **options)
+        network, recorders["likes"] = fit_network("likes", plan.pairs, likes_changes, **options)
+        liker = with_affinity(network, plan.pairs)
     best, found = fit_ranker(ranker, plan.users, ranking_changes, begin=begin, **options)
     return best, liker, recorders | found
 
@@ -156,18 +158,25 @@ def train(
     keep(artefact := _measured(artefact, plan))
     if refit:
         begin("refit on all ratings")
-        keep(artefact := _refit(artefact, plan, best, recorders, progress))
+        keep(artefact := _refit(artefact, plan, best, recorders, liker, progress))
     begin("done")
     return artefact, recorders
 
 # %% ../../nbs/recommend/training.ipynb #236dec84
-def _arrays(ranker: Any, liker: StackedAutoencoder | None, codes: np.ndarray) -> dict[str, np.ndarray]:
+def _arrays(ranker: Any, liker: WithAffinity | None, codes: np.ndarray) -> dict[str, np.ndarray]:
     "All that was learned, by name."
-    parts = {"ranker": ranker} | ({} if liker is None else {"liker": liker})
+    parts = {"ranker": ranker} | ({} if liker is None else {"liker": liker.network})
     tensors = {f"{k}.{name}": t for k, model in parts.items() for name, t in as_tensors(model)[1].items()}
-    return {k: t.detach().numpy() for k, t in tensors.items()} | {"rank_codes": codes}
+    arrays = {k: t.detach().numpy() for k, t in tensors.items()} | {"rank_codes": codes}
+    if liker is not None and liker.affinity.weight: arrays["affinity.features"] = liker.affinity.features
+    return arrays
 
-def _calibration(plan: TrainingPlan, liker: StackedAutoencoder | None) -> dict[str, Any]:
+def _liker_entries(liker: WithAffinity | None) -> dict[str, Any]:
+    "What the manifest says of what predicts likes."
+    if liker is None: return {"liker": None}
+    return {"liker": as_tensors(liker.network)[0], "affinity": liker.affinity.weight}
+
+def _calibration(plan: TrainingPlan, liker: WithAffinity | None) -> dict[str, Any]:
     "The map from scores to probabilities that validation chose, as a manifest has it."
     if liker is None or plan.pairs is None: return {}
     cells = plan.pairs.valid.target
@@ -175,7 +184,7 @@ def _calibration(plan: TrainingPlan, liker: StackedAutoencoder | None) -> dict[s
     return {"kind": c.kind, "x": list(c.x), "y": list(c.y), "log_loss": losses}
 
 # %% ../../nbs/recommend/training.ipynb #f2fac4ef
-def _assemble(plan: TrainingPlan, ranker: Any, liker: StackedAutoencoder | None,
+def _assemble(plan: TrainingPlan, ranker: Any, liker: WithAffinity | None,
               recorders: Mapping[str, Recorder], about: Mapping[str, Any]) -> Artefact:
     "A recommender that nothing has measured yet."
     r = plan.ratings
@@ -188,8 +197,7 @@ def _assemble(plan: TrainingPlan, ranker: Any, liker: StackedAutoencoder | None,
         "epochs": {k: o.best_epoch for k, o in recorders.items()},
         "train_seconds": {k: round(o.seconds, 1) for k, o in recorders.items()},
         "calibration": _calibration(plan, liker), "ranker": as_tensors(ranker)[0],
-        "liker": liker and as_tensors(liker)[0],
-        "report": {}, "report_about": {"left_out": ["It was not measured."]}}
+        "report": {}, "report_about": {"left_out": ["It was not measured."]}} | _liker_entries(liker)
     codes = pd.Index(r.movies.movie_id).get_indexer(pd.Index(plan.users.train.movies.movie_id)).astype(np.int64)
     return Artefact(Manifest(**said, **about), _arrays(ranker, liker, codes), r.movies, r)
 
@@ -201,8 +209,9 @@ def models_of(artefact: Artefact) -> tuple[Any, Calibrated | None]:
 
     m = artefact.manifest
     if m.liker is None: return model("ranker", m.ranker), None
-    liker = model("liker", m.liker)
+    liker: Any = model("liker", m.liker)
     liker.predicts_likes = True
+    if m.affinity: liker = WithAffinity(liker, artefact.part("affinity")["features"], m.affinity)
     return model("ranker", m.ranker), Calibrated(liker, m.to_probability)
 
 def _measured(artefact: Artefact, plan: TrainingPlan) -> Artefact:
@@ -221,7 +230,7 @@ def _measured(artefact: Artefact, plan: TrainingPlan) -> Artefact:
 
 # %% ../../nbs/recommend/training.ipynb #4ef4c949
 def _refit(artefact: Artefact, plan: TrainingPlan, ranker: Any, recorders: Mapping[str, Recorder],
-           progress: bool) -> Artefact:
+           liker: WithAffinity | None, progress: bool) -> Artefact:
     "Everything again, on all ratings, for the number of epochs and with the settings that validation chose."
     held, likes = plan.users.valid, plan.likes
 
@@ -236,12 +245,14 @@ def _refit(artefact: Artefact, plan: TrainingPlan, ranker: Any, recorders: Mappi
         fit(model, split(learned), objective, seed=plan.seed, stop_at=o.best_epoch, progress=progress, **settings)
         return model
 
-    liker = None if plan.pairs is None else again("likes", likes)
+    if liker is not None:
+        learned_again, affinity = again("likes", likes), liker.affinity
+        liker = WithAffinity(learned_again, affinity.features, affinity.weight)
     codes = np.unique(likes.movie[likes.value > 0]).astype(np.int64)
     known = likes.only_movies(codes)
     ranker = fit_again(ranker, split(known)) if isinstance(ranker, Ensemble) else again("ranking", known)
 
-    said = {"refit": True, "ranker": as_tensors(ranker)[0], "liker": liker and as_tensors(liker)[0]}
+    said = {"refit": True, "ranker": as_tensors(ranker)[0]} | _liker_entries(liker)
     manifest = Manifest(**(dict(artefact.manifest) | said))
     return replace(artefact, manifest=manifest, arrays=_arrays(ranker, liker, codes))
 
