@@ -8,11 +8,13 @@ Docs: https://saerec.github.io/saerec/ensemble/combining.html.md"""
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..data import Batch, InputError
+from .content import FEW_RATINGS
 from ..evaluate import Scorer
 from ..train import Recorder
 
@@ -27,6 +29,15 @@ def standardize(scores: Tensor) -> Tensor:
     return torch.where(
         spread > 1e-6 * scores.abs().amax(1, keepdim=True), z / spread.clamp(min=torch.finfo(z.dtype).tiny), 0.0
     )
+
+# %% ../../nbs/ensemble/combining.ipynb #7bbe1fc5
+def on_scale(member: Any) -> bool:
+    "Whether an ensemble adds the scores of a member as they are: those of `Content`."
+    return bool(getattr(member, "on_scale", False))
+
+def few_as_likes(batch: Batch) -> Batch:
+    "Of users with few ratings the likes only."
+    return batch.where((batch.values > 0) | (batch.counts[batch.rows] >= FEW_RATINGS))
 
 # %% ../../nbs/ensemble/combining.ipynb #71144dc4
 class Ensemble:
@@ -58,8 +69,11 @@ class Ensemble:
     def scores(self, batch: Batch) -> Tensor:
         "The weighted sum, for known or new users."
         total = torch.zeros(len(batch), batch.n_movies)
+        judged = any(on_scale(m) for m in self.members.values())
+        told = few_as_likes(batch) if judged else batch
         for name, w in self.weights.items():
             if not w: continue
-            z = self.members[name].scores(batch).float()
-            total += w * (z if getattr(self.members[name], "on_scale", False) else standardize(z))
+            member = self.members[name]
+            if on_scale(member): total += w * member.scores(batch).float()
+            else: total += w * standardize(member.scores(told).float())
         return total

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from saerec.data import Batch, Ratings
 
 # %% auto #0
-__all__ = ['PRIOR', 'Content']
+__all__ = ['PRIOR', 'FEW_RATINGS', 'Content']
 
 # %% ../../nbs/ensemble/content.ipynb #104b4cc1
 _FIRST_YEAR, _SPAN = 1900, 5  # what is older counts as the first; years to a feature
@@ -41,6 +41,7 @@ def movie_features(
 
 # %% ../../nbs/ensemble/content.ipynb #78abb0d8
 PRIOR = 5.0  # $\kappa$: likes with the shares of everybody, added to those of a user
+FEW_RATINGS = 20  # with fewer, dislikes count against genres only: nobody in MovieLens has so few
 
 class Content:
     "Scores from genres, years and popularity, for users known or new."
@@ -51,8 +52,10 @@ class Content:
         genre: float = 0.8,  # $\lambda$ of genres, 0 or more
         year: float = 0.3,  # $\lambda$ of years, 0 or more
         popularity: float = 0.2,  # $\beta$, 0 or more
+        like_rate: float = 0.0,  # $\rho$, 0 or more: where dislikes are known
     ):
         self.weights = {"genre": float(genre), "year": float(year), "popularity": float(popularity)}
+        self.weights["like_rate"] = float(like_rate)
 
     def fit(self, train: Ratings) -> Content:
         "Count likes, and take genres and years of the movies."
@@ -81,13 +84,25 @@ class Content:
         mass = likes @ self.features[kind]
         return np.log((mass + PRIOR * q) / (mass.sum(1, keepdims=True) + PRIOR) / q)
 
+    def rate(self,
+        rows: csr_array,  # [B, n_movies]: ratings of users; values above 0 are likes, the others dislikes
+    ) -> np.ndarray:  # float64 [B, genres]: logarithms
+        "How much oftener than usual a user likes what they rate of each genre."
+        n, liked = rows.shape[0], (rows.data > 0).astype(np.float32)
+        user = np.repeat(np.arange(n), np.diff(rows.indptr))
+        usual = ((np.bincount(user, liked, n) + PRIOR / 2) / (np.diff(rows.indptr) + PRIOR))[:, None]
+        likes, rated = (csr_array((v, rows.indices, rows.indptr), shape=rows.shape) @ self.features["genre"]
+                        for v in (liked, np.ones_like(liked)))
+        return np.log((likes + usual) / (rated + 1) / usual)
+
     def part(self,
         rows: csr_array,  # [B, n_movies]
-        kind: str,  # "genre", "year" or "popularity"
+        kind: str,  # "genre", "year", "popularity" or "like_rate"
         movies: np.ndarray | slice = slice(None),  # that are asked for
     ) -> np.ndarray:  # float32 [B, movies]
         "One term of the sum, at weight 1."
         if kind == "popularity": return np.broadcast_to(-self.known[movies], (rows.shape[0], len(self.known[movies])))
+        if kind == "like_rate": return self.rate(rows).astype(np.float32) @ self.features["genre"][movies].T
         return self.lift(rows, kind).astype(np.float32) @ self.features[kind][movies].T
 
     def of_rows(self,

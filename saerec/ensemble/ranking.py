@@ -19,7 +19,7 @@ from scipy.sparse import csr_array
 from torch import Tensor
 
 from ..data import Batch, HeldOut, Ratings, Split, to_batch
-from .combining import Ensemble, standardize
+from .combining import Ensemble, few_as_likes, standardize
 from .content import Content
 from .networks import has_dislikes, learn_again, train_networks
 from .sessions import SessionEDLAE, SessionKernelRidge, TimedEnsemble, known_times
@@ -96,7 +96,8 @@ def _network_jobs(
 
 # %% ../../nbs/ensemble/ranking.ipynb #9e28182d
 _TRIED = {"genre": (0.0, 0.2, 0.4, 0.8, 1.2), "popularity": (0.0, 0.1, 0.2, 0.4), "year": (0.0, 0.15, 0.3)}
-_MOST_SCORES = 20_000_000  # of all validation users; above, a sample of them chooses
+_RATES, _COST = (0.5, 1.0, 1.5, 2.0), 0.003  # weights of `like_rate`, and the NDCG@100 that it may cost
+_MOST_SCORES = 10_000_000  # of all validation users; above, a sample of them chooses
 
 # %% ../../nbs/ensemble/ranking.ipynb #b4bf131d
 class _Kept:
@@ -142,6 +143,11 @@ def _choose_content(kept: _Kept, held: HeldOut) -> dict[str, float]:
         kept.weights[kind] = max(tried, key=found.__getitem__)
     return {kind: kept.weights[kind] for kind in _TRIED}
 
+def _choose_like_rate(kept: _Kept, held: HeldOut) -> float:
+    "The largest weight of the rate of likes that costs no more than it may."
+    least = kept.ndcg(held).mean() - _COST
+    return max([w for w in _RATES if kept.ndcg(held, like_rate=w).mean() >= least], default=0.0)
+
 # %% ../../nbs/ensemble/ranking.ipynb #9e1128b3
 def with_content(
     ensemble: Ensemble,  # fitted, without content
@@ -150,13 +156,17 @@ def with_content(
     "Choose members and weights of content."
     held = split.valid.sampled(max(1, _MOST_SCORES // split.train.n_movies), split.seed)
     batch, content = to_batch(held.fold_in, held.users), Content().fit(split.train)
-    kept = _Kept(held.users, {k: standardize(m.scores(batch).float()) for k, m in ensemble.members.items()})
+    told = few_as_likes(batch)
+    kept = _Kept(held.users, {k: standardize(m.scores(told).float()) for k, m in ensemble.members.items()})
     chosen = choose_members(kept, held)
 
     cells = batch.values.numpy(), batch.movies.numpy(), batch.offsets.numpy()
     rows = csr_array(cells, shape=(len(batch), batch.n_movies))
     kept.parts |= {kind: torch.tensor(content.part(rows, kind)) for kind in _TRIED}
-    content.weights = _choose_content(kept, held)
+    content.weights |= _choose_content(kept, held)
+    if has_dislikes(split.train):
+        kept.parts["like_rate"] = torch.tensor(content.part(rows, "like_rate"))
+        content.weights["like_rate"] = _choose_like_rate(kept, held)
 
     stay = {k: m for k, m in ensemble.members.items() if k in chosen or k in ensemble.recorders}
     best = Ensemble(stay, {k: float(k in chosen) for k in stay})

@@ -77,7 +77,8 @@ class Network(nn.Module):
         was, device, users = self.training, next(self.parameters()).device, held.users
         known, target = to_batch(held.fold_in, users), held.target
         row, n = torch.from_numpy(np.searchsorted(users, target.user)), len(target)
-        asked = Batch.from_cells(row, torch.from_numpy(target.movie), torch.arange(n), (len(users), target.n_movies))
+        movie = torch.tensor(target.movie.astype(np.int64))
+        asked = Batch.from_cells(row, movie, torch.arange(n), (len(users), target.n_movies))
 
         self.eval()
         out = np.empty(n)

@@ -17,7 +17,7 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from ..ensemble.affinity import Affinity
-from ..ensemble.content import Content
+from ..ensemble.content import FEW_RATINGS, Content
 from ..errors import InputError
 
 # %% auto #0
@@ -159,7 +159,7 @@ class ContentModel:
     "Genres, years and popularity; an ensemble adds the scores as they are."
     def __init__(self, config: Mapping[str, Any], arrays: Mapping[str, np.ndarray]):
         features = {k: arrays[k] for k in ("genre", "year")}
-        weights = {k: config[k] for k in ("genre", "year", "popularity")}
+        weights = {k: config[k] for k in ("genre", "year", "popularity", "like_rate")}
         self.content = Content(**weights).of(arrays["liked"], features)
 
     def scores(self, rows: csr_array, movies: np.ndarray | None = None) -> np.ndarray:
@@ -178,11 +178,21 @@ class EnsembleModel:
     members: Mapping[str, Model]  # by name
     weights: Mapping[str, float]  # of each, 0 or more
 
+    def _told(self, rows: csr_array, counts: np.ndarray) -> csr_array:
+        "What members beside content are told: of users with few ratings (`counts`) the likes only."
+        if not any(isinstance(m, ContentModel) for m in self.members.values()): return rows
+        user = _users(rows)
+        keep = (rows.data > 0) | (counts[user] >= FEW_RATINGS)
+        offsets = np.concatenate([[0], np.bincount(user[keep], minlength=rows.shape[0]).cumsum()])
+        return csr_array((rows.data[keep], rows.indices[keep], offsets), shape=rows.shape)
+
     def _terms(self, rows: csr_array) -> Iterator[tuple[Model, np.ndarray, Any, Any]]:  # a member; scores; mean; factor
+        told = self._told(rows, np.diff(rows.indptr))
         for name, w in self.weights.items():
             if not w: continue
-            own = self.members[name].scores(rows)
-            mean, factor = (0, 1) if isinstance(self.members[name], ContentModel) else _scale_of(own)
+            judges = isinstance(self.members[name], ContentModel)
+            own = self.members[name].scores(rows if judges else told)
+            mean, factor = (0, 1) if judges else _scale_of(own)
             yield self.members[name], own, mean, np.float32(w) * factor
 
     def scores(self, rows: csr_array, movies: np.ndarray | None = None) -> np.ndarray:
@@ -196,7 +206,10 @@ class EnsembleModel:
         terms = list(self._terms(row))
 
         def scores_at(rows: csr_array, movies: np.ndarray) -> np.ndarray:  # [B, k]
-            return np.sum([f * (member.scores(rows, movies) - mean) for member, _, mean, f in terms], axis=0)
+            told = self._told(rows, np.full(rows.shape[0], row.nnz))
+            def own(m: Model) -> np.ndarray: return m.scores(rows if isinstance(m, ContentModel) else told, movies)
+
+            return np.sum([f * (own(member) - mean) for member, _, mean, f in terms], axis=0)
 
         return np.sum([f * (own - mean) for _, own, mean, f in terms], axis=0), scores_at
 

@@ -18,7 +18,7 @@ import numpy as np
 from ..disk import atomic_write
 from ..errors import InputError
 from ..ensemble.affinity import DAMPING
-from ..ensemble.content import PRIOR, Content
+from ..ensemble.content import FEW_RATINGS, PRIOR, Content
 from ..evaluate.calibration import Calibration
 from .artefact import Artefact
 from .engine import part_of
@@ -111,16 +111,23 @@ def _kernel_graph(g: _Graph, config: Mapping[str, Any], w: _Arrays, entry: str) 
     return g("MatMul", g("Exp", g("Mul", g("Sub", cosine, 1.0), 2.0 * config["gamma"])), w["weights"])
 
 # %% ../../nbs/recommend/onnx.ipynb #12f7a225
-def _content_graph(g: _Graph, config: Mapping[str, Any], w: _Arrays, liked: str) -> str:
-    "Content: the logarithm of shares, for each kind of feature."
-    content = Content(**{k: config[k] for k in ("genre", "year", "popularity")})
+def _like_rate_graph(g: _Graph, x: np.ndarray, weight: float, liked: str, rated: str) -> str:
+    "Content: how much oftener than usual what is rated of a genre is liked."
+    usual = g("Div", g("Add", g.sum(liked), PRIOR / 2), g("Add", g.sum(rated), PRIOR))
+    own = g("Div", g("Add", g("MatMul", liked, x), usual), g("Add", g("MatMul", rated, x), 1.0))
+    return g("MatMul", g("Log", g("Div", own, usual)), np.ascontiguousarray(weight * x.T))
+
+def _content_graph(g: _Graph, config: Mapping[str, Any], w: _Arrays, liked: str, rated: str) -> str:
+    "Content: the logarithm of shares, for each kind of feature, and the rate of likes."
+    content = Content(**{k: config[k] for k in ("genre", "year", "popularity", "like_rate")})
     content.of(w["liked"], {k: w[k] for k in ("genre", "year")})
     z = g("Add", g("Mul", liked, 0.0), -content.weights["popularity"] * content.known)
     for kind, x in content.features.items():
         q, mass = content.shares[kind].astype(np.float32), g("MatMul", liked, x)
         share = g("Div", g("Add", mass, PRIOR * q), g("Add", g.sum(mass), PRIOR))
         z = g("Add", z, g("MatMul", g("Log", g("Div", share, q)), np.ascontiguousarray(content.weights[kind] * x.T)))
-    return z
+    rho = content.weights["like_rate"]
+    return g("Add", z, _like_rate_graph(g, content.features["genre"], rho, liked, rated)) if rho else z
 
 # %% ../../nbs/recommend/onnx.ipynb #32839692
 def _ranker_graph(g: _Graph, config: Mapping[str, Any], w: _Arrays, liked: str, rated: str) -> str:
@@ -131,13 +138,18 @@ def _ranker_graph(g: _Graph, config: Mapping[str, Any], w: _Arrays, liked: str, 
         entry = _graded(g, config["dislikes"], liked, rated)
         return g("MatMul", entry, g("Cast", w["weights"], to=1))
     if kind == "KernelRidge": return _kernel_graph(g, config, w, _graded(g, config["dislikes"], liked, rated))
-    if kind == "Content": return _content_graph(g, config, w, liked)
+    if kind == "Content": return _content_graph(g, config, w, liked, rated)
     if kind != "RankStack": raise InputError(f"{kind} cannot be written as ONNX.")
 
+    told = rated
+    if any(m["kind"] == "Content" for m in config["members"].values()):  # of few ratings the likes only
+        many = g("Cast", g("GreaterOrEqual", g.sum(rated), float(FEW_RATINGS)), to=1)
+        told = g("Add", liked, g("Mul", g("Sub", rated, liked), many))
     total = ""
     for i, (name, member) in enumerate(config["members"].items()):
         if not config["weights"][name]: continue
-        z = _ranker_graph(g, member, part_of(w, f"{i}."), liked, rated)
+        read = rated if member["kind"] == "Content" else told
+        z = _ranker_graph(g, member, part_of(w, f"{i}."), liked, read)
         if member["kind"] != "Content":
             rest = g("Sub", z, g.mean(z))
             z = g("Div", rest, g("Max", g("Sqrt", g.mean(g("Mul", rest, rest))), 1e-30))

@@ -89,6 +89,7 @@ class ContentPart(_Part):
     genre: _Positive
     year: _Positive
     popularity: _Positive
+    like_rate: _Positive = 0.0
 
     def shapes(self, n_movies: int) -> Shapes:
         shares = ((n_movies, -1), "f4")

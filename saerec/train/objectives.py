@@ -191,7 +191,7 @@ def settings_for(
     "What the number of users and ratings asks for: many small steps for few, fewer and larger ones for many."
     name, n = find_objective(objective).name, len(np.unique(train.user))
     # measured on ML-1M only
-    large = dict(batch_size=batch_size_for(n), lr=5e-3) if n >= 20_000 else {}
+    large = dict(batch_size=batch_size_for(n), lr=5e-3, patience=3) if n >= 20_000 else {}
     graded = dict(dislikes=GRADE) if name == "ranking" and (train.value <= 0).any() else {}
     if not member and n < (1000 if name == "ranking" else 20_000): return graded
 
