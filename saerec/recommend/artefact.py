@@ -28,7 +28,7 @@ from ..data.ratings import Ratings
 from ..errors import InputError
 from ..files import check_growth
 from .engine import part_of
-from .manifest import LIMITS, FileEntry, Manifest, check_arrays, checksum, parse_manifest
+from .manifest import LIMITS, FileEntry, Manifest, OwnPart, check_arrays, checksum, parse_manifest
 
 # %% auto #0
 __all__ = ['Artefact', 'read_artefact', 'write_artefact']
@@ -235,7 +235,9 @@ def _write(artefact: Artefact, folder: Path, card: str) -> None:
 
     files = {f.name: _entry(f) for f in sorted(folder.iterdir())}
     content = any(k.endswith(".liked") for k in arrays)
-    version = 5 if content else 4 if artefact.manifest.liker is None else 3  # the least that a reader must know
+    own = isinstance(artefact.manifest.ranker, OwnPart)
+    # the least that a reader must know
+    version = 6 if own else 5 if content else 4 if artefact.manifest.liker is None else 3
     said = artefact.manifest.model_dump(exclude={"checksum"}, exclude_none=True) | {"format": version, "files": files}
     said = json.loads(json.dumps(said))
     text = json.dumps({"checksum": checksum(said)} | said, indent=1, ensure_ascii=False)

@@ -15,11 +15,12 @@ from typing import Any
 import pandas as pd
 
 from ..data.ratings import Ratings
+from ..errors import InputError
 from .artefact import Artefact, read_artefact, write_artefact
 from .card import model_card, report_of, verdict
 from .engine import Engine, NetworkModel, make_model
 from .lists import explanation, lists_for, ranked_list, similar_movies
-from .manifest import Manifest
+from .manifest import Manifest, OwnPart
 from .people import People
 from .titles import Titles
 
@@ -27,20 +28,23 @@ from .titles import Titles
 __all__ = ['Recommender']
 
 # %% ../../nbs/04_recommend.ipynb #4a7fdf5f
-def engine_of(artefact: Artefact) -> Engine:
-    "What makes lists from a trained recommender."
+def engine_of(artefact: Artefact, own: Any = None) -> Engine:
+    "What makes lists from a trained recommender; `own` is a model that is not saerec's."
     m = artefact.manifest
     liker = None if m.liker is None else NetworkModel(m.liker.model_dump(), artefact.part("liker"))
-    ranker = make_model(m.ranker.model_dump(), artefact.part("ranker"))
+    if own is None: ranker = make_model(m.ranker.model_dump(), artefact.part("ranker"))
+    else:
+        from saerec.recommend.scorer import ScorerModel
+        ranker = ScorerModel(own, len(artefact.rank_codes))
     return Engine(ranker, liker, artefact.rank_codes, len(artefact.movies), m.to_probability)
 
 # %% ../../nbs/04_recommend.ipynb #9467e558
 class Recommender:
     "A trained recommender: titles in, movies with reasons out."
-    def __init__(self, artefact: Artefact):
+    def __init__(self, artefact: Artefact, own: Any = None):
         self.artefact, self.movies, self.known = artefact, artefact.movies, artefact.known
         m = artefact.manifest
-        self.people, self.engine = People(self.movies, m.scale, m.threshold, self.known), engine_of(artefact)
+        self.people, self.engine = People(self.movies, m.scale, m.threshold, self.known), engine_of(artefact, own)
         self.recorders: dict[str, Any] = {}  # how the trainings went, by objective; empty after loading
 
     def __repr__(self) -> str:
@@ -67,12 +71,33 @@ class Recommender:
         ratings: bool = True,  # also keep the ratings of known users
     ) -> Path:
         "Write one folder, whole or not at all. Raises `InputError` if it cannot be, or something else is there."
+        if isinstance(self.manifest.ranker, OwnPart) and not self.manifest.ranker.tensors:
+            raise InputError(f"{self.manifest.ranker.path} cannot be saved: it needs config, state_dict() and "
+                             "load_state_dict(), as a subclass of saerec.model.Network has them.")
         return write_artefact(self.artefact, path, model_card(self.artefact), ratings)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Recommender:
-        "Read a saved recommender; no code in it is run. Raises `InputError` if it is none, or is damaged."
-        return cls(read_artefact(path))
+    def load(cls,
+        path: str | os.PathLike[str],  # the folder
+        own_code: bool = False,  # import the class of your own that it names; else no code in it is run
+    ) -> Recommender:
+        "Read a saved recommender. Raises `InputError` if it is none, is damaged, or names code that may not be run."
+        artefact = read_artefact(path)
+        if not isinstance(artefact.manifest.ranker, OwnPart): return cls(artefact)
+        from saerec.recommend.scorer import own_model
+        return cls(artefact, own_model(artefact, path, own_code))
+
+    @classmethod
+    def from_model(cls,
+        model: Any,  # fitted: a network, a baseline, anything with `scores(batch)` in torch or numpy
+        ratings: Ratings,  # the catalogue, and what known users think
+        train: Ratings | None = None,  # what the model learned from, such as split.train; None: `ratings`
+        threshold: float | None = None,  # the rating from which one is a like; None: `default_threshold`
+    ) -> Recommender:
+        "Recommend by a model of your own. Raises `InputError` where its scores are none, or its movies others."
+        from saerec.recommend.scorer import NATIVE, artefact_of
+        own = None if type(model) in NATIVE else model
+        return cls(artefact_of(model, ratings, train, threshold), own)
 
     @property
     def manifest(self) -> Manifest:
