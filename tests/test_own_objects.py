@@ -142,7 +142,7 @@ def test_faulty_networks_are_said_before_training(likes: Ratings) -> None:
         fit(Silent(n), split)
     with pytest.raises(InputError, match="Linear is no saerec.model.Network; subclass that"):
         fit(torch.nn.Linear(n, n), split)  # type: ignore[arg-type]
-    with pytest.raises(NotImplementedError, match="Network has no forward"):
+    with pytest.raises(InputError, match="Network has no parameters"):
         fit(Network(n), split)
 
 

@@ -273,6 +273,16 @@ def check_target(path: Path) -> None:
         raise InputError(f"{path}: there is something else there already; give another folder.")
 
 # %% ../../nbs/recommend/artefact.ipynb #ee42d36e
+def _check_whole(artefact: Artefact, path: Path, ratings: bool) -> None:
+    "Raises `InputError` for a model that could not be loaded again, or holds ratings that are not to be kept."
+    ranker = artefact.manifest.ranker
+    if isinstance(ranker, OwnPart) and not ranker.tensors:
+        raise InputError(f"{ranker.path} cannot be saved: it needs config, state_dict() and load_state_dict(), as a "
+                         "subclass of saerec.model.Network has them.")
+    if not ratings and any(name.endswith(".indptr") for name in artefact.arrays):
+        raise InputError(f"{path}: this model cannot be saved without its users' ratings, because kernel ridge in "
+                         'its ensemble holds their likes; train with ranker="network" (--ranker network).')
+
 def write_artefact(
     artefact: Artefact,
     path: str | os.PathLike[str],  # the folder; replaced if it is a saved recommender
@@ -283,11 +293,8 @@ def write_artefact(
     from filelock import FileLock
     from safetensors import SafetensorError
     path = Path(path)
-    if not ratings:
-        if any(name.endswith(".indptr") for name in artefact.arrays):
-            raise InputError(f"{path}: this model cannot be saved without its users' ratings, because kernel ridge in "
-                             'its ensemble holds their likes; train with ranker="network" (--ranker network).')
-        artefact = replace(artefact, known=None)
+    _check_whole(artefact, path, ratings)
+    if not ratings: artefact = replace(artefact, known=None)
     try:
         check_target(path)
         real = Path(os.path.realpath(path))  # where a link leads to

@@ -254,7 +254,7 @@ class Engine:
     def _vectors(self) -> tuple[np.ndarray, np.ndarray] | None:  # [width, ranker's movies], and their lengths
         "What the decoder of the (first) ranking network has for movies; None: no model has one."
         members = self.ranker.members.values() if isinstance(self.ranker, EnsembleModel) else [self.ranker]
-        d = next((m.decoder for m in members if getattr(m, "decoder", None) is not None), None)
+        d = next((v for m in members if (v := getattr(m, "decoder", None)) is not None), None)
         return None if d is None else (d, np.maximum(np.sqrt(np.einsum("ij,ij->j", d, d)), 1e-12))
 
     def likeness(self, movies: np.ndarray, others: np.ndarray | None = None) -> np.ndarray:  # float32 [k, j] in -1..1

@@ -15,7 +15,6 @@ from typing import Any
 import pandas as pd
 
 from ..data.ratings import Ratings
-from ..errors import InputError
 from .artefact import Artefact, read_artefact, write_artefact
 from .card import model_card, report_of, verdict
 from .engine import Engine, NetworkModel, make_model
@@ -38,13 +37,21 @@ def engine_of(artefact: Artefact, own: Any = None) -> Engine:
         ranker = ScorerModel(own, len(artefact.rank_codes))
     return Engine(ranker, liker, artefact.rank_codes, len(artefact.movies), m.to_probability)
 
+def _read(path: str | os.PathLike[str], own_code: bool) -> tuple[Artefact, Any]:
+    "A saved recommender, and the model of a class that is not saerec's (None: it is)."
+    artefact = read_artefact(path)
+    if not isinstance(artefact.manifest.ranker, OwnPart): return artefact, None
+    from saerec.recommend.scorer import own_model
+    return artefact, own_model(artefact, path, own_code)
+
 # %% ../../nbs/04_recommend.ipynb #9467e558
 class Recommender:
     "A trained recommender: titles in, movies with reasons out."
     def __init__(self, artefact: Artefact, own: Any = None):
         self.artefact, self.movies, self.known = artefact, artefact.movies, artefact.known
         m = artefact.manifest
-        self.people, self.engine = People(self.movies, m.scale, m.threshold, self.known), engine_of(artefact, own)
+        self.people = People(self.movies, m.scale, m.threshold, self.known)
+        self.engine = engine_of(artefact, own)
         self.recorders: dict[str, Any] = {}  # how the trainings went, by objective; empty after loading
 
     def __repr__(self) -> str:
@@ -71,21 +78,13 @@ class Recommender:
         ratings: bool = True,  # also keep the ratings of known users
     ) -> Path:
         "Write one folder, whole or not at all. Raises `InputError` if it cannot be, or something else is there."
-        if isinstance(self.manifest.ranker, OwnPart) and not self.manifest.ranker.tensors:
-            raise InputError(f"{self.manifest.ranker.path} cannot be saved: it needs config, state_dict() and "
-                             "load_state_dict(), as a subclass of saerec.model.Network has them.")
         return write_artefact(self.artefact, path, model_card(self.artefact), ratings)
 
     @classmethod
-    def load(cls,
-        path: str | os.PathLike[str],  # the folder
-        own_code: bool = False,  # import the class of your own that it names; else no code in it is run
-    ) -> Recommender:
-        "Read a saved recommender. Raises `InputError` if it is none, is damaged, or names code that may not be run."
-        artefact = read_artefact(path)
-        if not isinstance(artefact.manifest.ranker, OwnPart): return cls(artefact)
-        from saerec.recommend.scorer import own_model
-        return cls(artefact, own_model(artefact, path, own_code))
+    def load(cls, path: str | os.PathLike[str], own_code: bool = False) -> Recommender:
+        """Read a saved recommender; no code in it is run, but with `own_code` the class of your own that it names is
+        imported. Raises `InputError` if it is none, is damaged, or names such a class without that."""
+        return cls(*_read(path, own_code))
 
     @classmethod
     def from_model(cls,
@@ -95,9 +94,8 @@ class Recommender:
         threshold: float | None = None,  # the rating from which one is a like; None: `default_threshold`
     ) -> Recommender:
         "Recommend by a model of your own. Raises `InputError` where its scores are none, or its movies others."
-        from saerec.recommend.scorer import NATIVE, artefact_of
-        own = None if type(model) in NATIVE else model
-        return cls(artefact_of(model, ratings, train, threshold), own)
+        from saerec.recommend.scorer import artefact_of
+        return cls(*artefact_of(model, ratings, train, threshold))
 
     @property
     def manifest(self) -> Manifest:
@@ -131,11 +129,10 @@ class Recommender:
         """The n best movies for a user; `attrs["about"]` says how far the list is their own.
 
         *because* names the like without which the movie would fall furthest. Raises `InputError` for what cannot be
-        understood: unknown titles or users, stars off the scale, a genre that does not exist.
-        """
+        understood: unknown titles or users, stars off the scale, a genre that does not exist."""
         people = self.people
         row, masked = people.likes(people.stars(person)), ~people.allowed(genres, years, exclude)
-        if not rated: masked[row.indices] = True
+        masked[row.indices] |= not rated
         return ranked_list(people, self.engine, row, masked, n, diversity)
 
     def recommend_many(self,

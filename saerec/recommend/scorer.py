@@ -52,13 +52,13 @@ class ScorerModel:
         return None if table is None else torch.as_tensor(table).detach().cpu().float().numpy().T
 
 # %% ../../nbs/recommend/scorer.ipynb #95632952
-NATIVE = (StackedAutoencoder, EDLAE, KernelRidge, Ensemble)  # saved as what they are
+_NATIVE = (StackedAutoencoder, EDLAE, KernelRidge, Ensemble)  # saved as what they are
 _TYPES = {torch.float64: "f8", torch.float16: "f4", torch.bfloat16: "f4", torch.float32: "f4", torch.bool: "u1",
           torch.uint8: "u1"}
 
 def _ranker_of(model: Any) -> tuple[Any, dict[str, np.ndarray]]:
     "What a manifest says of a model, and its arrays; without arrays it cannot be saved."
-    if type(model) in NATIVE:
+    if type(model) in _NATIVE:
         part, tensors = as_tensors(model)
         return part, {k: t.detach().cpu().numpy() for k, t in tensors.items()}
     tensors = model.state_dict() if hasattr(model, "state_dict") and hasattr(model, "config") else {}
@@ -73,7 +73,9 @@ def _ranker_of(model: Any) -> tuple[Any, dict[str, np.ndarray]]:
     return {"kind": "own", "path": path, "config": said} | about, arrays
 
 # %% ../../nbs/recommend/scorer.ipynb #ea24c413
-def artefact_of(model: Any, ratings: Ratings, train: Ratings | None, threshold: float | None) -> Artefact:
+def artefact_of(
+    model: Any, ratings: Ratings, train: Ratings | None, threshold: float | None
+) -> tuple[Artefact, Any]:  # and the model, if it is of a class that is not saerec's
     "A recommender that ranks by a fitted model, measured nowhere. Raises `InputError` for movies that do not fit."
     known = (train or ratings).movies.movie_id
     codes = pd.Index(ratings.movies.movie_id).get_indexer(pd.Index(known)).astype(np.int64)
@@ -90,7 +92,7 @@ def artefact_of(model: Any, ratings: Ratings, train: Ratings | None, threshold: 
         report_about={"left_out": ["It was not measured here; evaluate does."]}, ranker=part,
         feedback=ratings.feedback)
     arrays = {f"ranker.{k}": a for k, a in arrays.items()} | {"rank_codes": codes}
-    return Artefact(manifest, arrays, ratings.movies, ratings)
+    return Artefact(manifest, arrays, ratings.movies, ratings), None if type(model) in _NATIVE else model
 
 # %% ../../nbs/recommend/scorer.ipynb #07627a89
 def own_model(artefact: Artefact, path: str | os.PathLike[str], own_code: bool) -> Any:

@@ -47,6 +47,7 @@ def _check_network(model: Network, rows: Rows) -> None:
         advice = "make it with n_movies=split.train.n_movies"
         sizes = f"The network has {model.n_movies} movies and the split {rows.n_movies}"
         raise InputError(f"{sizes}; {advice}.")
+    if not list(model.parameters()): raise InputError(f"{type(model).__name__} has no parameters that could learn.")
     if not all(bool(p.isfinite().all()) for p in model.parameters()):
         raise InputError("A weight is NaN or infinite before training begins; make the network anew.")
     if not isinstance(model, StackedAutoencoder): checked_scores(model, rows.take(torch.arange(min(2, len(rows)))))
