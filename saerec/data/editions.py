@@ -33,7 +33,7 @@ def load_bundled() -> Ratings:
     return read_ratings(table("ratings.parquet"), table("movies.parquet"), BUNDLED)
 
 # %% ../../nbs/data/editions.ipynb #dac95807
-MOVIELENS = {  # edition: checksum of its zip as published beside it (md5), or of the newest edition seen (sha256)
+MOVIELENS = {  # edition: checksum of its zip as published beside it (md5), of the newest seen (sha256), or none
     "ml-100k": "md5:0e33842e24a9c977be4e0107933c0723",
     "ml-1m": "md5:c4d9eecfca2ab87c1945afe126590906",
     "ml-10m": "md5:ce571fd55effeba0271552578f2648bd",
@@ -41,6 +41,7 @@ MOVIELENS = {  # edition: checksum of its zip as published beside it (md5), or o
     "ml-25m": "md5:6b51fb2759a8657d3bfcbfc42b592ada",
     "ml-32m": "md5:d472be332d4daa821edc399621853b57",
     "ml-latest-small": "sha256:696d65a3dfceac7c45750ad32df2c259311949efec81f0f144fdfb91ebc9e436",
+    "ml-latest": "",  # grows from time to time; the zip that is in the cache is used again
 }
 _URL = "https://files.grouplens.org/datasets/movielens/"
 _TRIES = 4  # of a download: with 1, 2, 3 seconds between, after a lost connection, no success, or a wrong checksum
@@ -48,7 +49,7 @@ _TRIES = 4  # of a download: with 1, 2, 3 seconds between, after a lost connecti
 def download_movielens(
     name: str,  # an edition: a key of `registry`
     cache: str | Path | None = None,  # folder; None: $SAEREC_CACHE, else the user's cache folder
-    registry: dict[str, str] = MOVIELENS,  # edition -> "algorithm:checksum" of its zip
+    registry: dict[str, str] = MOVIELENS,  # edition -> "algorithm:checksum" of its zip; "" takes what comes
     url: str = _URL,  # where the zips are
     progress: bool | None = None,  # a bar on stderr; None: only in a terminal
 ) -> Path:  # the zip in the cache
@@ -62,10 +63,11 @@ def download_movielens(
     folder = Path(cache or os.environ.get("SAEREC_CACHE") or pooch.os_cache("saerec"))
     file, (algorithm, _, checksum) = f"{name}.zip", registry[name].partition(":")
     bar, url = sys.stderr.isatty() if progress is None else progress, url.rstrip("/") + "/"
-    by_hand = f"fetch it by other means, see that its {algorithm} is {checksum}, and put it at {folder / file}"
+    seen = f"see that its {algorithm} is {checksum}, " if checksum else ""
+    by_hand = f"fetch it by other means, {seen}and put it at {folder / file}"
 
     try:
-        known = pooch.create(folder, url, registry={file: registry[name]}, retry_if_failed=_TRIES - 1)
+        known = pooch.create(folder, url, registry={file: registry[name] or None}, retry_if_failed=_TRIES - 1)
         return Path(known.fetch(file, downloader=pooch.HTTPDownloader(progressbar=bar, timeout=60)))
     except ValueError: why = "its checksum differs from the published one"
     except OSError as e:

@@ -8,6 +8,7 @@ Docs: https://saerec.github.io/saerec/recommend/people.html.md"""
 from __future__ import annotations
 
 import math
+from calendar import month_name
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -24,11 +25,24 @@ from .titles import Titles
 # %% auto #0
 __all__ = []
 
-# %% ../../nbs/recommend/people.ipynb #6d0d9f00
+# %% ../../nbs/recommend/people.ipynb #6495e197
 def things(movies: pd.DataFrame) -> str:  # "films" or "items"
     "What a catalogue holds: films, if a title looks like that of one."
     return "films" if movies.year.notna().any() else "items"
 
+
+# %% ../../nbs/recommend/people.ipynb #6114d72f
+def _end_of(data: str, last: str | None, newest: int, things: str) -> tuple[int, str]:
+    "Where data of a name end: by the day of the newest rating and the year of the newest movie (0: not known)."
+    rated = int(last[:4]) if last else 0
+    year = min([y for y in (rated, newest) if y], default=0)
+    if not year: return 0, ""
+    when = f"{month_name[int(last[5:7])]} {year}" if last and rated == year else f"{year}"
+    older = data.startswith("ml-") and data != "ml-latest"
+    step = "saerec train --data ml-latest" if older else "train on newer ratings"
+    return year, f"This model knows {things} up to {when}; for newer ones: {step}."
+
+# %% ../../nbs/recommend/people.ipynb #6d0d9f00
 class People:
     "Reads ratings of users, and wishes, in the terms of one catalogue."
     def __init__(self,
@@ -36,8 +50,11 @@ class People:
         scale: Sequence[float],  # lowest and highest rating
         threshold: float,  # the rating from which one is a like
         known: Ratings | None = None,  # ratings of known users
+        data: str = "",  # name of the data
+        last: str | None = None,  # day of their newest rating; None: not known
     ):
         self.movies, self.limits, self.threshold, self.known = movies, tuple(scale), threshold, known
+        self.data, self.last = data, last
         self.user_ids = {} if known is None else {str(u): i for i, u in enumerate(known.users.user_id)}
 
     @cached_property
@@ -62,6 +79,12 @@ class People:
         "Ids, titles as people write them, and genres of the movies, as arrays of pandas."
         shown = self.movies.assign(title=pd.Series(self.titles.titles, self.movies.index, self.movies.title.dtype))
         return {k: shown[name].array for k, name in {"movie": "movie_id", "title": "title", "genres": "genres"}.items()}
+
+    @cached_property
+    def until(self) -> tuple[int, str]:
+        "The year in which the data end, and a sentence that says so and what helps; 0 and \"\": not known."
+        years = self.movies.year.dropna()
+        return _end_of(self.data, self.last, int(years.max()) if len(years) else 0, self.things)
 
     @property
     def scale(self) -> str:

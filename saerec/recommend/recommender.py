@@ -40,7 +40,8 @@ class Recommender:
     def __init__(self, artefact: Artefact):
         self.artefact, self.movies, self.known = artefact, artefact.movies, artefact.known
         m = artefact.manifest
-        self.people, self.engine = People(self.movies, m.scale, m.threshold, self.known), engine_of(artefact)
+        self.people = People(self.movies, m.scale, m.threshold, self.known, m.data.name, m.data.last)
+        self.engine = engine_of(artefact)
         self.recorders: dict[str, Any] = {}  # how the trainings went, by objective; empty after loading
 
     def __repr__(self) -> str:
