@@ -14,10 +14,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from ..data import InputError, Split, to_batch
+from ..evaluate.ranking import checked_scores
 from ..model import Network, StackedAutoencoder
 from .checkpoints import guarded, save_checkpoint
 from .objectives import Objective, find_objective, make_model
@@ -36,14 +38,19 @@ def _validate(training: Training, split: Split) -> dict[str, float]:
     return dict(found[0])
 
 # %% ../../nbs/02_train.ipynb #929c6c94
-def _check_network(model: Network, n_movies: int) -> None:
+def _check_network(model: Network, rows: Rows) -> None:
     "Raises `InputError` for a network that cannot be trained on such rows."
-    if n_movies != model.n_movies:
+    if not isinstance(model, Network):
+        raise InputError(f"{type(model).__name__} is no saerec.model.Network; subclass that, call "
+                         "super().__init__(n_movies), and write forward(batch).")
+    if rows.n_movies != model.n_movies:
         advice = "make it with n_movies=split.train.n_movies"
-        sizes = f"The network has {model.n_movies} movies and the split {n_movies}"
+        sizes = f"The network has {model.n_movies} movies and the split {rows.n_movies}"
         raise InputError(f"{sizes}; {advice}.")
+    if not list(model.parameters()): raise InputError(f"{type(model).__name__} has no parameters that could learn.")
     if not all(bool(p.isfinite().all()) for p in model.parameters()):
         raise InputError("A weight is NaN or infinite before training begins; make the network anew.")
+    if not isinstance(model, StackedAutoencoder): checked_scores(model, rows.take(torch.arange(min(2, len(rows)))))
 
 # %% ../../nbs/02_train.ipynb #15ddacaf
 def _train_epochs(
@@ -101,7 +108,7 @@ def fit(
     "Train, and keep the weights of the best epoch, also after Ctrl-C. Raises `Diverged` if the loss becomes NaN."
     objective = find_objective(objective).changed(**changes)
     if rows is None: rows = to_batch(split.train)
-    _check_network(model, rows.n_movies)
+    _check_network(model, rows)
     model.centre(split.train)
 
     training = Training(model, rows, objective, seed, device, about)
