@@ -32,15 +32,19 @@ def things(movies: pd.DataFrame) -> str:  # "films" or "items"
 
 
 # %% ../../nbs/recommend/people.ipynb #6114d72f
-def _end_of(data: str, last: str | None, newest: int, things: str) -> tuple[int, str]:
-    "Where data of a name end: by the day of the newest rating and the year of the newest movie (0: not known)."
-    rated = int(last[:4]) if last else 0
+def data_end(
+    data: str,  # name of the data
+    last: str | None,  # day of the newest rating; None: not known
+    movies: pd.DataFrame,  # `year`
+) -> tuple[int, str]:  # the year, and a sentence that says so and what helps; 0 and "": not known
+    "Where data end: with their newest rating, or with their newest movie if that is years older."
+    newest, rated = 0 if movies.year.isna().all() else int(movies.year.max()), int(last[:4]) if last else 0
     year = min([y for y in (rated, newest) if y], default=0)
     if not year: return 0, ""
     when = f"{month_name[int(last[5:7])]} {year}" if last and rated == year else f"{year}"
     older = data.startswith("ml-") and data != "ml-latest"
     step = "saerec train --data ml-latest" if older else "train on newer ratings"
-    return year, f"This model knows {things} up to {when}; for newer ones: {step}."
+    return year, f"This model knows {things(movies)} up to {when}; for newer ones: {step}."
 
 # %% ../../nbs/recommend/people.ipynb #6d0d9f00
 class People:
@@ -50,11 +54,10 @@ class People:
         scale: Sequence[float],  # lowest and highest rating
         threshold: float,  # the rating from which one is a like
         known: Ratings | None = None,  # ratings of known users
-        data: str = "",  # name of the data
-        last: str | None = None,  # day of their newest rating; None: not known
+        until: tuple[int, str] = (0, ""),  # where the data end: of `data_end`
     ):
         self.movies, self.limits, self.threshold, self.known = movies, tuple(scale), threshold, known
-        self.data, self.last = data, last
+        self.until = until
         self.user_ids = {} if known is None else {str(u): i for i, u in enumerate(known.users.user_id)}
 
     @cached_property
@@ -79,12 +82,6 @@ class People:
         "Ids, titles as people write them, and genres of the movies, as arrays of pandas."
         shown = self.movies.assign(title=pd.Series(self.titles.titles, self.movies.index, self.movies.title.dtype))
         return {k: shown[name].array for k, name in {"movie": "movie_id", "title": "title", "genres": "genres"}.items()}
-
-    @cached_property
-    def until(self) -> tuple[int, str]:
-        "The year in which the data end, and a sentence that says so and what helps; 0 and \"\": not known."
-        years = self.movies.year.dropna()
-        return _end_of(self.data, self.last, int(years.max()) if len(years) else 0, self.things)
 
     @property
     def scale(self) -> str:
