@@ -63,7 +63,7 @@ class Catalogue:
         self.threshold = rec.manifest.threshold
         self.ids = [str(i) for i in rec.movies.movie_id]
         self.codes = {i: code for code, i in enumerate(self.ids)}
-        self.titles: list[str] = rec.movies.title.tolist()
+        self.titles = rec.titles.titles
         self.genres = [genres_of(text) for text in rec.movies.genres]
         self.all_genres = sorted({g for some in self.genres for g in some})
         often = rec.titles.popularity

@@ -18,6 +18,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from .api import Known, explain, recommend, similar, taste
 from .catalogue import Catalogue
+from ..errors import InputError
 from .visit import PageQuery, Visit, address, read_visit, write_id, write_ratings
 
 # %% auto #0
@@ -88,7 +89,12 @@ def _reasons_of(cat: Catalogue, visit: Visit, code: int) -> dict[str, Any]:
     caption = ("Percentage points of probability that each rating of yours adds (bar to the right) or takes away"
                if probable else "How much each of yours speaks for it (bar to the right) or against it")
     return {"caption": caption, "unit": "Points" if probable else "Share", "lines": lines,
-            "near": [o.title for o in similar(cat, code, 4).movies]}
+            "near": _near(cat, code)}
+
+def _near(cat: Catalogue, code: int) -> list[str]:
+    "Titles that go together with a movie; none where too few like it."
+    try: return [o.title for o in similar(cat, code, 4).movies]
+    except InputError: return []
 
 # %% ../../nbs/app/page.ipynb #a1ef4d59
 _VARIETIES = {"0": "Surest", "0.3": "Varied", "0.7": "Surprise me"}  # diversity -> what the page calls it

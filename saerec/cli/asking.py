@@ -35,7 +35,10 @@ def run_recommend(args: argparse.Namespace) -> tuple[dict[str, Any], str]:  # fo
 def run_similar(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     "Films that go together with one."
     found = Recommender.load(args.model).similar(args.movie, args.n)
-    return {"model": args.model, "similar": found}, show(found.drop(columns="movie"), "rank")
+    title, likes = found.attrs["title"], found.attrs["likes"]
+    told = f"Together with {title}{'' if likes is None else f', which {likes} users like'}:"
+    data = {"model": args.model, "title": title, "likes": likes, "similar": found}
+    return data, f"{told}\n\n{show(found.drop(columns='movie'), 'rank')}"
 
 # %% ../../nbs/cli/asking.ipynb #1c16b04d
 def run_explain(args: argparse.Namespace) -> tuple[dict[str, Any], str]:

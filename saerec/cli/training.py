@@ -33,7 +33,7 @@ from ..recommend.plan import plan_training
 __all__ = []
 
 # %% ../../nbs/cli/training.ipynb #b366d2b9
-_EXAMPLE = {"Toy Story (1995)": 5.0, "Matrix, The (1999)": 5.0, "Fargo (1996)": 4.5, "Heat (1995)": 4.0,
+_EXAMPLE = {"Toy Story (1995)": 5.0, "The Matrix (1999)": 5.0, "Fargo (1996)": 4.5, "Heat (1995)": 4.0,
             "Dumb & Dumber (Dumb and Dumber) (1994)": 1.0}
 
 def _example_person(rec: Recommender) -> dict[Any, float]:  # title, or "id:" and an id -> stars

@@ -28,7 +28,7 @@ from ..data.ratings import Ratings
 from ..errors import InputError
 from ..files import check_growth
 from .engine import part_of
-from .manifest import LIMITS, FileEntry, Manifest, check_arrays, checksum, parse_manifest
+from .manifest import LIMITS, FileEntry, Manifest, OwnPart, check_arrays, checksum, parse_manifest
 
 # %% auto #0
 __all__ = ['Artefact', 'read_artefact', 'write_artefact']
@@ -235,7 +235,9 @@ def _write(artefact: Artefact, folder: Path, card: str) -> None:
 
     files = {f.name: _entry(f) for f in sorted(folder.iterdir())}
     content = any(k.endswith(".liked") for k in arrays)
-    version = 5 if content else 4 if artefact.manifest.liker is None else 3  # the least that a reader must know
+    own = isinstance(artefact.manifest.ranker, OwnPart)
+    # the least that a reader must know
+    version = 6 if own else 5 if content else 4 if artefact.manifest.liker is None else 3
     said = artefact.manifest.model_dump(exclude={"checksum"}, exclude_none=True) | {"format": version, "files": files}
     said = json.loads(json.dumps(said))
     text = json.dumps({"checksum": checksum(said)} | said, indent=1, ensure_ascii=False)
@@ -271,6 +273,16 @@ def check_target(path: Path) -> None:
         raise InputError(f"{path}: there is something else there already; give another folder.")
 
 # %% ../../nbs/recommend/artefact.ipynb #ee42d36e
+def _check_whole(artefact: Artefact, path: Path, ratings: bool) -> None:
+    "Raises `InputError` for a model that could not be loaded again, or holds ratings that are not to be kept."
+    ranker = artefact.manifest.ranker
+    if isinstance(ranker, OwnPart) and not ranker.tensors:
+        raise InputError(f"{ranker.path} cannot be saved: it needs config, state_dict() and load_state_dict(), as a "
+                         "subclass of saerec.model.Network has them.")
+    if not ratings and any(name.endswith(".indptr") for name in artefact.arrays):
+        raise InputError(f"{path}: this model cannot be saved without its users' ratings, because kernel ridge in "
+                         'its ensemble holds their likes; train with ranker="network" (--ranker network).')
+
 def write_artefact(
     artefact: Artefact,
     path: str | os.PathLike[str],  # the folder; replaced if it is a saved recommender
@@ -281,11 +293,8 @@ def write_artefact(
     from filelock import FileLock
     from safetensors import SafetensorError
     path = Path(path)
-    if not ratings:
-        if any(name.endswith(".indptr") for name in artefact.arrays):
-            raise InputError(f"{path}: this model cannot be saved without its users' ratings, because kernel ridge in "
-                             'its ensemble holds their likes; train with ranker="network" (--ranker network).')
-        artefact = replace(artefact, known=None)
+    _check_whole(artefact, path, ratings)
+    if not ratings: artefact = replace(artefact, known=None)
     try:
         check_target(path)
         real = Path(os.path.realpath(path))  # where a link leads to

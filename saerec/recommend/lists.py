@@ -87,7 +87,7 @@ def ranked_list(people: People, engine: Engine, row: csr_array, masked: np.ndarr
 # %% ../../nbs/recommend/lists.ipynb #26abd3a9
 def _check_known(people: People, engine: Engine, code: int, so: str) -> None:
     if engine.inner[code] >= 0: return
-    raise InputError(f"{people.movies.title[code]!r} has no likes in the training data, so {so}.")
+    raise InputError(f"{people.titles.titles[code]!r} has no likes in the training data, so {so}.")
 
 def explanation(people: People, engine: Engine, stars: csr_array, code: int) -> pd.DataFrame:
     "What each rating of a user does to the score of one movie. Raises `InputError` if the ranker does not know it."
@@ -95,7 +95,7 @@ def explanation(people: People, engine: Engine, stars: csr_array, code: int) -> 
     asked, rated = np.array([code]), stars.indices
     many = leave_one_out_rows(people.likes(stars), rated)
     frame = pd.DataFrame(movie_columns(people, rated, ["movie", "title"]) | {"stars": stars.data})
-    frame.attrs = {"title": people.movies.title[code], "score": None, "p_like": None, "threshold": people.threshold}
+    frame.attrs = {"title": people.titles.titles[code], "score": None, "p_like": None, "threshold": people.threshold}
 
     answers = {"change": ("score", engine.scores_at(many, asked))}
     if engine.liker is not None: answers["p_change"] = ("p_like", engine.p_like(many, asked))
@@ -118,16 +118,27 @@ def plot_explanation(
     return fig
 
 # %% ../../nbs/recommend/lists.ipynb #d2f4ed75
+SUPPORT = 5  # likes: with fewer nothing is said of a movie, and with so many a cosine is halved
+
 def similar_movies(people: People, engine: Engine, code: int, n: int) -> pd.DataFrame:
-    "The n movies that go together with one. Raises `InputError` if the ranker does not know it."
+    """The n movies that go together with one; attrs: `title`, `likes` (None: the model has no ratings to count, and
+    cosines are not shrunk). Raises `InputError` if the ranker does not know it, or hardly."""
     _check_known(people, engine, code, "nothing is known about what it goes with")
     if n < 1: raise InputError(f"n={n}: a list needs one movie or more.")
-    cosine = engine.likeness(np.array([code]))[0]
-    cosine[engine.inner[code]] = -np.inf
+    alike, liked, title = engine.likeness(np.array([code]))[0], people.liked, people.titles.titles[code]
+    if liked is not None:
+        if liked[code] < SUPPORT:
+            few = f"{liked[code]} users of the training data like it, and {SUPPORT} are needed"
+            raise InputError(f"What {title!r} goes with cannot be told: {few}.")
+        others = liked[engine.rank_codes]
+        alike = alike * others / (others + SUPPORT)
+    alike[engine.inner[code]] = -np.inf
 
-    top = best_of(cosine, n)
-    columns = movie_columns(people, engine.rank_codes[top], ["movie", "title", "genres"]) | {"similarity": cosine[top]}
-    return pd.DataFrame(columns, index=pd.RangeIndex(1, len(top) + 1, name="rank"))
+    top = best_of(alike, n)
+    columns = movie_columns(people, engine.rank_codes[top], ["movie", "title", "genres"]) | {"similarity": alike[top]}
+    frame = pd.DataFrame(columns, index=pd.RangeIndex(1, len(top) + 1, name="rank"))
+    frame.attrs = {"title": title, "likes": None if liked is None else int(liked[code])}
+    return frame
 
 # %% ../../nbs/recommend/lists.ipynb #d6b75f22
 def _index_of(people: People, movie_id: Any, title: str, year: Any) -> int:
@@ -174,7 +185,7 @@ def in_model_terms(people: People, r: Ratings) -> tuple[csr_array, np.ndarray, s
     ids, user, code, stars = r.users.user_id.to_numpy()[users], user[keep], code[keep], stars[keep]
     if (twice := (np.diff(user) == 0) & (np.diff(code) == 0)).any():
         i = int(twice.argmax())
-        raise InputError(f"The user {ids[user[i]]} rated {people.movies.title[code[i]]!r} twice; keep one of the two.")
+        raise InputError(f"The user {ids[user[i]]} rated {people.titles.titles[code[i]]!r} twice; keep one of the two.")
 
     offsets = np.concatenate([[0], np.bincount(user, minlength=len(users)).cumsum()])
     return csr_array((stars, code, offsets), shape=(len(users), len(people.movies))), ids, _left_out(people, r, found)

@@ -282,7 +282,7 @@ def own_ratings(
     skipped["not liked, which a model of likes alone cannot use"] = len(latest) - len(kept)
 
     movies = rec.movies.iloc[kept.code.tolist()]
-    kept = kept.assign(movie=movies.movie_id.to_numpy(), film=movies.title.to_numpy())
+    kept = kept.assign(movie=movies.movie_id.to_numpy(), film=[rec.titles.titles[c] for c in kept.code])
     kept = kept[["line", "title", "stars", "movie", "film"]].reset_index(drop=True)
     missing = missing[["line", "title", "year", "stars", "suggestions"]].reset_index(drop=True)
     notes = [said] * bool(said) + notes

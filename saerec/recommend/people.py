@@ -47,15 +47,21 @@ class People:
         return Titles(self.movies, rated)
 
     @cached_property
+    def liked(self) -> np.ndarray | None:  # int64 [n_movies]
+        "By how many known users each movie is liked; None: their ratings were not saved."
+        if self.known is None: return None
+        return np.bincount(self.known.movie[self.known.value >= self.threshold], minlength=len(self.movies))
+
+    @cached_property
     def things(self) -> str:
         "What the catalogue holds: films or items."
         return things(self.movies)
 
     @cached_property
     def columns(self) -> dict[str, Any]:
-        "Ids, titles and genres of the movies, as arrays of pandas."
-        names = {"movie": "movie_id", "title": "title", "genres": "genres"}
-        return {k: self.movies[name].array for k, name in names.items()}
+        "Ids, titles as people write them, and genres of the movies, as arrays of pandas."
+        shown = self.movies.assign(title=pd.Series(self.titles.titles, self.movies.index, self.movies.title.dtype))
+        return {k: shown[name].array for k, name in {"movie": "movie_id", "title": "title", "genres": "genres"}.items()}
 
     @property
     def scale(self) -> str:

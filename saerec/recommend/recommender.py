@@ -19,7 +19,7 @@ from .artefact import Artefact, read_artefact, write_artefact
 from .card import model_card, report_of, verdict
 from .engine import Engine, NetworkModel, make_model
 from .lists import explanation, lists_for, ranked_list, similar_movies
-from .manifest import Manifest
+from .manifest import Manifest, OwnPart
 from .people import People
 from .titles import Titles
 
@@ -27,20 +27,31 @@ from .titles import Titles
 __all__ = ['Recommender']
 
 # %% ../../nbs/04_recommend.ipynb #4a7fdf5f
-def engine_of(artefact: Artefact) -> Engine:
-    "What makes lists from a trained recommender."
+def engine_of(artefact: Artefact, own: Any = None) -> Engine:
+    "What makes lists from a trained recommender; `own` is a model that is not saerec's."
     m = artefact.manifest
     liker = None if m.liker is None else NetworkModel(m.liker.model_dump(), artefact.part("liker"))
-    ranker = make_model(m.ranker.model_dump(), artefact.part("ranker"))
+    if own is None: ranker = make_model(m.ranker.model_dump(), artefact.part("ranker"))
+    else:
+        from saerec.recommend.scorer import ScorerModel
+        ranker = ScorerModel(own, len(artefact.rank_codes))
     return Engine(ranker, liker, artefact.rank_codes, len(artefact.movies), m.to_probability)
+
+def _read(path: str | os.PathLike[str], own_code: bool) -> tuple[Artefact, Any]:
+    "A saved recommender, and the model of a class that is not saerec's (None: it is)."
+    artefact = read_artefact(path)
+    if not isinstance(artefact.manifest.ranker, OwnPart): return artefact, None
+    from saerec.recommend.scorer import own_model
+    return artefact, own_model(artefact, path, own_code)
 
 # %% ../../nbs/04_recommend.ipynb #9467e558
 class Recommender:
     "A trained recommender: titles in, movies with reasons out."
-    def __init__(self, artefact: Artefact):
+    def __init__(self, artefact: Artefact, own: Any = None):
         self.artefact, self.movies, self.known = artefact, artefact.movies, artefact.known
         m = artefact.manifest
-        self.people, self.engine = People(self.movies, m.scale, m.threshold, self.known), engine_of(artefact)
+        self.people = People(self.movies, m.scale, m.threshold, self.known)
+        self.engine = engine_of(artefact, own)
         self.recorders: dict[str, Any] = {}  # how the trainings went, by objective; empty after loading
 
     def __repr__(self) -> str:
@@ -70,9 +81,21 @@ class Recommender:
         return write_artefact(self.artefact, path, model_card(self.artefact), ratings)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Recommender:
-        "Read a saved recommender; no code in it is run. Raises `InputError` if it is none, or is damaged."
-        return cls(read_artefact(path))
+    def load(cls, path: str | os.PathLike[str], own_code: bool = False) -> Recommender:
+        """Read a saved recommender; no code in it is run, but with `own_code` the class of your own that it names is
+        imported. Raises `InputError` if it is none, is damaged, or names such a class without that."""
+        return cls(*_read(path, own_code))
+
+    @classmethod
+    def from_model(cls,
+        model: Any,  # fitted: a network, a baseline, anything with `scores(batch)` in torch or numpy
+        ratings: Ratings,  # the catalogue, and what known users think
+        train: Ratings | None = None,  # what the model learned from, such as split.train; None: `ratings`
+        threshold: float | None = None,  # the rating from which one is a like; None: `default_threshold`
+    ) -> Recommender:
+        "Recommend by a model of your own. Raises `InputError` where its scores are none, or its movies others."
+        from saerec.recommend.scorer import artefact_of
+        return cls(*artefact_of(model, ratings, train, threshold))
 
     @property
     def manifest(self) -> Manifest:
@@ -106,11 +129,10 @@ class Recommender:
         """The n best movies for a user; `attrs["about"]` says how far the list is their own.
 
         *because* names the like without which the movie would fall furthest. Raises `InputError` for what cannot be
-        understood: unknown titles or users, stars off the scale, a genre that does not exist.
-        """
+        understood: unknown titles or users, stars off the scale, a genre that does not exist."""
         people = self.people
         row, masked = people.likes(people.stars(person)), ~people.allowed(genres, years, exclude)
-        if not rated: masked[row.indices] = True
+        masked[row.indices] |= not rated
         return ranked_list(people, self.engine, row, masked, n, diversity)
 
     def recommend_many(self,

@@ -31,7 +31,7 @@ _CLEAR_ARTICLES = "the a an le la les un une il lo gli uno una el los las um uma
 def _one_of(articles: str) -> str: return "|".join(sorted(set(articles.split()), key=len, reverse=True))
 
 _LAST_BEHIND = re.compile(rf", (?:{_one_of(_ARTICLES)})$", re.IGNORECASE)
-_BEHIND = re.compile(rf"^(.*?), ?({_one_of(_ARTICLES)})(?=$|:| [-–] )(.*)$", re.IGNORECASE)
+_BEHIND = re.compile(rf"^(.+?), ?({_one_of(_ARTICLES)})(?=$|:| [-–] )(.*)$", re.IGNORECASE)
 _FRONT = re.compile(rf"^(?:l'|(?:{_one_of(_CLEAR_ARTICLES)})\s)\s*(?=\w)", re.IGNORECASE)
 _LAST = re.compile(rf"\s(?:{_one_of(_CLEAR_ARTICLES)})$", re.IGNORECASE)
 
@@ -69,11 +69,15 @@ _SAME |= {word: str(n) for n, word in enumerate("ii iii iv v vi vii viii ix".spl
 _SAME |= {"vol": "volume", "pt": "part", "vs": "versus", "dr": "doctor", "mr": "mister", "st": "saint",
           "colour": "color", "colours": "colors", "grey": "gray"}
 
-def _loose(name: str) -> str:
-    "A plain name without blanks, numbers and short words written in one way; a number alone is a name."
+def _words(name: str) -> list[str]:
+    "The plain words of a name, numbers and short words written in one way; a number alone is a name."
     words = plain_text(name).split()
     if len(words) > 1: words = [w if w == "v" and k == 0 else _SAME.get(w, w) for k, w in enumerate(words)]
-    return "".join(words)
+    return words
+
+def _loose(name: str) -> str:
+    "The words of a name without blanks."
+    return "".join(_words(name))
 
 # %% ../../nbs/recommend/spelling.ipynb #c3d9e4a8
 _APOSTROPHES = str.maketrans(dict.fromkeys("’‘´`", "'"))
@@ -114,6 +118,11 @@ class Title:
         return list(dict.fromkeys(map(_loose, {_spoken(self.name): 0, self.bare: 0})))
 
     @property
+    def words(self) -> frozenset[str]:
+        "The words of the name but for its article, in no order."
+        return frozenset(_words(self.bare))
+
+    @property
     def others(self) -> list[Title]:
         "What the brackets hold: original, translated, also known as."
         return [Title(t) for o in self.brackets if (t := _ALSO.sub("", o).strip())]
@@ -138,3 +147,14 @@ class Title:
     def long_parts(self) -> list[Title]:
         "The parts of two words or more."
         return [o for o in self.parts if " " in o.name]
+
+# %% ../../nbs/recommend/spelling.ipynb #8a481fd4
+def as_spoken(title: str) -> str:
+    "A title of the data as people write it: the articles in front, in brackets too."
+    return "".join(map(_turned, re.split("([()])", title))) if "," in title else title
+
+def _turned(part: str) -> str:
+    "What stands before, in or between brackets, with its article in front."
+    name = part.strip()
+    start = m.end() if (m := _ALSO.match(name)) else 0
+    return part.replace(name, name[:start] + _spoken(name[start:])) if "," in name else part

@@ -11,13 +11,14 @@ import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
+from itertools import product
 
 import numpy as np
 import pandas as pd
 from rapidfuzz import fuzz, process
 
 from ..errors import InputError
-from .spelling import Title, plain_text
+from .spelling import Title, as_spoken, plain_text
 
 # %% auto #0
 __all__ = ['TitleWarning', 'Titles']
@@ -74,6 +75,15 @@ class _TitleIndex:
         parts += [c for form in asked.loose for c in self.parts.get(form, [])]
         return self.near(dict.fromkeys(parts), year) or self.near(begun, year)
 
+    bags = cached_property(lambda self: [(o.words, c) for c, t in enumerate(self.titles) for o in (t, *t.others)])
+
+    def same_words(self, text: str, year: int | None = None) -> list[int]:
+        "The movies with all words of a text, in any order, in the shortest name; half of its words or more are asked."
+        asked = Title(text).words
+        found = {c: len(bag) for bag, c in self.bags if asked <= bag and len(bag) <= 2 * len(asked)}
+        near = self.near(found, year)
+        return [c for c in near if found[c] == min(found[o] for o in near)]
+
 # %% ../../nbs/recommend/titles.ipynb #c7f0a3d6
 class _TitleSearch:
     "Titles prepared for searching while one types: by code, and in the order of their codes, the best known first."
@@ -111,22 +121,29 @@ class Titles:
         movies: pd.DataFrame,  # `movie_id`, `title` in code order
         popularity: np.ndarray | None = None,  # [n_movies] how many rated each: the better known comes first
     ):
-        self.titles: list[str] = movies.title.tolist()
+        self._written: list[str] = movies.title.tolist()  # in the data: Matrix, The (1999)
+        self.titles = [as_spoken(t) for t in self._written]  # as shown: The Matrix (1999)
         self.ids = {str(i): code for code, i in enumerate(movies.movie_id)}
         self.id_of = list(self.ids)  # by code
         self.popularity = np.zeros(len(movies)) if popularity is None else np.asarray(popularity)
 
     @cached_property
     def exact(self) -> dict[str, list[int]]:
-        "Codes by the very title."
+        "Codes by the very title, as shown and as the data have it."
         out: dict[str, list[int]] = {}
-        for code, t in enumerate(self.titles): out.setdefault(t, []).append(code)
+        for code, forms in enumerate(zip(self.titles, self._written, strict=True)):
+            for t in dict.fromkeys(forms): out.setdefault(t, []).append(code)
         return out
+
+    @cached_property
+    def newest(self) -> int:
+        "The latest year of a title; 0 where titles have none."
+        return max((t.year or 0 for t in self.index.titles), default=0)
 
     @cached_property
     def index(self) -> _TitleIndex:
         "Codes by all other forms of the title."
-        return _TitleIndex(self.titles)
+        return _TitleIndex(self._written)
 
     @cached_property
     def _search(self) -> _TitleSearch:
@@ -170,9 +187,16 @@ class Titles:
             codes, how = self.index.candidates([name], y)
             if codes: return codes, how
         if text in self.ids and not text.isdecimal(): return [self.ids[text]], "id"
-        for name, y in readings:
-            if codes := self.index.beginnings(name, y): return codes, "part"
-        return ([self.ids[text]], "number") if text in self.ids else ([], "")
+        steps = [self.index.beginnings] + [self.index.same_words] * (text not in self.ids)
+        for step, (name, y) in product(steps, readings):
+            if codes := step(name, y): return codes, "part"
+        if text in self.ids: return [self.ids[text]], "number"
+        return self._of_another_year(*readings[-1]), "year"
+
+    def _of_another_year(self, name: str, year: int | None) -> list[int]:
+        "The only film of a name, whatever its year; but what is newer than the data cannot be in them."
+        codes = [] if year is None or year > self.newest else self.index.candidates([Title(name).name])[0]
+        return codes if len(codes) == 1 else []
 
     def suggest(self,
         movie: str,  # as typed
@@ -183,15 +207,16 @@ class Titles:
         typed, near = Title(movie).plain, self.index.near
         close = self._search.containing(typed, len(self.titles)) or self._search.alike(typed)
         if year is not None: close = near(close, year) + near(close, year, gap=1)
-        return [self.titles[c] for c in list(dict.fromkeys([*self.index.candidates([movie])[0], *close]))[:n]]
+        named = sorted(self.index.candidates([movie])[0], key=lambda c: -self.popularity[c])
+        return [self.titles[c] for c in list(dict.fromkeys([*named, *close]))[:n]]
 
     def search(self,
         text: str,  # as typed so far
         n: int = 6,  # at most so many
     ) -> list[int]:  # codes, best first
         "Movies with these words or beginnings of words, the best known first; if none has, those spelt alike."
-        typed = Title(text).line
-        return self._search.containing(typed, n) or self._search.alike(typed)[:n]
+        asked, find = Title(text), self._search.containing
+        return find(asked.line, n) or find(asked.plain, n) or self._search.alike(asked.line)[:n]
 
     def name_of(self, code: int) -> str:
         "What to type for a movie: its title where that finds it, else its id."
@@ -222,6 +247,7 @@ def _decide(titles: Titles, codes: list[int], how: str, asked: str) -> tuple[lis
 def _question(titles: Titles, text: str, codes: list[int]) -> str:
     "Why no movie was found, and what helps."
     if codes:
+        codes = sorted(codes, key=lambda c: -titles.popularity[c])
         choice = "; ".join(f"{titles.titles[c]!r} (id {titles.id_of[c]})" for c in codes[:5])
         example = f"id:{titles.id_of[codes[0]]}"
         return f"The title {text!r} is ambiguous: {choice}; add the year, or give an id, as in {example}."

@@ -81,7 +81,7 @@ def fit(
     "Train, and keep the weights of the best epoch, also after Ctrl-C. Raises `Diverged` if the loss becomes NaN."
     objective = find_objective(objective).changed(**changes)
     if rows is None: rows = to_batch(split.train)
-    check_network(model, rows.n_movies)
+    check_network(model, rows)
     model.centre(split.train)
 
     training = Training(model, rows, objective, seed, device, about)

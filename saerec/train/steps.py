@@ -16,7 +16,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from ..data import Batch, InputError, Split
-from ..model import Network
+from ..evaluate.ranking import checked_scores
+from ..model import Network, StackedAutoencoder
 from .objectives import Objective
 
 # %% auto #0
@@ -181,11 +182,16 @@ def validate(
     return dict(found[0])
 
 # %% ../../nbs/train/steps.ipynb #929c6c94
-def check_network(model: Network, n_movies: int) -> None:
+def check_network(model: Network, rows: Rows) -> None:
     "Raises `InputError` for a network that cannot be trained on such rows."
-    if n_movies != model.n_movies:
+    if not isinstance(model, Network):
+        raise InputError(f"{type(model).__name__} is no saerec.model.Network; subclass that, call "
+                         "super().__init__(n_movies), and write forward(batch).")
+    if rows.n_movies != model.n_movies:
         advice = "make it with n_movies=split.train.n_movies"
-        sizes = f"The network has {model.n_movies} movies and the split {n_movies}"
+        sizes = f"The network has {model.n_movies} movies and the split {rows.n_movies}"
         raise InputError(f"{sizes}; {advice}.")
+    if not list(model.parameters()): raise InputError(f"{type(model).__name__} has no parameters that could learn.")
     if not all(bool(p.isfinite().all()) for p in model.parameters()):
         raise InputError("A weight is NaN or infinite before training begins; make the network anew.")
+    if not isinstance(model, StackedAutoencoder): checked_scores(model, rows.take(torch.arange(min(2, len(rows)))))
