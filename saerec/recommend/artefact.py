@@ -41,6 +41,7 @@ class Artefact:
     arrays: Mapping[str, np.ndarray]  # of the models, by name: "ranker.table", ...; and `rank_codes`
     movies: pd.DataFrame  # movie_id, title, year, genres
     known: Ratings | None = None  # ratings of known users; None: saved without them
+    own: Any = None  # what ranks, where that is a class of your own
 
     @property
     def rank_codes(self) -> np.ndarray:  # int64, ascending

@@ -196,7 +196,7 @@ def best_of(scores: np.ndarray, n: int) -> np.ndarray:  # int64 [<= n]
 
 # %% ../../nbs/recommend/engine.ipynb #4ce396b4
 def _alone(ranker: Model, movies: np.ndarray, n_movies: int) -> np.ndarray:  # float32 [k, n_movies]
-    "Scores for users who like one movie each, less their mean, the highest 1."
+    "Scores for users who like one movie each, less their mean, the farthest from it at 1 or -1."
     ones = np.ones(len(movies), np.float32), movies, np.arange(len(movies) + 1)
     z = ranker.scores(csr_array(ones, shape=(len(movies), n_movies)))
     z = z - z.mean(1, keepdims=True)
@@ -259,7 +259,7 @@ class Engine:
 
     def likeness(self, movies: np.ndarray, others: np.ndarray | None = None) -> np.ndarray:  # float32 [k, j] in -1..1
         """Cosines between the vectors of movies, and of others or of all that the ranker knows; without vectors the
-        scores of the others for a user who likes that movie alone, from their mean (0) to the highest (1)."""
+        scores of the others for a user who likes that movie alone, 0 their mean."""
         a, b = self.inner[movies], slice(None) if others is None else self.inner[others]
         if self._vectors is None: return _alone(self.ranker, a, len(self.rank_codes))[:, b]
         d, lengths = self._vectors

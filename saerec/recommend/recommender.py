@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,31 +28,31 @@ from .titles import Titles
 __all__ = ['Recommender']
 
 # %% ../../nbs/04_recommend.ipynb #4a7fdf5f
-def engine_of(artefact: Artefact, own: Any = None) -> Engine:
-    "What makes lists from a trained recommender; `own` is a model that is not saerec's."
+def engine_of(artefact: Artefact) -> Engine:
+    "What makes lists from a trained recommender."
     m = artefact.manifest
     liker = None if m.liker is None else NetworkModel(m.liker.model_dump(), artefact.part("liker"))
-    if own is None: ranker = make_model(m.ranker.model_dump(), artefact.part("ranker"))
+    if artefact.own is None: ranker = make_model(m.ranker.model_dump(), artefact.part("ranker"))
     else:
         from saerec.recommend.scorer import ScorerModel
-        ranker = ScorerModel(own, len(artefact.rank_codes))
+        ranker = ScorerModel(artefact.own, len(artefact.rank_codes))
     return Engine(ranker, liker, artefact.rank_codes, len(artefact.movies), m.to_probability)
 
-def _read(path: str | os.PathLike[str], own_code: bool) -> tuple[Artefact, Any]:
-    "A saved recommender, and the model of a class that is not saerec's (None: it is)."
+def _read(path: str | os.PathLike[str], own_code: bool) -> Artefact:
+    "A saved recommender, with the model of a class of your own, if that ranks."
     artefact = read_artefact(path)
-    if not isinstance(artefact.manifest.ranker, OwnPart): return artefact, None
+    if not isinstance(artefact.manifest.ranker, OwnPart): return artefact
     from saerec.recommend.scorer import own_model
-    return artefact, own_model(artefact, path, own_code)
+    return replace(artefact, own=own_model(artefact, path, own_code))
 
 # %% ../../nbs/04_recommend.ipynb #9467e558
 class Recommender:
     "A trained recommender: titles in, movies with reasons out."
-    def __init__(self, artefact: Artefact, own: Any = None):
+    def __init__(self, artefact: Artefact):
         self.artefact, self.movies, self.known = artefact, artefact.movies, artefact.known
         m = artefact.manifest
         self.people = People(self.movies, m.scale, m.threshold, self.known)
-        self.engine = engine_of(artefact, own)
+        self.engine = engine_of(artefact)
         self.recorders: dict[str, Any] = {}  # how the trainings went, by objective; empty after loading
 
     def __repr__(self) -> str:
@@ -84,7 +85,7 @@ class Recommender:
     def load(cls, path: str | os.PathLike[str], own_code: bool = False) -> Recommender:
         """Read a saved recommender; no code in it is run, but with `own_code` the class of your own that it names is
         imported. Raises `InputError` if it is none, is damaged, or names such a class without that."""
-        return cls(*_read(path, own_code))
+        return cls(_read(path, own_code))
 
     @classmethod
     def from_model(cls,
@@ -95,7 +96,7 @@ class Recommender:
     ) -> Recommender:
         "Recommend by a model of your own. Raises `InputError` where its scores are none, or its movies others."
         from saerec.recommend.scorer import artefact_of
-        return cls(*artefact_of(model, ratings, train, threshold))
+        return cls(artefact_of(model, ratings, train, threshold))
 
     @property
     def manifest(self) -> Manifest:

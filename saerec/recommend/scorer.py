@@ -73,9 +73,7 @@ def _ranker_of(model: Any) -> tuple[Any, dict[str, np.ndarray]]:
     return {"kind": "own", "path": path, "config": said} | about, arrays
 
 # %% ../../nbs/recommend/scorer.ipynb #ea24c413
-def artefact_of(
-    model: Any, ratings: Ratings, train: Ratings | None, threshold: float | None
-) -> tuple[Artefact, Any]:  # and the model, if it is of a class that is not saerec's
+def artefact_of(model: Any, ratings: Ratings, train: Ratings | None, threshold: float | None) -> Artefact:
     "A recommender that ranks by a fitted model, measured nowhere. Raises `InputError` for movies that do not fit."
     known = (train or ratings).movies.movie_id
     codes = pd.Index(ratings.movies.movie_id).get_indexer(pd.Index(known)).astype(np.int64)
@@ -92,7 +90,7 @@ def artefact_of(
         report_about={"left_out": ["It was not measured here; evaluate does."]}, ranker=part,
         feedback=ratings.feedback)
     arrays = {f"ranker.{k}": a for k, a in arrays.items()} | {"rank_codes": codes}
-    return Artefact(manifest, arrays, ratings.movies, ratings), None if type(model) in _NATIVE else model
+    return Artefact(manifest, arrays, ratings.movies, ratings, own=None if type(model) in _NATIVE else model)
 
 # %% ../../nbs/recommend/scorer.ipynb #07627a89
 def own_model(artefact: Artefact, path: str | os.PathLike[str], own_code: bool) -> Any:
