@@ -2,6 +2,8 @@
 from __future__ import annotations
 
 import itertools
+import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -193,3 +195,14 @@ def test_own_objective(likes: Ratings) -> None:
     assert said[0].startswith("absolute: validation loss 0.") and "User + movie means" in said[0]
     assert settings_for(absolute, split.train) == {}
     assert evaluate(trainer(absolute)(split), split, part="valid").table.notna().all(axis=None)
+
+
+def test_programs_of_the_page_are_short() -> None:
+    "Each of the five programs has at most 15 lines, beside the imports that they share."
+    page = Path(__file__).resolve().parents[1] / "nbs" / "howto" / "own_parts.ipynb"
+    cells = ["".join(c["source"]) for c in json.loads(page.read_text("utf-8"))["cells"] if c["cell_type"] == "code"]
+    programs = ("class Linear", "def loss", "def first_place", "labels =", "class Neighbours")
+    for begins in programs:
+        (program,) = (t for t in cells if re.search(rf"^{begins}", t, re.M))
+        lines = [o for o in program.splitlines() if o.strip() and not o.startswith("#|")]
+        assert len(lines) <= 15, f"{begins}: {len(lines)} lines"

@@ -59,12 +59,14 @@ def compute_metrics(
         out |= star_sums(predict_cells(model, held), y, ids[held.target.user], train.scale)
 
     if kind in ("ranking", "both"):
+        found: dict[str, Metric] = {}
         of_lists = [m for m in metrics if isinstance(m, str) and find_metric(m).function is None]
         if of_hits := [m for m in metrics if m not in of_lists]:
             ranks = rank_metrics(model, held, of_hits)
             ranks.index = pd.Index(ids[ranks.index])
-            out |= {str(name): Sums(values, values * 0 + 1) for name, values in ranks.items()}
-        if of_lists: out |= list_sums(model, held, of_lists, train)
+            found |= {str(name): Sums(values, values * 0 + 1) for name, values in ranks.items()}
+        if of_lists: found |= list_sums(model, held, of_lists, train)
+        out |= {(name := find_metric(m).name): found[name] for m in metrics}
     return out
 
 # %% ../../nbs/03_evaluate.ipynb #5df80d97
