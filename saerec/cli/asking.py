@@ -29,7 +29,8 @@ def run_recommend(args: argparse.Namespace) -> tuple[dict[str, Any], str]:  # fo
     parts = [show(columns_of(top, "title", "genres", "score", "p_like", "because"), "rank"), top.attrs["about"]]
     if own is None: return data, "\n\n".join(parts)
 
-    read = {"layout": own.layout, "found": len(own.found), "not_found": own.missing, "left_out": own.skipped}
+    read = {"layout": own.layout, "found": len(own.found), "not_found": own.missing, "left_out": own.skipped,
+            "notes": own.notes}
     return data | {"file": read}, "\n\n".join([*parts, str(own)])
 
 def run_similar(args: argparse.Namespace) -> tuple[dict[str, Any], str]:

@@ -25,8 +25,8 @@ _HELP_TEXT = """
 --unrated: the number that means: not rated, such as -1; '' for empty cells
 --scale: the lowest and the best rating there can be (default: those that occur; of an export, as its place has it)
 --duplicates: which rating counts where a user rated a movie again (default: refuse)
-train --data: bundled (default), an edition of MovieLens such as ml-1m, or a path: a table (CSV, JSON, Excel, Parquet),
-    a folder or zip of one, a folder of shards
+train --data: bundled (default), an edition of MovieLens such as ml-1m or ml-latest (the newest films), or a path: a
+    table (CSV, JSON, Excel, Parquet), a folder or zip of one, a folder of shards
 --out: folder to write (default: model)
 --seed: of splits, first weights and training (default: 0)
 --threshold: rating from which one is a like (default: fits the scale; said)
@@ -60,7 +60,7 @@ explain movie: the film to explain
 --host: where to listen (default: 127.0.0.1, this computer alone; 0.0.0.0 lets others in)
 --port: the port (default: 8000; 0: any free one)
 --onnx: the file to write
-name: ml-100k, ml-1m, ml-10m, ml-20m, ml-25m, ml-32m or ml-latest-small
+name: ml-100k, ml-1m, ml-10m, ml-20m, ml-25m, ml-32m, ml-latest-small, or ml-latest, which has the newest films
 --cache: folder (default: $SAEREC_CACHE, else the user's cache)
 --json: one JSON object on stdout, nothing else there"""
 _HELP = dict(" ".join(o.split()).split(": ", 1) for o in re.split(r"\n(?! )", _HELP_TEXT.strip()))

@@ -60,11 +60,13 @@ def _list_frame(people: People, engine: Engine, row: csr_array, likes: np.ndarra
 # %% ../../nbs/recommend/lists.ipynb #cd593276
 def _about(people: People, row: csr_array, likes: int, top: np.ndarray, usual: np.ndarray) -> str:
     "How much is known about a user, and how much of the list anybody would get."
+    if not len(top): return f"Nothing that the model can list fits these wishes. {people.until[1]}".rstrip()
     same, kind = int(np.isin(top, usual).sum()), "is a like" if likes == 1 else "are likes"
     told = (f"{row.nnz} rating{'s' * (row.nnz != 1)}, of which {likes} {kind} that the model can use; {same} of the "
             f"{len(top)} {people.things} would also be listed for somebody of whom nothing is known.")
     if len(top) and 2 * same >= len(top): told += " It is hardly this person's own yet."
-    return told + (" The model was never measured on people with so few likes." if likes < FEW_LIKES else "")
+    if likes < FEW_LIKES: told += " The model was never measured on people with so few likes."
+    return f"{told} {people.until[1]}".rstrip()
 
 _MAX_REASONS = 512  # likes of one user that are left out one by one
 

@@ -154,6 +154,7 @@ class DataEntry(_Part):
     ratings: _Count
     users: _Count
     movies: _Count
+    last: str | None = Field(None, pattern=r"^[0-9]{4}-(0[1-9]|1[0-2])-[0-9]{2}$")  # day of the newest rating
 
 # %% ../../nbs/recommend/manifest.ipynb #f43b53a1
 class CalibrationEntry(_Part):

@@ -8,6 +8,7 @@ Docs: https://saerec.github.io/saerec/recommend/people.html.md"""
 from __future__ import annotations
 
 import math
+from calendar import month_name
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -24,11 +25,28 @@ from .titles import Titles
 # %% auto #0
 __all__ = []
 
-# %% ../../nbs/recommend/people.ipynb #6d0d9f00
+# %% ../../nbs/recommend/people.ipynb #6495e197
 def things(movies: pd.DataFrame) -> str:  # "films" or "items"
     "What a catalogue holds: films, if a title looks like that of one."
     return "films" if movies.year.notna().any() else "items"
 
+
+# %% ../../nbs/recommend/people.ipynb #6114d72f
+def data_end(
+    data: str,  # name of the data
+    last: str | None,  # day of the newest rating; None: not known
+    movies: pd.DataFrame,  # `year`
+) -> tuple[int, str]:  # the year, and a sentence that says so and what helps; 0 and "": not known
+    "Where data end: with their newest rating, or with their newest movie if that is years older."
+    newest, rated = 0 if movies.year.isna().all() else int(movies.year.max()), int(last[:4]) if last else 0
+    year = min([y for y in (rated, newest) if y], default=0)
+    if not year: return 0, ""
+    when = f"{month_name[int(last[5:7])]} {year}" if last and rated == year else f"{year}"
+    older = data.startswith("ml-") and data != "ml-latest"
+    step = "saerec train --data ml-latest" if older else "train on newer ratings"
+    return year, f"This model knows {things(movies)} up to {when}; for newer ones: {step}."
+
+# %% ../../nbs/recommend/people.ipynb #6d0d9f00
 class People:
     "Reads ratings of users, and wishes, in the terms of one catalogue."
     def __init__(self,
@@ -36,8 +54,10 @@ class People:
         scale: Sequence[float],  # lowest and highest rating
         threshold: float,  # the rating from which one is a like
         known: Ratings | None = None,  # ratings of known users
+        until: tuple[int, str] = (0, ""),  # where the data end: of `data_end`
     ):
         self.movies, self.limits, self.threshold, self.known = movies, tuple(scale), threshold, known
+        self.until = until
         self.user_ids = {} if known is None else {str(u): i for i, u in enumerate(known.users.user_id)}
 
     @cached_property

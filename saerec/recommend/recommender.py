@@ -21,11 +21,17 @@ from .card import model_card, report_of, verdict
 from .engine import Engine, NetworkModel, make_model
 from .lists import explanation, lists_for, ranked_list, similar_movies
 from .manifest import Manifest, OwnPart
-from .people import People
+from .people import People, data_end
 from .titles import Titles
 
 # %% auto #0
 __all__ = ['Recommender']
+
+# %% ../../nbs/04_recommend.ipynb #65183dac
+def _people_of(artefact: Artefact) -> People:
+    "What reads ratings of users in the terms of a trained recommender."
+    m, movies = artefact.manifest, artefact.movies
+    return People(movies, m.scale, m.threshold, artefact.known, data_end(m.data.name, m.data.last, movies))
 
 # %% ../../nbs/04_recommend.ipynb #4a7fdf5f
 def engine_of(artefact: Artefact) -> Engine:
@@ -50,9 +56,7 @@ class Recommender:
     "A trained recommender: titles in, movies with reasons out."
     def __init__(self, artefact: Artefact):
         self.artefact, self.movies, self.known = artefact, artefact.movies, artefact.known
-        m = artefact.manifest
-        self.people = People(self.movies, m.scale, m.threshold, self.known)
-        self.engine = engine_of(artefact)
+        self.people, self.engine = _people_of(artefact), engine_of(artefact)
         self.recorders: dict[str, Any] = {}  # how the trainings went, by objective; empty after loading
 
     def __repr__(self) -> str:
@@ -157,8 +161,8 @@ class Recommender:
     def similar(self,
         movie: str | int,  # title or id
         n: int = 10,  # length of the list
-    ) -> pd.DataFrame:  # movie (id), title, genres, similarity (cosine, -1..1); most similar first
-        "Movies that go together with one. Raises `InputError` if the ranker does not know it."
+    ) -> pd.DataFrame:  # movie (id), title, genres, similarity (shrunk cosine, -1..1); most similar first
+        "Movies that go together with one. Raises `InputError` if fewer than five users like it."
         return similar_movies(self.people, self.engine, self.titles.find(movie), n)
 
     def to_onnx(self, path: str | os.PathLike[str]) -> Path:

@@ -140,6 +140,7 @@ def _assemble(plan: TrainingPlan, ranker: Any, liker: StackedAutoencoder | None,
     "A recommender that nothing has measured yet."
     r = plan.ratings
     size = {"ratings": len(r), "users": r.n_users, "movies": r.n_movies}
+    if r.time is not None and len(r): size |= {"last": str(np.datetime64(int(r.time.max()), "s"))[:10]}
     said = {
         "saerec": __version__, "torch": torch.__version__.split("+")[0], "python": platform.python_version(),
         "data": {"name": r.name, "fingerprint": r.fingerprint()} | size, "feedback": r.feedback,
