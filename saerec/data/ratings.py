@@ -95,7 +95,7 @@ class Ratings:
     @classmethod
     def from_frame(cls, frame: pd.DataFrame, **options: Any) -> Ratings:
         "What `read_ratings` makes of a frame, with its options. Raises `InputError` for one that cannot be read."
-        from saerec.data.reading import read_ratings
+        from saerec.data import read_ratings
         return read_ratings(frame, **options)
 
     def replace(self, **kw: Any) -> Ratings:
