@@ -72,7 +72,7 @@ def run_train(args: argparse.Namespace) -> tuple[dict[str, Any], str]:  # for --
     start, out = time.perf_counter(), Path(args.out)
     _check(args)
     r = get_data(args.data, reading_options(args))
-    settings = {k: v for k, v in vars(args).items() if k not in ("verb", "out", "resume", "json")}
+    settings = {k: v for k, v in vars(args).items() if k not in ("verb", "out", "resume", "json", "config", "log")}
     settings["data"], say = r.fingerprint(), lambda line: to_stderr(f"saerec: {line}")
     if args.resume and (done := finished_model(out, settings)):
         told = f"{out}: it is finished already, with these settings and ratings; it was left as it is."
