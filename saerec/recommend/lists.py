@@ -19,8 +19,7 @@ from ..data.ratings import Ratings, default_threshold
 from ..errors import InputError
 from ..plots import figure
 from .engine import Engine, best_of, leave_one_out_rows
-from .own import to_model_scale
-from .people import People
+from .people import People, to_model_scale
 
 # %% auto #0
 __all__ = ['plot_explanation']

@@ -146,14 +146,14 @@ class Recommender:
         reading: Mapping[str, Any] = MappingProxyType({}),  # options of `read_ratings`, such as columns
         **wishes: Any,  # as of `recommend`: genres, years, exclude, rated, diversity
     ) -> pd.DataFrame:  # user, rank, movie, title, score, p_like (if likes are predicted)
-        "Lists for many users; attrs: left_out, a sentence. Raises `InputError` for stars off the scale, movies rated twice."
+        "Lists for many users; attrs: left_out, a sentence. Raises `InputError` for stars off the scale."
         return lists_for(self.people, self.engine, ratings, n, reading, **wishes)
 
     def explain(self,
         person: Mapping[Any, float] | str | int,  # ratings by title or movie id, or the id of a known user
         movie: str | int,  # title or id
     ) -> pd.DataFrame:  # movie (id), title, stars, change, p_change (if likes are predicted); strongest first
-        "What each rating does to a movie; attrs: title, score, p_like, threshold. Raises `InputError` if it is not ranked."
+        "What each rating does to a movie; attrs: title, score, p_like, threshold. Raises `InputError` if never liked."
         return explanation(self.people, self.engine, self.people.stars(person), self.titles.find(movie))
 
     def similar(self,
