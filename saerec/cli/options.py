@@ -53,6 +53,8 @@ ratings: what the person thinks, such as 'Heat (1995)=5'; id:6 in place of a tit
 --user: instead: the id of a user of the training data
 --ratings: the person's ratings in a file: an export of Letterboxd, IMDb or Trakt, or a table with title,rating; what
     is typed beside it counts before it
+--users: instead: the ratings of many people in a table with user, movie and rating; a list for each
+recommend --out: with --users: the file of lists to write, as CSV (default: they are shown)
 --genre: only films of this genre; again for more
 --years: only films of these years, such as 1990-1999, 1990- or 1994
 --exclude: a film never to list; again for more
@@ -83,9 +85,13 @@ class _Verb:
 
     def own_table(self) -> None:
         "How to read a table of one's own."
+        self.many_people()
+        self.add("--scale", type=float, nargs=2, metavar=("LOW", "HIGH"))
+
+    def many_people(self) -> None:
+        "How to read a table of many people, but for its scale."
         self.add("--columns", metavar="ROLE=NAME,...")
         self.add("--unrated", metavar="N")
-        self.add("--scale", type=float, nargs=2, metavar=("LOW", "HIGH"))
         self.add("--duplicates", choices=["refuse", "latest", "first", "mean"])
 
     def person(self) -> None:
@@ -124,6 +130,9 @@ def _evaluate(v: _Verb) -> None:
 # %% ../../nbs/cli/options.ipynb #e75af809
 def _recommend(v: _Verb) -> None:
     v.person()
+    v.add("--users", metavar="FILE")
+    v.add("--out", metavar="FILE")
+    v.many_people()
     v.add("-n", type=int, default=10)
     v.add("--genre", action="append", default=[], metavar="GENRE")
     v.add("--years", metavar="FROM-TO")

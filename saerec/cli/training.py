@@ -24,7 +24,7 @@ from ..data.describe import summary
 from ..errors import InputError
 from ..recommend.artefact import check_target
 from ..recommend.card import verdict
-from ..recommend.own import to_model_scale
+from ..recommend.people import to_model_scale
 from ..recommend.recommender import Recommender
 from ..recommend.resume import finished_model, training_room
 from ..recommend.plan import plan_training

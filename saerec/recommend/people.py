@@ -46,6 +46,25 @@ def data_end(
     step = "saerec train --data ml-latest" if older else "train on newer ratings"
     return year, f"This model knows {things(movies)} up to {when}; for newer ones: {step}."
 
+# %% ../../nbs/recommend/people.ipynb #c3d6e9f2
+_LIKED = 0.8  # of the best rating: 4 of 5 stars, 8 of 10
+
+def to_model_scale(
+    marks: pd.Series,  # ratings as the file has them
+    own: tuple[float, float],  # the lowest and the best rating of the file
+    model: tuple[float, float],  # those of the model's data
+    threshold: float,  # from which one is a like there
+) -> pd.Series:  # ratings as the model's data have them; NaN: not liked, which a model of likes alone cannot take
+    "The same share of the best rating. On a scale of three steps or fewer the file's own decides what is a like."
+    if own == model: return marks
+    (low, high), start = model, min(own[0], 0)
+    share = (marks - start) / (own[1] - start)
+    value = min(low, 0) + share * (high - min(low, 0))
+    if high - low > 2: return value.clip(lower=low)
+
+    disliked = value.round().clip(upper=threshold - 1).clip(lower=low) if low < high else float("nan")
+    return pd.Series(high, marks.index).where(share >= _LIKED - 1e-9, disliked)
+
 # %% ../../nbs/recommend/people.ipynb #6d0d9f00
 class People:
     "Reads ratings of users, and wishes, in the terms of one catalogue."

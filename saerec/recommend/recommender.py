@@ -11,6 +11,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pandas as pd
@@ -87,8 +88,7 @@ class Recommender:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], own_code: bool = False) -> Recommender:
-        """Read a saved recommender; no code in it is run, but with `own_code` the class of your own that it names is
-        imported. Raises `InputError` if it is none, is damaged, or names such a class without that."""
+        "Read a saved recommender; no code is run but, with `own_code`, a class that it names. Raises `InputError`."
         return cls(_read(path, own_code))
 
     @classmethod
@@ -141,21 +141,19 @@ class Recommender:
         return ranked_list(people, self.engine, row, masked, n, diversity)
 
     def recommend_many(self,
-        ratings: pd.DataFrame | Ratings,  # user, movie (titles or ids), rating, under the names that the reader knows
+        ratings: pd.DataFrame | str | Path | Ratings,  # user, movie (titles or ids), rating, as `read_ratings` has it
         n: int = 10,  # length of each list
+        reading: Mapping[str, Any] = MappingProxyType({}),  # options of `read_ratings`, such as columns
+        **wishes: Any,  # as of `recommend`: genres, years, exclude, rated, diversity
     ) -> pd.DataFrame:  # user, rank, movie, title, score, p_like (if likes are predicted)
-        """Lists for many users, in the order in which they first occur; `attrs["left_out"]` says which movies are not
-        known. Raises `InputError` for stars off the scale and for movies rated twice."""
-        from saerec.data.reading import read_ratings
-        r = ratings if isinstance(ratings, Ratings) else read_ratings(ratings, name="the table")
-        return lists_for(self.people, self.engine, r, n)
+        "Lists for many users; attrs: left_out, a sentence. Raises `InputError` for stars off the scale."
+        return lists_for(self.people, self.engine, ratings, n, reading, **wishes)
 
     def explain(self,
         person: Mapping[Any, float] | str | int,  # ratings by title or movie id, or the id of a known user
         movie: str | int,  # title or id
     ) -> pd.DataFrame:  # movie (id), title, stars, change, p_change (if likes are predicted); strongest first
-        """What each rating does to the score and to the probability of one movie; `attrs` has title, score, p_like
-        (or None) and threshold. Raises `InputError` if the ranker does not know the movie."""
+        "What each rating does to a movie; attrs: title, score, p_like, threshold. Raises `InputError` if never liked."
         return explanation(self.people, self.engine, self.people.stars(person), self.titles.find(movie))
 
     def similar(self,
