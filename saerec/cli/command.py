@@ -1,4 +1,4 @@
-"""`saerec train | tune | evaluate | recommend | similar | explain | serve | export | download`: arguments in, library calls, tables out
+"""`saerec train | evaluate | recommend | similar | explain | serve | export | download`: arguments in, library calls, tables out
 
 Docs: https://saerec.github.io/saerec/cli.html.md"""
 
@@ -23,7 +23,7 @@ from ..errors import HonestyWarning, InputError
 __all__ = ['main']
 
 # %% ../../nbs/06_cli.ipynb #5bf269ab
-_PLACES = {"train": "training", "tune": "tuning", "evaluate": "measuring"}  # of the other verbs: asking
+_PLACES = {"train": "training", "evaluate": "measuring"}  # of the other verbs: asking
 
 def _function_of(verb: str) -> Callable[[Any], tuple[dict[str, Any], str]]:
     "What a verb does. Asking is a product of few rows, in which several threads only wait for each other."

@@ -52,5 +52,6 @@ def run_tune(args: argparse.Namespace) -> tuple[dict[str, Any], str]:  # for --j
     parts = [f"The best of {len(found.table)} trials on validation:\n{show(shown, 'trial')}",
              f"Trained and tested. {opened(rec.manifest.report_about)}\n{show(table)}", "\n".join(verdict(rec.report)),
              f"Saved in {out}; all trials, their picture and what each setting does are in {folder}."]
-    data = {"model": str(out), "trials": found.table, "best": best, "report": rec.report, "verdict": verdict(rec.report)}
+    told = {"report": rec.report, "verdict": verdict(rec.report)}
+    data = {"model": str(out), "trials": found.table, "best": best} | told
     return data, "\n\n".join(o for o in parts if o)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -176,22 +177,12 @@ def tune(
     split = _split_of(ratings, objective, seed, threshold, n_held)
     study, about = _study(split, space, objective, folder, seed), find_objective(objective)
 
-    def one(trial: Any) -> float:
-        found = _suggest(trial, space)
-        options, changes = as_changes(found)
-        model = make_model(objective, split.train.n_movies, seed=seed, **options)
-        settings = settings_for(objective, split.train) | changes
-        try: recorder = fit(model, split, objective, seed=seed, say=None, **settings)
-        except Diverged as e: raise _pruned()(str(e)) from None
-        for name, value in (("epoch", recorder.best_epoch), ("seconds", round(recorder.seconds, 1))):
-            trial.set_user_attr(name, value)
-        return recorder.best
-
     def told(study: Any, trial: Any) -> None:
         value = "diverged" if trial.value is None else f"{about.metric} {trial.value:.4f}"
         if say is not None: say(f"trial {trial.number + 1} of {trials}: {value}, {_shown(trial.params)}")
 
     left = trials - sum(t.state.is_finished() for t in study.trials)
+    one = partial(_train_once, split=split, space=space, objective=objective, seed=seed)
     if left > 0: study.optimize(one, n_trials=left, timeout=seconds, callbacks=[told])
     if not any(t.value is not None for t in study.trials):
         raise InputError("No trial ended with a value; give more trials, or smaller learning rates.")
@@ -202,10 +193,18 @@ def _shown(found: Mapping[str, Any]) -> str:
     "Settings in a line."
     return ", ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in found.items())
 
-def _pruned() -> Any:
-    "What tells optuna that a trial failed."
-    import optuna
-    return optuna.TrialPruned
+def _train_once(trial: Any, split: Split, space: Mapping[str, Sequence[Any]], objective: str, seed: int) -> float:
+    "The metric of the best epoch with the settings of a trial."
+    options, changes = as_changes(_suggest(trial, space))
+    model = make_model(objective, split.train.n_movies, seed=seed, **options)
+    settings = settings_for(objective, split.train) | changes
+    try: recorder = fit(model, split, objective, seed=seed, say=None, **settings)
+    except Diverged as e:
+        from optuna import TrialPruned
+        raise TrialPruned(str(e)) from None
+    trial.set_user_attr("epoch", recorder.best_epoch)
+    trial.set_user_attr("seconds", round(recorder.seconds, 1))
+    return recorder.best
 
 def _split_of(ratings: Ratings | Split, objective: str, *how: Any) -> Split:  # how: seed, threshold and n_held
     "The split that trials are trained and validated on."
