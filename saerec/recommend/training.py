@@ -188,13 +188,13 @@ def _measured(artefact: Artefact, plan: TrainingPlan) -> Artefact:
 def _refit(artefact: Artefact, plan: TrainingPlan, ranker: Any, recorders: Mapping[str, Recorder],
            progress: bool) -> Artefact:
     "Everything again, on all ratings, for the number of epochs and with the settings that validation chose."
-    held, likes = plan.users.valid, plan.likes
+    m, held, likes = artefact.manifest, plan.users.valid, plan.likes
 
     def split(learned: Ratings) -> Split:  # nothing is held out any more
         return Split(learned, held, held, "all ratings", plan.seed, check=False)
 
     def again(objective: str, learned: Ratings) -> StackedAutoencoder:
-        o, part = recorders[objective], getattr(artefact.manifest, "liker" if objective == "likes" else "ranker")
+        o, part = recorders[objective], m.liker if objective == "likes" else m.ranker
         own = {k: getattr(part, k) for k in _OF_NETWORK}
         model = make_model(objective, learned.n_movies, seed=plan.seed, **own)
         settings = {k: v for k, v in vars(o.settings).items() if k != "objective"}
@@ -207,8 +207,7 @@ def _refit(artefact: Artefact, plan: TrainingPlan, ranker: Any, recorders: Mappi
     ranker = fit_again(ranker, split(liked)) if isinstance(ranker, Ensemble) else again("ranking", liked)
 
     said = {"refit": True, "ranker": as_tensors(ranker)[0], "liker": liker and as_tensors(liker)[0]}
-    manifest = Manifest(**(dict(artefact.manifest) | said))
-    return replace(artefact, manifest=manifest, arrays=_arrays(ranker, liker, codes))
+    return replace(artefact, manifest=Manifest(**(dict(m) | said)), arrays=_arrays(ranker, liker, codes))
 
 # %% ../../nbs/recommend/training.ipynb #fbaba41f
 def compute_report(
