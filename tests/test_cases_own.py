@@ -29,10 +29,14 @@ MORE = os.environ.get("SAEREC_EXAMPLES")
 tries = settings(max_examples=int(MORE or 150), derandomize=not MORE, deadline=None, database=None)
 
 
+UNTIL = "This model knows films up to October 2016."
+
+
 def model(low: float = 0.5, high: float = 5.0, threshold: float = 4.0) -> SimpleNamespace:
     "What is asked of a recommender: movies, titles, scale."
     manifest = SimpleNamespace(scale=(low, high), threshold=threshold)
-    return SimpleNamespace(movies=MOVIES, titles=TITLES, manifest=manifest)
+    people = SimpleNamespace(until=(2016, UNTIL))
+    return SimpleNamespace(movies=MOVIES, titles=TITLES, manifest=manifest, people=people)
 
 
 def read(file: str | Path, *scale: float, stated: tuple[float, float] | None = None) -> OwnRatings:
@@ -64,6 +68,8 @@ def test_layouts(file: str, layout: str, found: int, of: int) -> None:
     assert (own.layout, len(own.found), len(own.found) + len(own.missing)) == (layout, found, of)
     newer = own.missing[own.missing.year >= 2016]
     assert len(own.missing) - len(newer) <= 3  # nearly all that is missing is newer than the data
+    assert [o for o in own.notes if "2016 or later" in o][:1] == [
+        f"{len(newer)} of those not found are of 2016 or later. {UNTIL}"][:len(newer)]
 
 
 def test_titles_of_other_places() -> None:

@@ -1,6 +1,12 @@
 "Objects that a user brings in place of those of saerec: each works where its kind is taken."
 from __future__ import annotations
 
+import itertools
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +16,7 @@ from saerec.data import (
 )
 from saerec.evaluate import EvaluationProtocol, Popularity, Scorer, evaluate, predict_cells
 from saerec.model import Network
-from saerec.train import Objective, Settings, fit, make_model, settings_for, trainer
+from saerec.train import OBJECTIVES, Objective, Settings, fit, make_model, settings_for, trainer
 
 
 @pytest.fixture(scope="module")
@@ -79,10 +85,9 @@ class Linear(Network):
         super().__init__(n_movies, width=width)
         self.table = torch.nn.Parameter(0.1 * torch.randn(n_movies, width, generator=torch.Generator().manual_seed(0)))
 
-    def forward(self, batch: Batch, movies: torch.Tensor | None = None) -> torch.Tensor:
+    def forward(self, batch: Batch) -> torch.Tensor:
         liked = batch.where(batch.values > 0)
-        code = liked.csr() @ self.table / liked.counts.clamp(min=1)[:, None]
-        return code @ (self.table if movies is None else self.table[movies]).T
+        return liked.csr() @ self.table / liked.counts.clamp(min=1)[:, None] @ self.table.T
 
 
 @pytest.mark.parametrize("objective", ["ranking", "multinomial", "likes"])
@@ -96,6 +101,80 @@ def test_own_network(likes: Ratings, objective: str) -> None:
     found = evaluate(model, split, part="valid")
     if objective == "likes": assert 0.5 < found.loc["Linear", "AUC"] < 1
     else: assert found.loc["Linear", "NDCG@100"] == pytest.approx(recorder.best)
+
+
+def test_own_network_goes_on_from_a_checkpoint(likes: Ratings, tmp_path: Path) -> None:
+    "Stopped after two of four epochs and continued it has the same weights, bit for bit, as without a stop."
+    likes = likes.only_movies(np.flatnonzero(np.bincount(likes.movie, minlength=likes.n_movies) >= 20))
+    split = split_users(likes, seed=0)
+    options = dict(epochs=4, lr=0.01, say=None)
+    whole, stopped, resumed = (Linear(split.train.n_movies) for _ in range(3))
+    fit(whole, split, **options)
+    with pytest.raises(KeyboardInterrupt):
+        fit(stopped, split, **options, checkpoint=tmp_path / "c", objective=_stops_after(2))
+    recorder = fit(resumed, split, **options, checkpoint=tmp_path / "c")
+    assert len(recorder.rows) == 4 and torch.equal(resumed.table, whole.table)
+    assert not torch.equal(stopped.table, whole.table)
+
+
+def _stops_after(epochs: int) -> Objective:
+    "Ranking, until the validation of an epoch is interrupted."
+    usual, asked = OBJECTIVES["ranking"], itertools.count(1)
+
+    def validate(model: Scorer, held: HeldOut) -> dict[str, float]:
+        if next(asked) > epochs: raise KeyboardInterrupt
+        return usual.validate(model, held)
+
+    return replace(usual, validate=validate)
+
+
+class Silent(Network):
+    "A network with a fault: one score too few."
+    def __init__(self, n_movies: int):
+        super().__init__(n_movies)
+        self.b = torch.nn.Parameter(torch.zeros(n_movies - 1))
+
+    def forward(self, batch: Batch) -> torch.Tensor: return self.b.expand(len(batch), -1)
+
+
+def test_faulty_networks_are_said_before_training(likes: Ratings) -> None:
+    split = split_users(likes, seed=0)
+    n = split.train.n_movies
+    with pytest.raises(InputError, match=r"Silent.scores gave \[2, \d+\] for 2 users and \d+ movies"):
+        fit(Silent(n), split)
+    with pytest.raises(InputError, match="Linear is no saerec.model.Network; subclass that"):
+        fit(torch.nn.Linear(n, n), split)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="Network has no parameters"):
+        fit(Network(n), split)
+
+
+class Known:
+    "A scorer in numpy: how many ratings each movie has."
+    def fit(self, train: Ratings) -> Known:
+        self.n = np.bincount(train.movie, minlength=train.n_movies)
+        return self
+
+    def scores(self, batch: Batch) -> np.ndarray: return np.repeat(self.n[None], len(batch), 0)
+
+
+class Mean(Known):
+    "The same, of stars: it says that it predicts them."
+    predicts_stars = True
+
+    def scores(self, batch: Batch) -> np.ndarray: return np.full((len(batch), batch.n_movies), 3.5)
+
+
+def test_own_scorer(likes: Ratings) -> None:
+    "A scorer in numpy stands beside those of torch; an RMSE has only one that says it predicts stars."
+    split = split_users(likes, seed=0)
+    found = evaluate({"Known": Known().fit(split.train), "Popularity": Popularity().fit(split.train)}, split)
+    assert found.loc["Known", "NDCG@10"] == pytest.approx(found.loc["Popularity", "NDCG@10"], abs=0.05)
+    with pytest.raises(InputError, match=r"Known.scores failed .*; if it is not fitted yet, call fit"):
+        evaluate(Known(), split, part="valid")
+
+    stars = split_pairs(load_movielens(), seed=0)
+    table = evaluate({"Known": Known().fit(stars.train), "Mean": Mean()}, stars, part="valid").table
+    assert np.isnan(table.loc["Known", "RMSE"]) and 0.9 < table.loc["Mean", "RMSE"] < 1.2
 
 
 def test_own_objective(likes: Ratings) -> None:
@@ -116,3 +195,14 @@ def test_own_objective(likes: Ratings) -> None:
     assert said[0].startswith("absolute: validation loss 0.") and "User + movie means" in said[0]
     assert settings_for(absolute, split.train) == {}
     assert evaluate(trainer(absolute)(split), split, part="valid").table.notna().all(axis=None)
+
+
+def test_programs_of_the_page_are_short() -> None:
+    "Each of the five programs has at most 15 lines, beside the imports that they share."
+    page = Path(__file__).resolve().parents[1] / "nbs" / "howto" / "own_parts.ipynb"
+    cells = ["".join(c["source"]) for c in json.loads(page.read_text("utf-8"))["cells"] if c["cell_type"] == "code"]
+    programs = ("class Linear", "def loss", "def first_place", "labels =", "class Neighbours")
+    for begins in programs:
+        (program,) = (t for t in cells if re.search(rf"^{begins}", t, re.M))
+        lines = [o for o in program.splitlines() if o.strip() and not o.startswith("#|")]
+        assert len(lines) <= 15, f"{begins}: {len(lines)} lines"

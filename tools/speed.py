@@ -108,6 +108,15 @@ def steps(model: StackedAutoencoder, rows: Rows, size: int) -> tuple[Training, S
     return training, training.users[order].split(size)
 
 
+def run_step(training: Training, users: torch.Tensor) -> float:
+    "One step of the loop on these users, without the account that `fit` keeps; its loss."
+    loss = training.compute_loss(*training.my_part(users))
+    training.optimizer.zero_grad()
+    (loss * training.scale).backward()
+    training.optimizer.step()
+    return float(loss)
+
+
 def epoch_cost(
     rows: Rows,
     way: str = "saerec",  # or "dense": scores written out
@@ -123,7 +132,7 @@ def epoch_cost(
     (training, parts), seconds, loss = steps(model, rows, size), [], math.nan
     for part in parts[:n_steps + 1]:
         start = time.perf_counter()
-        loss = float(training.run_step(part))
+        loss = run_step(training, part)
         seconds.append(time.perf_counter() - start)
 
     timed = seconds[1:] or seconds
@@ -135,9 +144,9 @@ def epoch_cost(
 def step_profile(rows: Rows, **options: Any) -> dict[str, float]:
     "Shares of the time of one training step, by the profiler's account of torch's operators; the first is not counted."
     training, parts = steps(make_model("ranking", rows.n_movies, **options), rows, batch_size_for(len(rows)))
-    training.run_step(parts[0])
+    run_step(training, parts[0])
     with profile(activities=[ProfilerActivity.CPU], acc_events=True) as p:
-        training.run_step(parts[1])
+        run_step(training, parts[1])
 
     own = {o.key: o.self_cpu_time_total for o in p.key_averages()}
     found = {name: sum(own.get(k, 0.0) for k in keys) / sum(own.values()) for name, keys in GROUPS.items()}

@@ -137,7 +137,7 @@ def _whole_view(cat: Catalogue, visit: Visit, most: int = 60) -> dict[str, Any]:
         "said": f"{len(stars)} rated. {first}",  # for a screen reader
         "taste": genres if len(genres) <= 10 else genres[:7] + genres[-3:],  # what is liked most, and least
         "threshold": f"{cat.threshold:g}", "genres": cat.all_genres, "varieties": _VARIETIES,
-        "data": cat.rec.manifest.data.name}
+        "data": f"{cat.rec.manifest.data.name}. {cat.rec.people.until[1]}".rstrip()}
 
 # %% ../../nbs/app/page.ipynb #5470c688
 def page(cat: Catalogue, visit: Visit) -> str:

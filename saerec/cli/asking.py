@@ -8,30 +8,56 @@ Docs: https://saerec.github.io/saerec/cli/asking.html.md"""
 from __future__ import annotations
 
 import argparse
+from functools import partial
+from pathlib import Path
 from typing import Any
 
-from .inputs import parse_years, person_of
+from .inputs import parse_years, person_of, reading_options
 from .output import columns_of, show, to_stderr
+from ..disk import atomic_write
 from ..errors import InputError
 from ..recommend.recommender import Recommender
 
 # %% auto #0
 __all__ = []
 
+# %% ../../nbs/cli/asking.ipynb #2a62143d
+def _lists(args: argparse.Namespace, rec: Recommender, wishes: dict[str, Any]) -> tuple[dict[str, Any], str]:
+    "Lists for the people of a table, into a file or to be shown. Raises `InputError` for a person beside them."
+    if args.ratings or args.file or args.user is not None:
+        raise InputError("--users FILE stands for itself; leave out titles, --ratings and --user.")
+    lists = rec.recommend_many(args.users, reading=reading_options(args), **wishes)
+    users, left_out = int(lists.user.nunique()), lists.attrs["left_out"]
+    data: dict[str, Any] = {"model": args.model, "users": users, "left_out": left_out}
+    if args.out is None:
+        shown = show(lists.set_index("user"), "user")
+        return data | {"lists": lists}, f"{shown}\n\n{left_out}".rstrip()
+
+    write = partial(lists.to_csv, index=False, encoding="utf-8", float_format="%.6g")
+    atomic_write(Path(args.out), write)
+    told = f"{args.out}: {users:,} list{'s' * (users != 1)} of at most {args.n}. {left_out}".rstrip()
+    return data | {"out": args.out, "lines": len(lists)}, told
+
 # %% ../../nbs/cli/asking.ipynb #8e54bca4
 def run_recommend(args: argparse.Namespace) -> tuple[dict[str, Any], str]:  # for --json; for people
-    "Recommend to a new person by title, or to a known user."
-    rec = Recommender.load(args.model)
+    "Recommend to a new person by title, to a known user, or to many people of a table."
+    rec, many = Recommender.load(args.model), args.users is not None
+    wishes = dict(n=args.n, genres=args.genre, years=parse_years(args.years), exclude=args.exclude,
+                  diversity=args.diversity)
+    if many: return _lists(args, rec, wishes)
+    if args.out is not None or {*reading_options(args)} - {"scale"}:
+        raise InputError("--out, --columns, --unrated and --duplicates go with --users FILE.")
     person, own = person_of(args, rec)
-    top = rec.recommend(person, n=args.n, genres=args.genre, years=parse_years(args.years), exclude=args.exclude,
-                        diversity=args.diversity)
+    top = rec.recommend(person, **wishes)
     data = {"model": args.model, "recommendations": top, "about": top.attrs["about"]}
     parts = [show(columns_of(top, "title", "genres", "score", "p_like", "because"), "rank"), top.attrs["about"]]
     if own is None: return data, "\n\n".join(parts)
 
-    read = {"layout": own.layout, "found": len(own.found), "not_found": own.missing, "left_out": own.skipped}
+    read = {"layout": own.layout, "found": len(own.found), "not_found": own.missing, "left_out": own.skipped,
+            "notes": own.notes}
     return data | {"file": read}, "\n\n".join([*parts, str(own)])
 
+# %% ../../nbs/cli/asking.ipynb #9f2d7718
 def run_similar(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     "Films that go together with one."
     found = Recommender.load(args.model).similar(args.movie, args.n)

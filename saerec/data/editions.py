@@ -32,8 +32,15 @@ def load_bundled() -> Ratings:
 
     return read_ratings(table("ratings.parquet"), table("movies.parquet"), BUNDLED)
 
+# %% ../../nbs/data/editions.ipynb #04dbda58
+def _by_hand(place: Path, checksum: str) -> str:  # "algorithm:digits", or ""
+    "How a file gets there without this program."
+    algorithm, _, digits = checksum.partition(":")
+    seen = f"see that its {algorithm} is {digits}, " if digits else ""
+    return f"fetch it by other means, {seen}and put it at {place}"
+
 # %% ../../nbs/data/editions.ipynb #dac95807
-MOVIELENS = {  # edition: checksum of its zip as published beside it (md5), or of the newest edition seen (sha256)
+MOVIELENS = {  # edition: checksum of its zip as published beside it (md5), of the newest seen (sha256), or none
     "ml-100k": "md5:0e33842e24a9c977be4e0107933c0723",
     "ml-1m": "md5:c4d9eecfca2ab87c1945afe126590906",
     "ml-10m": "md5:ce571fd55effeba0271552578f2648bd",
@@ -41,14 +48,15 @@ MOVIELENS = {  # edition: checksum of its zip as published beside it (md5), or o
     "ml-25m": "md5:6b51fb2759a8657d3bfcbfc42b592ada",
     "ml-32m": "md5:d472be332d4daa821edc399621853b57",
     "ml-latest-small": "sha256:696d65a3dfceac7c45750ad32df2c259311949efec81f0f144fdfb91ebc9e436",
+    "ml-latest": "",  # grows from time to time; the zip that is in the cache is used again
 }
 _URL = "https://files.grouplens.org/datasets/movielens/"
-_TRIES = 4  # of a download: with 1, 2, 3 seconds between, after a lost connection, no success, or a wrong checksum
+_RETRIES = 3  # of a download: with 1, 2, 3 seconds between, after a lost connection, no success, or a wrong checksum
 
 def download_movielens(
     name: str,  # an edition: a key of `registry`
     cache: str | Path | None = None,  # folder; None: $SAEREC_CACHE, else the user's cache folder
-    registry: dict[str, str] = MOVIELENS,  # edition -> "algorithm:checksum" of its zip
+    registry: dict[str, str] = MOVIELENS,  # edition -> "algorithm:checksum" of its zip; "" takes what comes
     url: str = _URL,  # where the zips are
     progress: bool | None = None,  # a bar on stderr; None: only in a terminal
 ) -> Path:  # the zip in the cache
@@ -60,12 +68,11 @@ def download_movielens(
     import pooch
     pooch.get_logger().setLevel("WARNING")
     folder = Path(cache or os.environ.get("SAEREC_CACHE") or pooch.os_cache("saerec"))
-    file, (algorithm, _, checksum) = f"{name}.zip", registry[name].partition(":")
-    bar, url = sys.stderr.isatty() if progress is None else progress, url.rstrip("/") + "/"
-    by_hand = f"fetch it by other means, see that its {algorithm} is {checksum}, and put it at {folder / file}"
+    file, url = f"{name}.zip", url.rstrip("/") + "/"
+    bar = sys.stderr.isatty() if progress is None else progress
 
     try:
-        known = pooch.create(folder, url, registry={file: registry[name]}, retry_if_failed=_TRIES - 1)
+        known = pooch.create(folder, url, registry={file: registry[name] or None}, retry_if_failed=_RETRIES)
         return Path(known.fetch(file, downloader=pooch.HTTPDownloader(progressbar=bar, timeout=60)))
     except ValueError: why = "its checksum differs from the published one"
     except OSError as e:
@@ -74,8 +81,8 @@ def download_movielens(
             raise InputError(f"{e.filename or folder}: {url}{file} cannot be kept there; {step}.") from None
         answer = getattr(e.response, "status_code", None)  # requests downloads for pooch
         why = f"the server answers {answer}" if answer else type(e).__name__
-    what = f"{url}{file} could not be downloaded in {_TRIES} tries ({why})"
-    raise InputError(f"{what}; check the network, or {by_hand}.")
+    what = f"{url}{file} could not be downloaded in {_RETRIES + 1} tries ({why})"
+    raise InputError(f"{what}; check the network, or {_by_hand(folder / file, registry[name])}.")
 
 def load_movielens(
     name: str = "bundled",  # "bundled" (offline) or an edition of `MOVIELENS` (downloaded, checked, cached)

@@ -31,17 +31,21 @@ def has_dislikes(r: Ratings) -> bool:
     return bool((r.value <= 0).any())
 
 # %% ../../nbs/ensemble/networks.ipynb #e6910303
+NETWORK_OPTIONS = ("hidden", "activation", "residual", "tied", "dropout", "damping")  # of a `StackedAutoencoder`
+
 def train_network(
     split: Split,
     objective: str,  # a key of `OBJECTIVES`
     seed: int,  # of weights, order and masking
-    changes: Mapping[str, Any],  # of `fit`
+    changes: Mapping[str, Any],  # of `fit`, and `NETWORK_OPTIONS`
+    member: bool = True,  # of an ensemble, as in `settings_for`
 ) -> tuple[StackedAutoencoder, Recorder]:  # the network, and how its training went
     "One network."
-    dislikes = objective != "likes" and has_dislikes(split.train)
-    model = make_model(objective, split.train.n_movies, seed=seed, dislikes=dislikes)
-    settings = settings_for(objective, split.train, member=True)
-    return model, fit(model, split, objective, **({"seed": seed, "say": None} | settings | dict(changes)))
+    options: dict[str, Any] = {"dislikes": objective != "likes" and has_dislikes(split.train)}
+    options |= {k: v for k, v in changes.items() if k in NETWORK_OPTIONS}
+    model = make_model(objective, split.train.n_movies, seed=seed, **options)
+    settings = {"seed": seed, "say": None} | settings_for(objective, split.train, member)
+    return model, fit(model, split, objective, **(settings | {k: v for k, v in changes.items() if k not in options}))
 
 @contextmanager
 def one_thread() -> Iterator[None]:

@@ -15,7 +15,7 @@ import torch
 
 from ..data import HeldOut, InputError, to_batch
 from .intervals import PairSums, Sums, value_of
-from .ranking import Scorer
+from .ranking import Scorer, checked_scores
 
 # %% auto #0
 __all__ = ['predict_cells', 'like_metrics']
@@ -33,18 +33,25 @@ def predict_cells(
     held: HeldOut,  # its targets are the cells
     batch_size: int = 512,  # users scored at a time
 ) -> np.ndarray:  # float64 [n]: in the order of held.target
-    "The model's score of each target cell; a model with a method `cells(held)` is asked by that."
-    if hasattr(model, "cells"): return np.asarray(model.cells(held), np.float64)
+    """The model's score of each target cell; a model with a method `cells(held)` is asked by that. Raises
+    `InputError` for scores that are none, or NaN."""
+    if hasattr(model, "cells"): return _finite(model, np.asarray(model.cells(held), np.float64))
 
     users = held.users
     known, row = to_batch(held.fold_in, users), np.searchsorted(users, held.target.user)
     movie = torch.from_numpy(held.target.movie.astype(np.int64))
     out = np.empty(len(row))
     for part in torch.arange(len(users)).split(batch_size):
-        scores, first = model.scores(known.take(part)), int(part[0])
+        scores, first = checked_scores(model, known.take(part)), int(part[0])
         here = np.flatnonzero((row >= first) & (row < first + len(part)))
         out[here] = scores[torch.from_numpy(row[here] - first), movie[here]].double().numpy()
-    return out
+    return _finite(model, out)
+
+def _finite(model: Scorer, p: np.ndarray) -> np.ndarray:
+    "The same. Raises `InputError` if one is NaN."
+    if not np.isnan(p).any(): return p
+    raise InputError(f"{type(model).__name__}: {int(np.isnan(p).sum())} of {len(p)} scores are NaN: the model has "
+                     "diverged or read a bad input.")
 
 # %% ../../nbs/evaluate/likes.ipynb #6c111db1
 def like_sums(

@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from ..data import Batch, HeldOut, to_batch
+from ..data import Batch, HeldOut, InputError, to_batch
 from .metrics import RANK_METRICS, MetricFunction, find_metric
 
 # %% auto #0
@@ -29,6 +29,23 @@ class Scorer(Protocol):
     ) -> Tensor:  # float [B, n_movies]; higher is better
         "One score a movie and row."
         ...
+
+# %% ../../nbs/evaluate/ranking.ipynb #47b0586a
+def checked_scores(model: Scorer, batch: Batch) -> Tensor:  # float [B, n_movies], on the CPU
+    "Scores as torch has them. Raises `InputError` where a model gives none, or not one a row and movie."
+    name, n, found = type(model).__name__, (len(batch), batch.n_movies), None
+    if not hasattr(model, "scores"):
+        raise InputError(f"{name} has no method scores(batch), which gives a score for each row and movie.")
+    try: found = model.scores(batch)
+    except (AttributeError, TypeError) as e:
+        if not hasattr(model, "fit"): raise
+        raise InputError(f"{name}.scores failed ({e}); if it is not fitted yet, call fit(split.train) first.") from e
+
+    scores = found.detach().cpu() if isinstance(found, Tensor) else torch.tensor(np.asarray(found))
+    if scores.shape != n:
+        gave = f"{name}.scores gave {list(scores.shape)} for {n[0]} users and {n[1]} movies"
+        raise InputError(f"{gave}; {list(n)} is needed.")
+    return scores if scores.is_floating_point() else scores.float()
 
 # %% ../../nbs/evaluate/ranking.ipynb #d814a03e
 def top_k(
@@ -84,14 +101,15 @@ def top_lists(
     users: np.ndarray | None = None,  # codes; None: `held.users`
     batch_size: int = 512,  # users scored at a time, at most
 ) -> np.ndarray:  # int64 [n_users, k]: best first; -1 where nothing is left
-    "The list of each user over the full catalogue, without seen items."
+    "The list of each user over the full catalogue, without seen items. Raises `InputError` for what are no scores."
     known, seen = (to_batch(x, held.users if users is None else users) for x in (held.fold_in, held.seen))
     lists = [np.zeros((0, min(k, known.n_movies)), np.int64)]
     for rows in torch.arange(len(known)).split(rows_at_once(known.n_movies, batch_size)):
-        scores, masked = model.scores(known.take(rows)), seen.take(rows)
+        scores, masked = checked_scores(model, known.take(rows)), seen.take(rows)
         never = scores.new_tensor(-torch.inf)
         scores = scores.index_put((masked.rows, masked.movies), never)  # a copy: a model may give what it keeps
-        lists.append(top_k(scores, k).cpu().numpy())
+        try: lists.append(top_k(scores, k).numpy())
+        except ValueError as e: raise InputError(f"{type(model).__name__}: {e}.") from None
     return np.concatenate(lists)
 
 # %% ../../nbs/evaluate/ranking.ipynb #00dfbf7b

@@ -28,7 +28,7 @@ from ..data.ratings import Ratings
 from ..errors import InputError
 from ..files import check_growth
 from .engine import part_of
-from .manifest import LIMITS, FileEntry, Manifest, check_arrays, checksum, parse_manifest
+from .manifest import LIMITS, FileEntry, Manifest, OwnPart, check_arrays, checksum, parse_manifest
 
 # %% auto #0
 __all__ = ['Artefact', 'read_artefact', 'write_artefact']
@@ -41,6 +41,7 @@ class Artefact:
     arrays: Mapping[str, np.ndarray]  # of the models, by name: "ranker.table", ...; and `rank_codes`
     movies: pd.DataFrame  # movie_id, title, year, genres
     known: Ratings | None = None  # ratings of known users; None: saved without them
+    own: Any = None  # what ranks, where that is a class of your own
 
     @property
     def rank_codes(self) -> np.ndarray:  # int64, ascending
@@ -236,7 +237,8 @@ def _write(artefact: Artefact, folder: Path, card: str) -> None:
     files = {f.name: _entry(f) for f in sorted(folder.iterdir())}
     m = artefact.manifest
     latest = m.dislikes or m.affinity or any(k.endswith(".liked") or a.dtype == np.float16 for k, a in arrays.items())
-    version = 5 if latest else 4 if m.liker is None else 3  # the least that a reader must know
+    # the least that a reader must know
+    version = 6 if isinstance(m.ranker, OwnPart) else 5 if latest else 4 if m.liker is None else 3
     said = m.model_dump(exclude={"checksum"}, exclude_none=True) | {"format": version, "files": files}
     said = json.loads(json.dumps(said))
     text = json.dumps({"checksum": checksum(said)} | said, indent=1, ensure_ascii=False)
@@ -272,6 +274,16 @@ def check_target(path: Path) -> None:
         raise InputError(f"{path}: there is something else there already; give another folder.")
 
 # %% ../../nbs/recommend/artefact.ipynb #ee42d36e
+def _check_whole(artefact: Artefact, path: Path, ratings: bool) -> None:
+    "Raises `InputError` for a model that could not be loaded again, or holds ratings that are not to be kept."
+    ranker = artefact.manifest.ranker
+    if isinstance(ranker, OwnPart) and not ranker.tensors:
+        raise InputError(f"{ranker.path} cannot be saved: it needs config, state_dict() and load_state_dict(), as a "
+                         "subclass of saerec.model.Network has them.")
+    if not ratings and any(name.endswith(".indptr") for name in artefact.arrays):
+        raise InputError(f"{path}: this model cannot be saved without its users' ratings, because kernel ridge in "
+                         'its ensemble holds their likes; train with ranker="network" (--ranker network).')
+
 def write_artefact(
     artefact: Artefact,
     path: str | os.PathLike[str],  # the folder; replaced if it is a saved recommender
@@ -282,11 +294,8 @@ def write_artefact(
     from filelock import FileLock
     from safetensors import SafetensorError
     path = Path(path)
-    if not ratings:
-        if any(name.endswith(".indptr") for name in artefact.arrays):
-            raise InputError(f"{path}: this model cannot be saved without its users' ratings, because kernel ridge in "
-                             'its ensemble holds their likes; train with ranker="network" (--ranker network).')
-        artefact = replace(artefact, known=None)
+    _check_whole(artefact, path, ratings)
+    if not ratings: artefact = replace(artefact, known=None)
     try:
         check_target(path)
         real = Path(os.path.realpath(path))  # where a link leads to

@@ -14,7 +14,7 @@ import pandas as pd
 
 from .artefact import Artefact
 from .lists import FEW_LIKES
-from .manifest import EnsemblePart, Manifest
+from .manifest import EnsemblePart, Manifest, OwnPart
 from .people import things
 
 # %% auto #0
@@ -61,6 +61,7 @@ def _of_what(manifest: Manifest) -> str:
     ranker, liker = manifest.ranker, manifest.liker
     kind = f"a stacked autoencoder with hidden layers {getattr(ranker, 'hidden', [])}"
     if isinstance(ranker, EnsemblePart): kind = "an ensemble of " + ", ".join(ranker.members)
+    if isinstance(ranker, OwnPart): kind = f"{ranker.path}, which is not part of saerec"
     likes = "No probability of liking is predicted: the data do not tell liked from not liked."
     if liker is not None:
         likes = ("The probability of liking is predicted by a stacked autoencoder with hidden layers "

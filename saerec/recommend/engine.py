@@ -240,6 +240,13 @@ def best_of(scores: np.ndarray, n: int) -> np.ndarray:  # int64 [<= n]
     return some[np.argsort(-scores[some], kind="stable")][:n]
 
 # %% ../../nbs/recommend/engine.ipynb #4ce396b4
+def _alone(ranker: Model, movies: np.ndarray, n_movies: int) -> np.ndarray:  # float32 [k, n_movies]
+    "Scores for users who like one movie each, less their mean, the farthest from it at 1 or -1."
+    ones = np.ones(len(movies), np.float32), movies, np.arange(len(movies) + 1)
+    z = ranker.scores(csr_array(ones, shape=(len(movies), n_movies)))
+    z = z - z.mean(1, keepdims=True)
+    return z / np.maximum(np.abs(z).max(1, keepdims=True), 1e-12)
+
 @dataclass(frozen=True)
 class Engine:
     "Arrays of a trained recommender, and what makes lists of them."
@@ -305,17 +312,18 @@ class Engine:
         return self.p_like(one_row(np.array([], np.int64), np.array([]), self.n_movies))[0]
 
     @cached_property
-    def _vectors(self) -> tuple[np.ndarray, np.ndarray]:  # [width, ranker's movies], and their lengths
-        "What the decoder of the (first) ranking network has for movies."
+    def _vectors(self) -> tuple[np.ndarray, np.ndarray] | None:  # [width, ranker's movies], and their lengths
+        "What the decoder of the (first) ranking network has for movies; None: no model has one."
         members = self.ranker.members.values() if isinstance(self.ranker, EnsembleModel) else [self.ranker]
-        d = next(m.decoder for m in members if isinstance(m, NetworkModel))
-        return d, np.maximum(np.sqrt(np.einsum("ij,ij->j", d, d)), 1e-12)
+        d = next((v for m in members if (v := getattr(m, "decoder", None)) is not None), None)
+        return None if d is None else (d, np.maximum(np.sqrt(np.einsum("ij,ij->j", d, d)), 1e-12))
 
     def likeness(self, movies: np.ndarray, others: np.ndarray | None = None) -> np.ndarray:  # float32 [k, j] in -1..1
-        "Cosines between the vectors of movies, and of others or of all that the ranker knows."
-        (d, lengths), a = self._vectors, self.inner[movies]
-        if others is None: return d[:, a].T @ d / np.outer(lengths[a], lengths)
-        b = self.inner[others]
+        """Cosines between the vectors of movies, and of others or of all that the ranker knows; without vectors the
+        scores of the others for a user who likes that movie alone, 0 their mean."""
+        a, b = self.inner[movies], slice(None) if others is None else self.inner[others]
+        if self._vectors is None: return _alone(self.ranker, a, len(self.rank_codes))[:, b]
+        d, lengths = self._vectors
         return d[:, a].T @ d[:, b] / np.outer(lengths[a], lengths[b])
 
     def best(self,

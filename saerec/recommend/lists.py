@@ -7,7 +7,8 @@ Docs: https://saerec.github.io/saerec/recommend/lists.html.md"""
 # %% ../../nbs/recommend/lists.ipynb #a176701a
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from ..data.ratings import Ratings, default_threshold
 from ..errors import InputError
 from ..plots import figure
 from .engine import Engine, best_of, leave_one_out_rows
-from .people import People
+from .people import People, to_model_scale
 
 # %% auto #0
 __all__ = ['plot_explanation']
@@ -60,19 +61,24 @@ def _list_frame(people: People, engine: Engine, row: csr_array, likes: np.ndarra
 # %% ../../nbs/recommend/lists.ipynb #cd593276
 def _about(people: People, row: csr_array, likes: int, top: np.ndarray, usual: np.ndarray) -> str:
     "How much is known about a user, and how much of the list anybody would get."
+    if not len(top): return f"Nothing that the model can list fits these wishes. {people.until[1]}".rstrip()
     same, kind = int(np.isin(top, usual).sum()), "is a like" if likes == 1 else "are likes"
     told = (f"{row.nnz} rating{'s' * (row.nnz != 1)}, of which {likes} {kind} that the model can use; {same} of the "
             f"{len(top)} {people.things} would also be listed for somebody of whom nothing is known.")
     if len(top) and 2 * same >= len(top): told += " It is hardly this person's own yet."
-    return told + (" The model was never measured on people with so few likes." if likes < FEW_LIKES else "")
+    if likes < FEW_LIKES: told += " The model was never measured on people with so few likes."
+    return f"{told} {people.until[1]}".rstrip()
 
 _MAX_REASONS = 512  # likes of one user that are left out one by one
+
+def _check_length(n: int, diversity: float = 0.0) -> None:
+    if n < 1: raise InputError(f"n={n}: a list needs one movie or more.")
+    if not 0 <= diversity <= 1: raise InputError(f"diversity={diversity}: it lies between 0 and 1.")
 
 def ranked_list(people: People, engine: Engine, row: csr_array, masked: np.ndarray, n: int, diversity: float,
                 ) -> pd.DataFrame:  # as of `Recommender.recommend`
     "The n best movies of a row of likes, but for those that are masked. Raises `InputError` for wishes that cannot be."
-    if n < 1: raise InputError(f"n={n}: a list needs one movie or more.")
-    if not 0 <= diversity <= 1: raise InputError(f"diversity={diversity}: it lies between 0 and 1.")
+    _check_length(n, diversity)
     likes = row.indices[(row.data > 0) & (engine.inner[row.indices] >= 0)]
     top, scores, owed = engine.best(row, likes[:_MAX_REASONS], masked, n if diversity == 0 else 10 * n)
     if diversity:
@@ -124,7 +130,7 @@ def similar_movies(people: People, engine: Engine, code: int, n: int) -> pd.Data
     """The n movies that go together with one; attrs: `title`, `likes` (None: the model has no ratings to count, and
     cosines are not shrunk). Raises `InputError` if the ranker does not know it, or hardly."""
     _check_known(people, engine, code, "nothing is known about what it goes with")
-    if n < 1: raise InputError(f"n={n}: a list needs one movie or more.")
+    _check_length(n)
     alike, liked, title = engine.likeness(np.array([code]))[0], people.liked, people.titles.titles[code]
     if liked is not None:
         if liked[code] < SUPPORT:
@@ -140,6 +146,14 @@ def similar_movies(people: People, engine: Engine, code: int, n: int) -> pd.Data
     frame.attrs = {"title": title, "likes": None if liked is None else int(liked[code])}
     return frame
 
+# %% ../../nbs/recommend/lists.ipynb #7b1b7bb8
+def _read_many(source: pd.DataFrame | str | Path | Ratings, options: Mapping[str, Any]) -> Ratings:
+    "Ratings of many users, by the reader where they are none yet."
+    if isinstance(source, Ratings): return source
+    from saerec.data.reading import read_ratings
+    named = {"name": "the table"} if isinstance(source, pd.DataFrame) else {}
+    return read_ratings(source, **named | dict(options))
+
 # %% ../../nbs/recommend/lists.ipynb #d6b75f22
 def _index_of(people: People, movie_id: Any, title: str, year: Any) -> int:
     "A movie of a table in the model, by its id or else by its title; -1: not known, or several may be meant."
@@ -148,9 +162,12 @@ def _index_of(people: People, movie_id: Any, title: str, year: Any) -> int:
     codes, _ = people.titles.match(names, None if pd.isna(year) else int(year))
     return codes[0] if len(codes) == 1 else -1
 
-def _on_scale(people: People, r: Ratings) -> np.ndarray:  # float32 [n]; NaN: not liked, if only likes are read
-    "The marks of a table on the scale of the model. Raises `InputError` for one off it."
+def _on_scale(people: People, r: Ratings, stated: tuple[float, float] | None) -> np.ndarray:
+    """The marks of a table on the scale of the model, float32 [n]; NaN: not liked, if only likes are read. `stated`:
+    the table's own scale. Raises `InputError` for a mark off it."""
     low, high = people.limits
+    if stated is not None:
+        return to_model_scale(pd.Series(r.value), stated, (low, high), people.threshold).to_numpy(np.float32)
     if low == high:  # judged on the table's own scale
         return np.where(r.value >= default_threshold(r), np.float32(high), np.float32(np.nan))
     if any(note.startswith("there is no rating column") for note in r.notes):  # who chose what: likes
@@ -172,13 +189,14 @@ def _left_out(people: People, r: Ratings, found: np.ndarray) -> str:
             f"{people.things} are not known to the model, the first {r.movies.title[unknown[0]]!r}.")
 
 # %% ../../nbs/recommend/lists.ipynb #626c78f7
-def in_model_terms(people: People, r: Ratings) -> tuple[csr_array, np.ndarray, str]:
-    """Stars, a row a user as first mentioned; their ids; what was left out, as a sentence or "".
-    Raises `InputError` for stars off the scale of the model and for movies rated twice."""
+def in_model_terms(people: People, r: Ratings, stated: tuple[float, float] | None,
+                   ) -> tuple[csr_array, np.ndarray, str]:
+    """Stars, a row a user as first mentioned; their ids; what was left out, as a sentence or "". `stated`: the scale
+    of the ratings. Raises `InputError` for stars off the scale of the model and for movies rated twice."""
     table = zip(r.movies.movie_id, r.movies.title, r.movies.year, strict=True)
     found = np.array([_index_of(people, *movie) for movie in table], np.int64)
     user, users = pd.factorize(r.user)
-    code, stars = found[r.movie], _on_scale(people, r)
+    code, stars = found[r.movie], _on_scale(people, r, stated)
 
     keep = np.flatnonzero((code >= 0) & ~np.isnan(stars))
     keep = keep[np.lexsort((code[keep], user[keep]))]
@@ -193,15 +211,30 @@ def in_model_terms(people: People, r: Ratings) -> tuple[csr_array, np.ndarray, s
 # %% ../../nbs/recommend/lists.ipynb #826e5e11
 _BLOCK = 2**22  # scores that are made at a time
 
-def lists_for(people: People, engine: Engine, r: Ratings, n: int) -> pd.DataFrame:
-    "The n best movies for each of many users; attrs['left_out']: a sentence, or ''. Raises as `in_model_terms`."
-    stars, ids, left_out = in_model_terms(people, r)
+def _best_varied(engine: Engine, scores: np.ndarray, n: int, diversity: float) -> np.ndarray:  # int64 [<= n]
+    "The movies of a list by the scores of one user."
+    if not diversity: return best_of(scores, n)
+    top = best_of(scores, 10 * n)
+    return top[diversify(scores[top], engine.likeness(top, top), n, diversity)]
+
+def lists_for(
+    people: People, engine: Engine,
+    source: pd.DataFrame | str | Path | Ratings,  # ratings of the users
+    n: int, reading: Mapping[str, Any],  # options of `read_ratings`
+    rated: bool = False, diversity: float = 0.0, **wishes: Any,  # as of `Recommender.recommend`
+) -> pd.DataFrame:
+    """The n best movies for each of many users, as first mentioned; attrs['left_out']: a sentence, or ''. Raises as
+    `read_ratings` and `in_model_terms`."""
+    _check_length(n, diversity)
+    stars, ids, left_out = in_model_terms(people, _read_many(source, reading), reading.get("scale"))
     rows, step, parts = people.likes(stars), max(1, _BLOCK // len(people.movies)), []
+    masked = ~people.allowed(**wishes)
     for start in range(0, len(ids), step):
         some = rows[start:start + step]
         scores = engine.rank_scores(some)
-        scores[some.tocoo().coords] = -np.inf
-        best = [best_of(z, n) for z in scores]
+        scores[:, masked] = -np.inf
+        if not rated: scores[some.tocoo().coords] = -np.inf
+        best = [_best_varied(engine, z, n, diversity) for z in scores]
 
         movie, user = np.concatenate(best), np.repeat(np.arange(len(best)), [len(top) for top in best])
         rank = np.concatenate([np.arange(1, len(top) + 1) for top in best])

@@ -95,6 +95,18 @@ class ContentPart(_Part):
         shares = ((n_movies, -1), "f4")
         return {"liked": ((n_movies,), "i8"), "genre": shares, "year": shares}
 
+# %% ../../nbs/recommend/manifest.ipynb #32f643b3
+class OwnPart(_Part):
+    "A class that is not saerec's; what its tensors are like it says itself."
+    kind: Literal["own"]
+    path: Annotated[str, Field(max_length=200)]  # "module:Class"; imported only where the user says so
+    config: dict[str, Any]  # options of the class
+    tensors: dict[str, list[Annotated[int, Field(ge=0)]]]  # shape of each
+    types: dict[str, Literal["f4", "f8", "i8", "u1"]]
+
+    def shapes(self, n_movies: int) -> Shapes:
+        return {k: (tuple(shape), self.types.get(k, "f4")) for k, shape in self.tensors.items()}
+
 # %% ../../nbs/recommend/manifest.ipynb #9ed72bc0
 def _kind(v: Any) -> str:
     "Which model a description is of; the first format named none."
@@ -122,7 +134,8 @@ class EnsemblePart(_Part):
 
 Ranker = Annotated[
     Annotated[NetworkPart, Tag("StackedAutoencoder")] | Annotated[LinearPart, Tag("EDLAE")]
-    | Annotated[KernelPart, Tag("KernelRidge")] | Annotated[EnsemblePart, Tag("RankStack")], Discriminator(_kind)]
+    | Annotated[KernelPart, Tag("KernelRidge")] | Annotated[EnsemblePart, Tag("RankStack")]
+    | Annotated[OwnPart, Tag("own")], Discriminator(_kind)]
 
 # %% ../../nbs/recommend/manifest.ipynb #ccceaca6
 LIMITS = {  # files of a saved model, and bytes; nothing larger is read
@@ -142,6 +155,7 @@ class DataEntry(_Part):
     ratings: _Count
     users: _Count
     movies: _Count
+    last: str | None = Field(None, pattern=r"^[0-9]{4}-(0[1-9]|1[0-2])-[0-9]{2}$")  # day of the newest rating
 
 # %% ../../nbs/recommend/manifest.ipynb #f43b53a1
 class CalibrationEntry(_Part):
@@ -163,7 +177,8 @@ class CalibrationEntry(_Part):
 class Manifest(_Part):
     "What `recommender.json` says."
     model_config = ConfigDict(extra="allow")
-    format: Literal[1, 2, 3, 4, 5] = 5  # 2: ensembles; 3: hashes of files; 4: no likes; 5: content, dislikes, halves
+    # 2: ensembles; 3: hashes of files; 4: without likes; 5: content, dislikes, halves; 6: a class of your own
+    format: Literal[1, 2, 3, 4, 5, 6] = 6
     saerec: str  # version that wrote it
     threshold: float  # the rating from which one is a like
     scale: Annotated[list[float], Field(min_length=2, max_length=2)]  # lowest and highest rating
@@ -203,7 +218,7 @@ def checksum(info: Mapping[str, Any]) -> str:  # 64 hex digits
 def _first_fault(e: ValidationError) -> str:
     "The first fault that pydantic found, in a few words."
     fault = e.errors(include_url=False)[0]
-    kinds = ("StackedAutoencoder", "EDLAE", "KernelRidge", "Content", "RankStack")
+    kinds = ("StackedAutoencoder", "EDLAE", "KernelRidge", "Content", "RankStack", "own")
     place = [str(o) for o in fault["loc"] if o not in kinds]
     where = ".".join(place)[:80]
     if fault["type"] == "missing": return f"`{where}` is missing"
@@ -220,8 +235,8 @@ def parse_manifest(text: bytes) -> Manifest:
     if not isinstance(info, dict): raise ValueError("it is no JSON object")
 
     version = info.get("format")
-    if type(version) is not int or version not in (1, 2, 3, 4, 5):
-        raise ValueError(f"it was written in format {str(version)[:20]!r}, and this version of saerec reads 1 to 5; "
+    if type(version) is not int or version not in (1, 2, 3, 4, 5, 6):
+        raise ValueError(f"it was written in format {str(version)[:20]!r}, and this version of saerec reads 1 to 6; "
                          f"install the saerec that wrote it ({str(info.get('saerec'))[:20]!r})")
     if (version >= 3 or "checksum" in info) and info.get("checksum") != checksum(info):
         raise ValueError("it was altered, its checksum is not that of what it says")
@@ -271,7 +286,8 @@ def check_arrays(arrays: Mapping[str, np.ndarray], manifest: Manifest) -> None:
         raise ValueError(f"the tensor {wrong[0][:60]!r} is {why}")
     for name, (shape, dtypes) in wanted.items(): _check_array(name, arrays[name], shape, dtypes)
 
-    for name in arrays:
+    own = isinstance(manifest.ranker, OwnPart)  # its names mean what they mean to it
+    for name in [k for k in arrays if not (own and k.startswith("ranker."))]:
         if name.endswith((".liked", ".genre", ".year", ".features")) and (arrays[name] < 0).any():
             raise ValueError(f"the tensor {name!r} holds numbers below 0")
         if name.endswith(".indptr") and not _rows_fit(arrays, name.removesuffix("indptr"), inner):

@@ -20,6 +20,7 @@ import pandas as pd
 
 from ..errors import InputError
 from ..files import plain_errors, read_table, take_header
+from .people import to_model_scale
 from .spelling import Title
 from .titles import Titles
 
@@ -175,25 +176,6 @@ def read_own(path: str | os.PathLike[str], scale: tuple[float, float] | None = N
     frame.attrs = {"layout": layout, "unit": unit, "skipped": skipped}
     return frame
 
-# %% ../../nbs/recommend/own.ipynb #c3d6e9f2
-_LIKED = 0.8  # of the best rating: 4 of 5 stars, 8 of 10
-
-def to_model_scale(
-    marks: pd.Series,  # ratings as the file has them
-    own: tuple[float, float],  # the lowest and the best rating of the file
-    model: tuple[float, float],  # those of the model's data
-    threshold: float,  # from which one is a like there
-) -> pd.Series:  # ratings as the model's data have them; NaN: not liked, which a model of likes alone cannot take
-    "The same share of the best rating. On a scale of three steps or fewer the file's own decides what is a like."
-    if own == model: return marks
-    (low, high), start = model, min(own[0], 0)
-    share = (marks - start) / (own[1] - start)
-    value = min(low, 0) + share * (high - min(low, 0))
-    if high - low > 2: return value.clip(lower=low)
-
-    disliked = value.round().clip(upper=threshold - 1).clip(lower=low) if low < high else float("nan")
-    return pd.Series(high, marks.index).where(share >= _LIKED - 1e-9, disliked)
-
 # %% ../../nbs/recommend/own.ipynb #f6a9b2c5
 def _scale_of(rows: pd.DataFrame, model: tuple[float, float], where: str) -> tuple[tuple[float, float], str]:
     """On which scale the rows of `read_own` are: the model's if nothing speaks against it; and what has to be said
@@ -260,6 +242,13 @@ class OwnRatings:
             if len(some) > 10: lines.append(f"  and {len(some) - 10} more")
         return "\n".join(lines)
 
+# %% ../../nbs/recommend/own.ipynb #eacab51e
+def _newer(missing: pd.DataFrame, rec: Recommender) -> str:
+    "How many of the films that were not found are too new for a model, as a sentence; \"\": none."
+    year, told = rec.people.until
+    newer = int((missing.year >= year).sum()) if year else 0
+    return f"{newer} of those not found are of {year} or later. {told}" if newer else ""
+
 # %% ../../nbs/recommend/own.ipynb #c9d2e5f8
 def own_ratings(
     path: str | os.PathLike[str],  # a table (CSV in any encoding, Excel, JSON), a zip, or the folder of an export
@@ -285,5 +274,5 @@ def own_ratings(
     kept = kept.assign(movie=movies.movie_id.to_numpy(), film=[rec.titles.titles[c] for c in kept.code])
     kept = kept[["line", "title", "stars", "movie", "film"]].reset_index(drop=True)
     missing = missing[["line", "title", "year", "stars", "suggestions"]].reset_index(drop=True)
-    notes = [said] * bool(said) + notes
+    notes = [o for o in (said, _newer(missing, rec)) if o] + notes
     return OwnRatings(str(path), rows.attrs["layout"].name, kept, missing, skipped, notes)

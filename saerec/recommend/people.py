@@ -8,6 +8,7 @@ Docs: https://saerec.github.io/saerec/recommend/people.html.md"""
 from __future__ import annotations
 
 import math
+from calendar import month_name
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -24,11 +25,47 @@ from .titles import Titles
 # %% auto #0
 __all__ = []
 
-# %% ../../nbs/recommend/people.ipynb #6d0d9f00
+# %% ../../nbs/recommend/people.ipynb #6495e197
 def things(movies: pd.DataFrame) -> str:  # "films" or "items"
     "What a catalogue holds: films, if a title looks like that of one."
     return "films" if movies.year.notna().any() else "items"
 
+
+# %% ../../nbs/recommend/people.ipynb #6114d72f
+def data_end(
+    data: str,  # name of the data
+    last: str | None,  # day of the newest rating; None: not known
+    movies: pd.DataFrame,  # `year`
+) -> tuple[int, str]:  # the year, and a sentence that says so and what helps; 0 and "": not known
+    "Where data end: with their newest rating, or with their newest movie if that is years older."
+    newest, rated = 0 if movies.year.isna().all() else int(movies.year.max()), int(last[:4]) if last else 0
+    year = min([y for y in (rated, newest) if y], default=0)
+    if not year: return 0, ""
+    when = f"{month_name[int(last[5:7])]} {year}" if last and rated == year else f"{year}"
+    older = data.startswith("ml-") and data != "ml-latest"
+    step = "saerec train --data ml-latest" if older else "train on newer ratings"
+    return year, f"This model knows {things(movies)} up to {when}; for newer ones: {step}."
+
+# %% ../../nbs/recommend/people.ipynb #c3d6e9f2
+_LIKED = 0.8  # of the best rating: 4 of 5 stars, 8 of 10
+
+def to_model_scale(
+    marks: pd.Series,  # ratings as the file has them
+    own: tuple[float, float],  # the lowest and the best rating of the file
+    model: tuple[float, float],  # those of the model's data
+    threshold: float,  # from which one is a like there
+) -> pd.Series:  # ratings as the model's data have them; NaN: not liked, which a model of likes alone cannot take
+    "The same share of the best rating. On a scale of three steps or fewer the file's own decides what is a like."
+    if own == model: return marks
+    (low, high), start = model, min(own[0], 0)
+    share = (marks - start) / (own[1] - start)
+    value = min(low, 0) + share * (high - min(low, 0))
+    if high - low > 2: return value.clip(lower=low)
+
+    disliked = value.round().clip(upper=threshold - 1).clip(lower=low) if low < high else float("nan")
+    return pd.Series(high, marks.index).where(share >= _LIKED - 1e-9, disliked)
+
+# %% ../../nbs/recommend/people.ipynb #6d0d9f00
 class People:
     "Reads ratings of users, and wishes, in the terms of one catalogue."
     def __init__(self,
@@ -36,8 +73,10 @@ class People:
         scale: Sequence[float],  # lowest and highest rating
         threshold: float,  # the rating from which one is a like
         known: Ratings | None = None,  # ratings of known users
+        until: tuple[int, str] = (0, ""),  # where the data end: of `data_end`
     ):
         self.movies, self.limits, self.threshold, self.known = movies, tuple(scale), threshold, known
+        self.until = until
         self.user_ids = {} if known is None else {str(u): i for i, u in enumerate(known.users.user_id)}
 
     @cached_property

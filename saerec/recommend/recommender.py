@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pandas as pd
@@ -20,12 +22,18 @@ from .artefact import Artefact, read_artefact, write_artefact
 from .card import model_card, report_of, verdict
 from .engine import Engine, LikeModel, NetworkModel, make_model
 from .lists import explanation, lists_for, ranked_list, similar_movies
-from .manifest import Manifest
-from .people import People
+from .manifest import Manifest, OwnPart
+from .people import People, data_end
 from .titles import Titles
 
 # %% auto #0
 __all__ = ['Recommender']
+
+# %% ../../nbs/04_recommend.ipynb #65183dac
+def _people_of(artefact: Artefact) -> People:
+    "What reads ratings of users in the terms of a trained recommender."
+    m, movies = artefact.manifest, artefact.movies
+    return People(movies, m.scale, m.threshold, artefact.known, data_end(m.data.name, m.data.last, movies))
 
 # %% ../../nbs/04_recommend.ipynb #4a7fdf5f
 def engine_of(artefact: Artefact) -> Engine:
@@ -38,16 +46,25 @@ def engine_of(artefact: Artefact) -> Engine:
         affinity = None
         if x is not None: affinity = Affinity(x, float(w["mean"]), w["movie_offset"], m.liker.damping, m.affinity)
         liker = LikeModel(NetworkModel(m.liker.model_dump(), w), affinity)
-    ranker = make_model(m.ranker.model_dump(), artefact.part("ranker"))
+    if artefact.own is None: ranker = make_model(m.ranker.model_dump(), artefact.part("ranker"))
+    else:
+        from saerec.recommend.scorer import ScorerModel
+        ranker = ScorerModel(artefact.own, len(artefact.rank_codes))
     return Engine(ranker, liker, artefact.rank_codes, len(artefact.movies), m.to_probability)
+
+def _read(path: str | os.PathLike[str], own_code: bool) -> Artefact:
+    "A saved recommender, with the model of a class of your own, if that ranks."
+    artefact = read_artefact(path)
+    if not isinstance(artefact.manifest.ranker, OwnPart): return artefact
+    from saerec.recommend.scorer import own_model
+    return replace(artefact, own=own_model(artefact, path, own_code))
 
 # %% ../../nbs/04_recommend.ipynb #9467e558
 class Recommender:
     "A trained recommender: titles in, movies with reasons out."
     def __init__(self, artefact: Artefact):
         self.artefact, self.movies, self.known = artefact, artefact.movies, artefact.known
-        m = artefact.manifest
-        self.people, self.engine = People(self.movies, m.scale, m.threshold, self.known), engine_of(artefact)
+        self.people, self.engine = _people_of(artefact), engine_of(artefact)
         self.recorders: dict[str, Any] = {}  # how the trainings went, by objective; empty after loading
 
     def __repr__(self) -> str:
@@ -77,9 +94,20 @@ class Recommender:
         return write_artefact(self.artefact, path, model_card(self.artefact), ratings)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Recommender:
-        "Read a saved recommender; no code in it is run. Raises `InputError` if it is none, or is damaged."
-        return cls(read_artefact(path))
+    def load(cls, path: str | os.PathLike[str], own_code: bool = False) -> Recommender:
+        "Read a saved recommender; no code is run but, with `own_code`, a class that it names. Raises `InputError`."
+        return cls(_read(path, own_code))
+
+    @classmethod
+    def from_model(cls,
+        model: Any,  # fitted: a network, a baseline, anything with `scores(batch)` in torch or numpy
+        ratings: Ratings,  # the catalogue, and what known users think
+        train: Ratings | None = None,  # what the model learned from, such as split.train; None: `ratings`
+        threshold: float | None = None,  # the rating from which one is a like; None: `default_threshold`
+    ) -> Recommender:
+        "Recommend by a model of your own. Raises `InputError` where its scores are none, or its movies others."
+        from saerec.recommend.scorer import artefact_of
+        return cls(artefact_of(model, ratings, train, threshold))
 
     @property
     def manifest(self) -> Manifest:
@@ -112,37 +140,33 @@ class Recommender:
     ) -> pd.DataFrame:  # movie (id), title, genres, score, p_like and share (if likes are predicted), because
         """The n best movies for a user; `attrs["about"]` says how far the list is their own.
 
-        *p_like* is the probability for this user, *share* that for somebody of whom nothing is known: the difference is
-        what the ratings add. *because* names the like without which the movie would fall furthest. Raises `InputError`
-        for what cannot be understood: unknown titles or users, stars off the scale, a genre that does not exist.
-        """
+        *p_like* is the probability for this user, *share* that for somebody of whom nothing is known. *because* names
+        the like without which the movie would fall furthest. Raises `InputError` for what cannot be understood."""
         people = self.people
         row, masked = people.likes(people.stars(person)), ~people.allowed(genres, years, exclude)
-        if not rated: masked[row.indices] = True
+        masked[row.indices] |= not rated
         return ranked_list(people, self.engine, row, masked, n, diversity)
 
     def recommend_many(self,
-        ratings: pd.DataFrame | Ratings,  # user, movie (titles or ids), rating, under the names that the reader knows
+        ratings: pd.DataFrame | str | Path | Ratings,  # user, movie (titles or ids), rating, as `read_ratings` has it
         n: int = 10,  # length of each list
+        reading: Mapping[str, Any] = MappingProxyType({}),  # options of `read_ratings`, such as columns
+        **wishes: Any,  # as of `recommend`: genres, years, exclude, rated, diversity
     ) -> pd.DataFrame:  # user, rank, movie, title, score, p_like (if likes are predicted)
-        """Lists for many users, in the order in which they first occur; `attrs["left_out"]` says which movies are not
-        known. Raises `InputError` for stars off the scale and for movies rated twice."""
-        from saerec.data.reading import read_ratings
-        r = ratings if isinstance(ratings, Ratings) else read_ratings(ratings, name="the table")
-        return lists_for(self.people, self.engine, r, n)
+        "Lists for many users; attrs: left_out, a sentence. Raises `InputError` for stars off the scale."
+        return lists_for(self.people, self.engine, ratings, n, reading, **wishes)
 
     def explain(self,
         person: Mapping[Any, float] | str | int,  # ratings by title or movie id, or the id of a known user
         movie: str | int,  # title or id
     ) -> pd.DataFrame:  # movie (id), title, stars, change, p_change (if likes are predicted); strongest first
-        """What each rating does to the score and to the probability of one movie; `attrs` has title, score, p_like
-        (or None) and threshold. Raises `InputError` if the ranker does not know the movie."""
+        "What each rating does to a movie; attrs: title, score, p_like, threshold. Raises `InputError` if never liked."
         return explanation(self.people, self.engine, self.people.stars(person), self.titles.find(movie))
 
     def similar(self,
         movie: str | int,  # title or id
         n: int = 10,  # length of the list
-    ) -> pd.DataFrame:  # movie (id), title, genres, similarity (shrunk cosine, -1..1); most similar first; attrs: title
+    ) -> pd.DataFrame:  # movie (id), title, genres, similarity (shrunk cosine, -1..1); most similar first
         "Movies that go together with one. Raises `InputError` if fewer than five users like it."
         return similar_movies(self.people, self.engine, self.titles.find(movie), n)
 

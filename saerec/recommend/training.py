@@ -31,7 +31,7 @@ from .plan import TrainingPlan, make_splits, plan_training
 from .report import fit_baselines, report
 from ..ensemble.affinity import WithAffinity, with_affinity
 from ..ensemble.combining import Ensemble
-from ..ensemble.networks import has_dislikes
+from ..ensemble.networks import NETWORK_OPTIONS, has_dislikes, train_network
 from ..ensemble.ranking import default_forms, fit_again, rank_ensemble
 from ..ensemble.tensors import as_tensors, from_tensors
 from ..train import Recorder, fit, make_model, settings_for
@@ -50,17 +50,14 @@ def check_ranker(ranker: str) -> None:
 def fit_network(
     objective: str,  # a key of `OBJECTIVES`
     split: Split,
-    changes: Mapping[str, Any],  # other `Settings`
+    changes: Mapping[str, Any],  # other `Settings`, and options of the network
     checkpoints: str | Path | None = None,  # of `train`
     **options: Any,  # of `fit`: seed, progress, say
 ) -> tuple[StackedAutoencoder, Recorder]:
     "One network that stands alone, with the settings for its size."
-    dislikes = objective == "ranking" and has_dislikes(split.train)
-    network = make_model(objective, split.train.n_movies, seed=options["seed"], dislikes=dislikes)
     if checkpoints is not None:
         options |= {"checkpoint": Path(checkpoints) / f"{objective}.safetensors", "checkpoint_seconds": 30.0}
-    options |= settings_for(objective, split.train) | dict(changes)
-    return network, fit(network, split, objective, **options)
+    return train_network(split, objective, options["seed"], options | dict(changes), member=False)
 
 # %% ../../nbs/recommend/training.ipynb #9cc9f83a
 def _beside_members(ensemble: Ensemble, users: Split) -> str:
@@ -135,7 +132,7 @@ def train(
     refit: bool = False,  # after measuring, train once more on everything, for as many epochs
     progress: bool = False,  # bars or lines on stderr
     say: Callable[[str], None] | None = print,  # of `fit`; also told what a like is
-    likes_changes: Mapping[str, Any] | None = None,  # other `Settings` of the like network
+    likes_changes: Mapping[str, Any] | None = None,  # other `Settings` of the like network, and its options
     ranking_changes: Mapping[str, Any] | None = None,  # of the ranking network, or of those in the ensemble
     ranker: str = "auto",  # of `RANKERS`
     checkpoints: str | Path | None = None,  # a folder, written every 30 seconds; trainings found there go on
@@ -189,12 +186,14 @@ def _assemble(plan: TrainingPlan, ranker: Any, liker: WithAffinity | None,
     "A recommender that nothing has measured yet."
     r = plan.ratings
     size = {"ratings": len(r), "users": r.n_users, "movies": r.n_movies}
+    if r.time is not None and len(r): size |= {"last": str(np.datetime64(int(r.time.max()), "s"))[:10]}
     said = {
         "saerec": __version__, "torch": torch.__version__.split("+")[0], "python": platform.python_version(),
         "data": {"name": r.name, "fingerprint": r.fingerprint()} | size, "feedback": r.feedback,
         "threshold": float(plan.threshold), "scale": [float(x) for x in r.scale],
         "seed": plan.seed, "n_held": plan.n_held, "refit": False, "dislikes": has_dislikes(plan.users.train),
         "epochs": {k: o.best_epoch for k, o in recorders.items()},
+        "settings": {k: vars(o.settings) for k, o in recorders.items()},
         "train_seconds": {k: round(o.seconds, 1) for k, o in recorders.items()},
         "calibration": _calibration(plan, liker), "ranker": as_tensors(ranker)[0],
         "report": {}, "report_about": {"left_out": ["It was not measured."]}} | _liker_entries(liker)
@@ -232,15 +231,15 @@ def _measured(artefact: Artefact, plan: TrainingPlan) -> Artefact:
 def _refit(artefact: Artefact, plan: TrainingPlan, ranker: Any, recorders: Mapping[str, Recorder],
            liker: WithAffinity | None, progress: bool) -> Artefact:
     "Everything again, on all ratings, for the number of epochs and with the settings that validation chose."
-    held, likes = plan.users.valid, plan.likes
+    m, held, likes = artefact.manifest, plan.users.valid, plan.likes
 
     def split(learned: Ratings) -> Split:  # nothing is held out any more
         return Split(learned, held, held, "all ratings", plan.seed, check=False)
 
     def again(objective: str, learned: Ratings) -> StackedAutoencoder:
-        o = recorders[objective]
-        dislikes = objective == "ranking" and has_dislikes(learned)
-        model = make_model(objective, learned.n_movies, seed=plan.seed, dislikes=dislikes)
+        o, part = recorders[objective], m.liker if objective == "likes" else m.ranker
+        own = {k: getattr(part, k) for k in (*NETWORK_OPTIONS, "dislikes")}
+        model = make_model(objective, learned.n_movies, seed=plan.seed, **own)
         settings = {k: v for k, v in vars(o.settings).items() if k != "objective"}
         fit(model, split(learned), objective, seed=plan.seed, stop_at=o.best_epoch, progress=progress, **settings)
         return model
@@ -253,8 +252,8 @@ def _refit(artefact: Artefact, plan: TrainingPlan, ranker: Any, recorders: Mappi
     ranker = fit_again(ranker, split(known)) if isinstance(ranker, Ensemble) else again("ranking", known)
 
     said = {"refit": True, "ranker": as_tensors(ranker)[0]} | _liker_entries(liker)
-    manifest = Manifest(**(dict(artefact.manifest) | said))
-    return replace(artefact, manifest=manifest, arrays=_arrays(ranker, liker, codes))
+    return replace(artefact, manifest=Manifest(**(dict(m) | said)), arrays=_arrays(ranker, liker, codes))
+
 
 # %% ../../nbs/recommend/training.ipynb #fbaba41f
 def compute_report(

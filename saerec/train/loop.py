@@ -1,4 +1,4 @@
-"""One loop, three objectives: like / not-like on rated cells, and two ways to rank the whole catalogue
+"""How does it learn?
 
 Docs: https://saerec.github.io/saerec/train.html.md"""
 
@@ -14,73 +14,53 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch.distributed as dist
 from torch import Tensor
 
-from ..data import InputError, Split, to_batch
+from ..data import Split, to_batch
 from ..model import Network, StackedAutoencoder
 from .checkpoints import guarded, save_checkpoint
 from .objectives import Objective, find_objective, make_model
 from .recorder import Recorder, compare, progress_bar
-from .steps import Rows, Training
+from .steps import Rows, Training, check_network, validate
 
 # %% auto #0
 __all__ = ['fit', 'trainer']
-
-# %% ../../nbs/02_train.ipynb #afa2ed8e
-def _validate(training: Training, split: Split) -> dict[str, float]:
-    "The validation columns of one epoch; where processes share a training, the first measures and tells the others."
-    found: list[Any] = [None]
-    if training.rank == 0: found[0] = training.objective.validate(training.model, split.valid)
-    if training.world > 1: dist.broadcast_object_list(found, 0)
-    return dict(found[0])
-
-# %% ../../nbs/02_train.ipynb #929c6c94
-def _check_network(model: Network, n_movies: int) -> None:
-    "Raises `InputError` for a network that cannot be trained on such rows."
-    if n_movies != model.n_movies:
-        advice = "make it with n_movies=split.train.n_movies"
-        sizes = f"The network has {model.n_movies} movies and the split {n_movies}"
-        raise InputError(f"{sizes}; {advice}.")
-    if not all(bool(p.isfinite().all()) for p in model.parameters()):
-        raise InputError("A weight is NaN or infinite before training begins; make the network anew.")
 
 # %% ../../nbs/02_train.ipynb #15ddacaf
 def _train_epochs(
     training: Training,
     split: Split,  # its validation part chooses
     recorder: Recorder,
-    best: dict[str, Tensor],  # kept up to date
+    best: dict[str, Tensor],  # weights of the best epoch, kept up to date
     show: Callable[[int, str], None],  # told of every epoch
     stop_at: int | None = None,  # of `fit`
     checkpoint: Path | None = None,
     checkpoint_seconds: float = 0.0,  # of `fit`
 ) -> None:
     "The loop."
-    settings = training.settings
+    model, optimizer, choosing = training.model, training.optimizer, stop_at is None
     written = -math.inf  # so the first epoch of a training that is killed is never lost
-
-    def ended() -> bool:
-        waited = training.epoch - recorder.best_epoch
-        if stop_at is not None: return training.epoch >= stop_at
-        return training.epoch >= settings.epochs or (training.epoch > 0 and waited >= settings.patience)
-
-    while not ended():
+    while not training.ended(recorder.best_epoch, stop_at):
         start = time.perf_counter()
-        row = {"train_loss": training.run_epoch()}
-        row |= {"valid_loss": math.nan} if stop_at is not None else _validate(training, split)
+        for batch, shown, visible in training.batches():
+            loss = training.compute_loss(batch, shown, visible)  # forward, and how wrong it is
+            optimizer.zero_grad()  # forget the gradients of the batch before
+            (loss * training.scale).backward()
+            optimizer.step()
+            training.add(loss)  # count it; the learning rate follows
 
+        row = {"train_loss": training.end_epoch()} | validate(training, split, choosing)
         better = recorder.add(row | {"lr": training.lr, "seconds": time.perf_counter() - start})
-        if better or stop_at is not None: best.update(copy.deepcopy(training.model.state_dict()))
+        if better or not choosing: best.update(copy.deepcopy(model.state_dict()))
 
-        due = ended() or time.perf_counter() - written >= checkpoint_seconds
-        if checkpoint is not None and training.rank == 0 and due:
+        late = time.perf_counter() - written >= checkpoint_seconds
+        if checkpoint is not None and (late or training.ended(recorder.best_epoch, stop_at)):
             save_checkpoint(checkpoint, training, recorder, best)
             written = time.perf_counter()
         show(training.epoch, "  ".join(f"{k} {v:.4f}" for k, v in row.items() if math.isfinite(v)))
 
     if stop_at is not None: recorder.best_epoch = stop_at
-    training.model.load_state_dict(best)
+    model.load_state_dict(best)
 
 # %% ../../nbs/02_train.ipynb #bb98f652
 def fit(
@@ -101,15 +81,16 @@ def fit(
     "Train, and keep the weights of the best epoch, also after Ctrl-C. Raises `Diverged` if the loss becomes NaN."
     objective = find_objective(objective).changed(**changes)
     if rows is None: rows = to_batch(split.train)
-    _check_network(model, rows.n_movies)
+    check_network(model, rows)
     model.centre(split.train)
 
     training = Training(model, rows, objective, seed, device, about)
     recorder, best = Recorder(objective), copy.deepcopy(model.state_dict())
     file = None if checkpoint is None else Path(checkpoint)
+    to = file if training.rank == 0 else None  # who writes it
     bar = progress_bar(stop_at or training.settings.epochs, objective.name, progress and training.rank == 0)
     with bar as show, guarded(training, recorder, best, file):
-        _train_epochs(training, split, recorder, best, show, stop_at, file, checkpoint_seconds)
+        _train_epochs(training, split, recorder, best, show, stop_at, to, checkpoint_seconds)
 
     model.to("cpu").eval()
     model.predicts_likes = objective.predicts_likes

@@ -8,15 +8,16 @@ Docs: https://saerec.github.io/saerec/train/steps.html.md"""
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from ..data import Batch, InputError
-from ..model import Network
+from ..data import Batch, InputError, Split
+from ..evaluate.ranking import checked_scores
+from ..model import Network, StackedAutoencoder
 from .objectives import Objective
 
 # %% auto #0
@@ -109,37 +110,42 @@ class Training:
         before, after = (int(self.rows.counts[part].sum()) for part in (users[:first], users[last:]))
         return batch, *mask_input(batch, *rates, self.rng, before, after)
 
-    def run_step(self, users: Tensor) -> Tensor:
-        "One step down the gradient on these rows; the loss of the whole batch before it."
-        batch, shown, visible = self.my_part(users)
-        loss = self.loss(batch, shown, visible)
-        if self.world > 1:  # DistributedDataParallel takes the mean over processes
-            mine = self.objective.divisor(batch, visible, self.settings)
-            whole = mine.clone()
-            dist.all_reduce(whole)
-            loss = loss * float(mine * self.world / whole.clamp(min=1e-12))
-
-        for group in self.optimizer.param_groups: group["lr"] = self.lr
-        self.optimizer.zero_grad()
-        (loss * self.scale).backward()
-        self.optimizer.step()
-        self.step += 1
-        return loss.detach()
-
-    def run_epoch(self) -> float:
-        """All users once, in a new order, or those left of an epoch that was stopped; the mean loss of the steps.
-
-        Raises `Diverged`."""
+    def batches(self) -> Iterator[tuple[Batch, Batch, Tensor]]:
+        "All users once, in a new order, or those left of a stopped epoch: rows, masked rows, what is visible."
         self.model.train()
         if not len(self.order):
             if self.world > 1:  # dropout is another in each process
                 torch.manual_seed((self.seed + 2**20 * self.epoch + 2**40 * self.rank) % 2**63)
             self.order = self.users[torch.randperm(len(self.users), generator=self.rng)]
 
-        for part in self.order.split(self.settings.batch_size)[len(self.losses):]:
+        for users in self.order.split(self.settings.batch_size)[len(self.losses):]:
             if self.stop: raise KeyboardInterrupt
-            self.losses.append(self.run_step(part))
+            for group in self.optimizer.param_groups: group["lr"] = self.lr
+            yield self.my_part(users)
 
+    def compute_loss(self, batch: Batch, shown: Batch, visible: Tensor) -> Tensor:  # scalar
+        "The loss of the objective; where processes share the batch, this one's part of it."
+        loss = self.loss(batch, shown, visible)
+        if self.world > 1:  # DistributedDataParallel takes the mean over processes
+            mine = self.objective.divisor(batch, visible, self.settings)
+            whole = mine.clone()
+            dist.all_reduce(whole)
+            loss = loss * float(mine * self.world / whole.clamp(min=1e-12))
+        return loss
+
+    def add(self, loss: Tensor) -> None:
+        "Count a step, whose loss this was."
+        self.losses.append(loss.detach())
+        self.step += 1
+
+    def ended(self, best_epoch: int, stop_at: int | None = None) -> bool:
+        "Whether all epochs are done, or too many since the best; `stop_at`: that many are done, whatever they gave."
+        if stop_at is not None: return self.epoch >= stop_at
+        waited = self.epoch - best_epoch
+        return self.epoch >= self.settings.epochs or (self.epoch > 0 and waited >= self.settings.patience)
+
+    def end_epoch(self) -> float:
+        "Count an epoch, and give the mean loss of its steps. Raises `Diverged`."
         losses = torch.stack(self.losses)
         if self.world > 1:
             dist.all_reduce(losses)
@@ -161,3 +167,31 @@ class Training:
         if not all(bool(p.isfinite().all()) for p in self.model.parameters()):
             where = f"after epoch {self.epoch}, whose last loss was {losses[-1]:.4g}"
             raise Diverged(f"A weight is NaN or infinite {where}: {advice}.")
+
+# %% ../../nbs/train/steps.ipynb #afa2ed8e
+def validate(
+    training: Training,
+    split: Split,  # its validation part is measured
+    choosing: bool = True,  # False: nothing is to be chosen, so nothing is measured
+) -> dict[str, float]:
+    "The validation columns of one epoch; where processes share a training, the first measures and tells the others."
+    if not choosing: return {"valid_loss": math.nan}
+    found: list[Any] = [None]
+    if training.rank == 0: found[0] = training.objective.validate(training.model, split.valid)
+    if training.world > 1: dist.broadcast_object_list(found, 0)
+    return dict(found[0])
+
+# %% ../../nbs/train/steps.ipynb #929c6c94
+def check_network(model: Network, rows: Rows) -> None:
+    "Raises `InputError` for a network that cannot be trained on such rows."
+    if not isinstance(model, Network):
+        raise InputError(f"{type(model).__name__} is no saerec.model.Network; subclass that, call "
+                         "super().__init__(n_movies), and write forward(batch).")
+    if rows.n_movies != model.n_movies:
+        advice = "make it with n_movies=split.train.n_movies"
+        sizes = f"The network has {model.n_movies} movies and the split {rows.n_movies}"
+        raise InputError(f"{sizes}; {advice}.")
+    if not list(model.parameters()): raise InputError(f"{type(model).__name__} has no parameters that could learn.")
+    if not all(bool(p.isfinite().all()) for p in model.parameters()):
+        raise InputError("A weight is NaN or infinite before training begins; make the network anew.")
+    if not isinstance(model, StackedAutoencoder): checked_scores(model, rows.take(torch.arange(min(2, len(rows)))))
