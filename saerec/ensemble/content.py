@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from saerec.data import Batch, Ratings
 
 # %% auto #0
-__all__ = ['PRIOR', 'FEW_RATINGS', 'Content']
+__all__ = ['PRIOR', 'MORE', 'FEW_RATINGS', 'Content']
 
 # %% ../../nbs/ensemble/content.ipynb #104b4cc1
 _FIRST_YEAR, _SPAN = 1900, 5  # what is older counts as the first; years to a feature
@@ -41,6 +41,7 @@ def movie_features(
 
 # %% ../../nbs/ensemble/content.ipynb #78abb0d8
 PRIOR = 5.0  # $\kappa$: likes with the shares of everybody, added to those of a user
+MORE = 3.0  # times that a rate of likes counts more if there are hardly any ratings
 FEW_RATINGS = 20  # with fewer, dislikes count against genres only: nobody in MovieLens has so few
 
 class Content:
@@ -93,7 +94,8 @@ class Content:
         usual = ((np.bincount(user, liked, n) + PRIOR / 2) / (np.diff(rows.indptr) + PRIOR))[:, None]
         likes, rated = (csr_array((v, rows.indices, rows.indptr), shape=rows.shape) @ self.features["genre"]
                         for v in (liked, np.ones_like(liked)))
-        return np.log((likes + usual) / (rated + 1) / usual)
+        few = np.maximum(0, 1 - np.diff(rows.indptr) / (2 * FEW_RATINGS))[:, None]
+        return np.log((likes + usual) / (rated + 1) / usual) * (1 + MORE * few)
 
     def part(self,
         rows: csr_array,  # [B, n_movies]

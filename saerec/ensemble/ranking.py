@@ -96,7 +96,7 @@ def _network_jobs(
 
 # %% ../../nbs/ensemble/ranking.ipynb #9e28182d
 _TRIED = {"genre": (0.0, 0.2, 0.4, 0.8, 1.2), "popularity": (0.0, 0.1, 0.2, 0.4), "year": (0.0, 0.15, 0.3)}
-_RATES, _COST = (0.5, 1.0, 1.5, 2.0), 0.003  # weights of `like_rate`, and the NDCG@100 that it may cost
+_RATES, _COST = (0.5, 1.0, 1.5, 2.0), 0.005  # weights of `like_rate`, and the NDCG@100 that it may cost
 _MOST_SCORES = 10_000_000  # of all validation users; above, a sample of them chooses
 
 # %% ../../nbs/ensemble/ranking.ipynb #b4bf131d
@@ -146,7 +146,7 @@ def _choose_content(kept: _Kept, held: HeldOut) -> dict[str, float]:
 def _choose_like_rate(kept: _Kept, held: HeldOut) -> float:
     "The largest weight of the rate of likes that costs no more than it may."
     least = kept.ndcg(held).mean() - _COST
-    return max([w for w in _RATES if kept.ndcg(held, like_rate=w).mean() >= least], default=0.0)
+    return max([w for w in _RATES if kept.ndcg(held, like_rate=w).mean() >= least], default=min(_RATES))
 
 # %% ../../nbs/ensemble/ranking.ipynb #9e1128b3
 def with_content(

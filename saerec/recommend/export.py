@@ -18,7 +18,7 @@ import numpy as np
 from ..disk import atomic_write
 from ..errors import InputError
 from ..ensemble.affinity import DAMPING
-from ..ensemble.content import FEW_RATINGS, PRIOR, Content
+from ..ensemble.content import FEW_RATINGS, MORE, PRIOR, Content
 from ..evaluate.calibration import Calibration
 from .artefact import Artefact
 from .engine import part_of
@@ -115,7 +115,9 @@ def _like_rate_graph(g: _Graph, x: np.ndarray, weight: float, liked: str, rated:
     "Content: how much oftener than usual what is rated of a genre is liked."
     usual = g("Div", g("Add", g.sum(liked), PRIOR / 2), g("Add", g.sum(rated), PRIOR))
     own = g("Div", g("Add", g("MatMul", liked, x), usual), g("Add", g("MatMul", rated, x), 1.0))
-    return g("MatMul", g("Log", g("Div", own, usual)), np.ascontiguousarray(weight * x.T))
+    few = g("Max", g("Sub", 1.0, g("Div", g.sum(rated), 2.0 * FEW_RATINGS)), 0.0)
+    rate = g("Mul", g("Log", g("Div", own, usual)), g("Add", g("Mul", few, MORE), 1.0))
+    return g("MatMul", rate, np.ascontiguousarray(weight * x.T))
 
 def _content_graph(g: _Graph, config: Mapping[str, Any], w: _Arrays, liked: str, rated: str) -> str:
     "Content: the logarithm of shares, for each kind of feature, and the rate of likes."
