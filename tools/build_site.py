@@ -65,6 +65,23 @@ def picture_sizes(notebook: Path) -> dict[str, str]:  # {a picture, as in the pa
     return sizes
 
 
+IMPORTS = re.compile(r"(from .+ import .+|import .+|if TYPE_CHECKING:.*|\s+.*|\)|#.*|)")
+
+
+def fold_sources(notebook: Path) -> None:
+    "Fold what is on the page already, the source under the entry of its function, and cells of imports."
+    nb, entry = json.loads(notebook.read_text(encoding="utf-8")), False
+    for cell in nb["cells"]:
+        text = "".join(cell["source"])
+        if cell["cell_type"] == "code" and "#| code-fold: show" in text:
+            imports = all(map(IMPORTS.fullmatch, text.splitlines()))
+            if imports: text = text.replace('"Exported source"', '"Imports"')
+            if imports or entry: cell["source"] = text.replace("#| code-fold: show", "#| code-fold: true")
+            continue
+        entry = "show_doc(" in text
+    notebook.write_text(json.dumps(nb), encoding="utf-8")
+
+
 def render(out: Path) -> tuple[dict[str, str], dict[str, str]]:  # {smalldocs' name of a page: the right one}, sizes
     "Writes the pages as smalldocs makes them."
     with tempfile.TemporaryDirectory() as tmp:
@@ -72,6 +89,7 @@ def render(out: Path) -> tuple[dict[str, str], dict[str, str]]:  # {smalldocs' n
         # force: nbdev's cache looks at each notebook alone, but its links depend on the others
         shutil.copytree(proc_nbs(n_workers=0, force=True), stage)
         notebooks = {p.relative_to(stage).as_posix(): p for p in stage.rglob("*.ipynb")}
+        for p in notebooks.values(): fold_sources(p)
         project = load(stage)
         bar = project.website["sidebar"]
         bar["contents"] = sidebar(bar["contents"], set(notebooks))

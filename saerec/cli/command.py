@@ -11,12 +11,12 @@ import json
 import os
 import sys
 import warnings
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from importlib import import_module
 from typing import Any
 
-from .options import parser
+from .options import parse
 from ..errors import HonestyWarning, InputError
 
 # %% auto #0
@@ -30,11 +30,18 @@ def _function_of(verb: str) -> Callable[[Any], tuple[dict[str, Any], str]]:
     if verb not in _PLACES: os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # read when numpy is loaded
     return getattr(import_module(f"saerec.cli.{_PLACES.get(verb, 'asking')}"), f"run_{verb}")
 
-def _guard(verb: str) -> AbstractContextManager[None]:
-    "SIGTERM as an exception, where workers have to be ended."
-    if verb not in _PLACES: return nullcontext()
+@contextmanager
+def _guard(args: Any) -> Iterator[None]:
+    "SIGTERM as an exception, where workers have to be ended; the epochs of a training written where that is asked for."
+    if args.verb not in _PLACES:
+        yield
+        return
     from saerec.workers import sigterm_as_exception
-    return sigterm_as_exception()
+    with sigterm_as_exception(), ExitStack() as inside:
+        if getattr(args, "log", None):
+            from saerec.train.recorder import log_epochs
+            inside.enter_context(log_epochs(args.log))
+        yield
 
 # %% ../../nbs/06_cli.ipynb #df18a475
 def _say_warning(message: Any, category: type[Warning], *_: Any) -> None:
@@ -68,9 +75,12 @@ def main(
     argv: Sequence[str] | None = None,  # arguments; None: those of the process
 ) -> int:  # exit code: 0; 1: a fault of the input; 130: Ctrl-C; 143: SIGTERM (2, a wrong call, is argparse's)
     "The command `saerec`."
-    args = parser().parse_args(argv)
+    try: args = parse(argv)
+    except (InputError, OSError) as e:
+        print(f"saerec: {_fault('--config', e)}", file=sys.stderr)
+        return 1
     try:
-        with _guard(args.verb), warnings.catch_warnings():
+        with _guard(args), warnings.catch_warnings():
             warnings.simplefilter("always", HonestyWarning)
             warnings.showwarning = _say_warning  # type: ignore[assignment]
             data, text = _function_of(args.verb)(args)

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from .. import __version__
+from .config import with_config
 
 # %% auto #0
-__all__ = []
+__all__ = ['parse']
 
 # %% ../../nbs/cli/options.ipynb #db274305
 _HELP_TEXT = """
@@ -65,6 +67,13 @@ explain movie: the film to explain
 --onnx: the file to write
 name: ml-100k, ml-1m, ml-10m, ml-20m, ml-25m, ml-32m, ml-latest-small, or ml-latest, which has the newest films
 --cache: folder (default: $SAEREC_CACHE, else the user's cache)
+--config: read options from a TOML file; what is typed beside it counts before it
+tune --data: as for train
+tune --epochs: exactly so many epochs at most in each trial (default: chosen for each)
+--trials: so many trainings in all; those of an earlier call into the same folder are counted (default: 20)
+--seconds: begin no trial after so many seconds
+--objective: what is tuned: ranking (default) or likes
+train --log: a CSV file that gets a row for each epoch
 --json: one JSON object on stdout, nothing else there"""
 _HELP = dict(" ".join(o.split()).split(": ", 1) for o in re.split(r"\n(?! )", _HELP_TEXT.strip()))
 
@@ -72,11 +81,11 @@ _HELP = dict(" ".join(o.split()).split(": ", 1) for o in re.split(r"\n(?! )", _H
 class _Verb:
     "Adds options to a verb, with what the table says of them."
     def __init__(self, name: str, parser: argparse.ArgumentParser):
-        self.name, self.parser = name, parser
+        self.name, self.parser, self.actions = name, parser, list[argparse.Action]()
 
     def add(self, *flags: str, **kwargs: Any) -> None:
         told = _HELP.get(f"{self.name} {flags[0]}") or _HELP[flags[0]]
-        self.parser.add_argument(*flags, help=told, **kwargs)
+        self.actions.append(self.parser.add_argument(*flags, help=told, **kwargs))
 
     def model(self) -> None: self.add("--model", default="model")
 
@@ -111,6 +120,19 @@ def _train(v: _Verb) -> None:
     v.add("--ranker", choices=["auto", "network", "stack"], default="auto")
     v.add("--resume", action="store_true")
     v.add("--refit", action="store_true")
+    v.add("--log", metavar="FILE")
+    v.own_table()
+
+def _tune(v: _Verb) -> None:
+    v.add("--data", default="bundled")
+    v.add("--out", default="model")
+    v.add("--trials", type=int, default=20)
+    v.add("--seconds", type=float)
+    v.add("--objective", choices=["ranking", "likes"], default="ranking")
+    v.add("--seed", type=int, default=0)
+    v.add("--threshold", type=float)
+    v.add("--held-out", type=int, metavar="N")
+    v.add("--epochs", type=int)
     v.own_table()
 
 def _evaluate(v: _Verb) -> None:
@@ -163,6 +185,7 @@ def _download(v: _Verb) -> None:
 # %% ../../nbs/cli/options.ipynb #0171d3ad
 _VERBS: dict[str, tuple[str, Callable[[_Verb], None]]] = {  # verb -> what it does, its options
     "train": ("train, test beside the baselines, and save a model", _train),
+    "tune": ("search the settings of a network on validation, and train the best (needs the extra tune)", _tune),
     "evaluate": ("measure a saved model again, or train and measure by a named protocol", _evaluate),
     "recommend": ("recommend movies to a person", _recommend),
     "similar": ("films that go together with one", _similar),
@@ -171,14 +194,29 @@ _VERBS: dict[str, tuple[str, Callable[[_Verb], None]]] = {  # verb -> what it do
     "export": ("write a model as one ONNX file (needs the extra onnx)", _export),
     "download": ("fetch a MovieLens edition into the cache", _download)}
 
+_ENDS = ("Exit code: 0, done; 1, a fault of the input, in one sentence on stderr; 2, a wrong call; 130, Ctrl-C; 143, "
+         "SIGTERM.")
+
+def _with_verbs() -> tuple[argparse.ArgumentParser, dict[str, _Verb]]:
+    about = "A movie recommender: stacked autoencoders on MovieLens, with honest evaluation."
+    p = argparse.ArgumentParser(prog="saerec", description=about, epilog=_ENDS)
+    p.add_argument("--version", action="version", version=f"saerec {__version__}")
+    verbs, found = p.add_subparsers(dest="verb", required=True, metavar="VERB"), {}
+    for name, (what, add_options) in _VERBS.items():
+        verb = found[name] = _Verb(name, verbs.add_parser(name, help=what, epilog=_ENDS))
+        add_options(verb)
+        verb.add("--config", metavar="FILE")
+        verb.add("--json", action="store_true")
+    return p, found
+
 def parser() -> argparse.ArgumentParser:
     "The verbs and their options."
-    about = "A movie recommender: stacked autoencoders on MovieLens, with honest evaluation."
-    p = argparse.ArgumentParser(prog="saerec", description=about)
-    p.add_argument("--version", action="version", version=f"saerec {__version__}")
-    verbs = p.add_subparsers(dest="verb", required=True, metavar="VERB")
-    for name, (what, add_options) in _VERBS.items():
-        verb = _Verb(name, verbs.add_parser(name, help=what))
-        add_options(verb)
-        verb.add("--json", action="store_true")
-    return p
+    return _with_verbs()[0]
+
+# %% ../../nbs/cli/options.ipynb #0b618d60
+def parse(
+    argv: Sequence[str] | None = None,  # arguments; None: those of the process
+) -> argparse.Namespace:
+    "What was typed, and what its [file](config.ipynb) says. Raises `InputError` for a file that cannot be understood."
+    p, verbs = _with_verbs()
+    return p.parse_args(with_config(sys.argv[1:] if argv is None else argv, {k: v.actions for k, v in verbs.items()}))

@@ -55,6 +55,8 @@ def _next_command(rec: Recommender, out: str | os.PathLike[str], person: Mapping
     return shlex.join(["saerec", "recommend", "--model", str(out), f"{name}={mark}"])
 
 # %% ../../nbs/cli/training.ipynb #26587a8e
+_NO_SETTINGS = ("verb", "out", "resume", "json", "config", "log")  # of a model: they change nothing in it
+
 def _check(args: argparse.Namespace) -> None:
     "Raises `InputError` for options that cannot be, before anything is read."
     if Path(args.out).name in ("", "..") or "\0" in args.out:
@@ -72,7 +74,7 @@ def run_train(args: argparse.Namespace) -> tuple[dict[str, Any], str]:  # for --
     start, out = time.perf_counter(), Path(args.out)
     _check(args)
     r = get_data(args.data, reading_options(args))
-    settings = {k: v for k, v in vars(args).items() if k not in ("verb", "out", "resume", "json")}
+    settings = {k: v for k, v in vars(args).items() if k not in _NO_SETTINGS}
     settings["data"], say = r.fingerprint(), lambda line: to_stderr(f"saerec: {line}")
     if args.resume and (done := finished_model(out, settings)):
         told = f"{out}: it is finished already, with these settings and ratings; it was left as it is."

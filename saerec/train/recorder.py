@@ -10,9 +10,11 @@ from __future__ import annotations
 import math
 import os
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -23,9 +25,12 @@ from ..plots import figure
 from .objectives import Objective, find_objective
 
 # %% auto #0
-__all__ = ['Recorder']
+__all__ = ['Recorder', 'log_epochs']
 
 # %% ../../nbs/train/recorder.ipynb #c4ad3f1d
+_LOG = "SAEREC_LOG"  # names the file; the processes of an ensemble see it too
+_COLUMNS = ("started", "training", "epoch", "train_loss", "valid_loss", "metric", "value", "lr", "seconds")
+
 class Recorder:
     "Losses, validation metric and seconds of each epoch."
     def __init__(self,
@@ -34,7 +39,7 @@ class Recorder:
         self.objective, self.settings = objective, objective.settings
         self.metric, self.higher_is_better = objective.metric, objective.higher_is_better
         self.rows: list[dict[str, float]] = []
-        self.best_epoch = 0
+        self.best_epoch, self.started = 0, f"{time.time():.3f}"
         self.baselines: dict[str, float] = {}  # the metric of simple baselines, by name
 
     def add(self, row: dict[str, float]) -> bool:  # whether this epoch is the best so far
@@ -43,7 +48,13 @@ class Recorder:
         *before, value = (o.get(self.metric, math.nan) for o in self.rows)
         better = not before or (value > max(before) if self.higher_is_better else value < min(before))
         if better: self.best_epoch = len(self.rows)
+        if file := os.environ.get(_LOG): self._write(Path(file), row)
         return better
+
+    def _write(self, file: Path, row: dict[str, float]) -> None:
+        about = {"started": self.started, "training": self.objective.name, "epoch": len(self.rows)}
+        cells = about | row | {"metric": self.metric, "value": row.get(self.metric, math.nan)}
+        with open(file, "a", encoding="utf-8") as f: f.write(",".join(str(cells[k]) for k in _COLUMNS) + "\n")
 
     @property
     def frame(self) -> pd.DataFrame:  # index: epoch from 1; train_loss, valid_loss, maybe NDCG@100, lr, seconds
@@ -81,6 +92,21 @@ class Recorder:
                 axes[0, 1].set(title=f"validation {self.metric}", xlabel="epoch")
             for ax in axes.flat: ax.axvline(self.best_epoch, color="gray", linestyle=":")
         return fig
+
+# %% ../../nbs/train/recorder.ipynb #3aab4161
+@contextmanager
+def log_epochs(
+    file: str | Path,  # a CSV file; rows are added to one that is there
+) -> Iterator[None]:
+    "Each epoch that is trained inside adds a row: started, training, epoch, losses, metric and its value, lr, seconds."
+    path, before = Path(file), os.environ.get(_LOG)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.exists() or not path.stat().st_size: path.write_text(",".join(_COLUMNS) + "\n", encoding="utf-8")
+    os.environ[_LOG] = str(path.resolve())
+    try: yield
+    finally:
+        if before is None: del os.environ[_LOG]
+        else: os.environ[_LOG] = before
 
 # %% ../../nbs/train/recorder.ipynb #faf5f9e2
 @contextmanager
