@@ -67,6 +67,11 @@ explain movie: the film to explain
 name: ml-100k, ml-1m, ml-10m, ml-20m, ml-25m, ml-32m, ml-latest-small, or ml-latest, which has the newest films
 --cache: folder (default: $SAEREC_CACHE, else the user's cache)
 --config: read options from a TOML file; what is typed beside it counts before it
+tune --data: as for train
+tune --epochs: exactly so many epochs at most in each trial (default: chosen for each)
+--trials: so many trainings in all; those of an earlier call into the same folder are counted (default: 20)
+--seconds: begin no trial after so many seconds
+--objective: what is tuned: ranking (default) or likes
 train --log: a CSV file that gets a row for each epoch
 --json: one JSON object on stdout, nothing else there"""
 _HELP = dict(" ".join(o.split()).split(": ", 1) for o in re.split(r"\n(?! )", _HELP_TEXT.strip()))
@@ -115,6 +120,18 @@ def _train(v: _Verb) -> None:
     v.add("--resume", action="store_true")
     v.add("--refit", action="store_true")
     v.add("--log", metavar="FILE")
+    v.own_table()
+
+def _tune(v: _Verb) -> None:
+    v.add("--data", default="bundled")
+    v.add("--out", default="model")
+    v.add("--trials", type=int, default=20)
+    v.add("--seconds", type=float)
+    v.add("--objective", choices=["ranking", "likes"], default="ranking")
+    v.add("--seed", type=int, default=0)
+    v.add("--threshold", type=float)
+    v.add("--held-out", type=int, metavar="N")
+    v.add("--epochs", type=int)
     v.own_table()
 
 def _evaluate(v: _Verb) -> None:
@@ -167,6 +184,7 @@ def _download(v: _Verb) -> None:
 # %% ../../nbs/cli/options.ipynb #0171d3ad
 _VERBS: dict[str, tuple[str, Callable[[_Verb], None]]] = {  # verb -> what it does, its options
     "train": ("train, test beside the baselines, and save a model", _train),
+    "tune": ("search the settings of a network on validation, and train the best (needs the extra tune)", _tune),
     "evaluate": ("measure a saved model again, or train and measure by a named protocol", _evaluate),
     "recommend": ("recommend movies to a person", _recommend),
     "similar": ("films that go together with one", _similar),

@@ -11,4 +11,5 @@ __getattr__, __all__ = front_door(__name__, {
     "plan": "make_splits plan_training",
     "report": "SAE",
     "training": "compute_report train",
+    "tuning": "SPACE Tuning tune",
 })

@@ -46,18 +46,21 @@ def choose_ranker(train: Ratings, wanted: str = "auto") -> str:  # "network" or 
 
 
 # %% ../../nbs/recommend/training.ipynb #d769962e
+_OF_NETWORK = ("hidden", "activation", "residual", "tied", "dropout", "damping")  # options of a `StackedAutoencoder`
+
 def fit_network(
     objective: str,  # a key of `OBJECTIVES`
     split: Split,
-    changes: Mapping[str, Any],  # other `Settings`
+    changes: Mapping[str, Any],  # other `Settings`, and options of the network
     checkpoints: str | Path | None = None,  # of `train`
     **options: Any,  # of `fit`: seed, progress, say
 ) -> tuple[StackedAutoencoder, Recorder]:
     "One network that stands alone, with the settings for its size."
-    network = make_model(objective, split.train.n_movies, seed=options["seed"])
+    own = {k: v for k, v in changes.items() if k in _OF_NETWORK}
+    network = make_model(objective, split.train.n_movies, seed=options["seed"], **own)
     if checkpoints is not None:
         options |= {"checkpoint": Path(checkpoints) / f"{objective}.safetensors", "checkpoint_seconds": 30.0}
-    options |= settings_for(objective, split.train) | dict(changes)
+    options |= settings_for(objective, split.train) | {k: v for k, v in changes.items() if k not in own}
     return network, fit(network, split, objective, **options)
 
 def fit_ranker(
@@ -100,7 +103,7 @@ def train(
     refit: bool = False,  # after measuring, train once more on everything, for as many epochs
     progress: bool = False,  # bars or lines on stderr
     say: Callable[[str], None] | None = print,  # of `fit`; also told what a like is
-    likes_changes: Mapping[str, Any] | None = None,  # other `Settings` of the like network
+    likes_changes: Mapping[str, Any] | None = None,  # other `Settings` of the like network, and its options
     ranking_changes: Mapping[str, Any] | None = None,  # of the ranking network, or of those in the ensemble
     ranker: str = "auto",  # "network", "stack", or "auto": by the number of users
     checkpoints: str | Path | None = None,  # a folder, written every 30 seconds; trainings found there go on
@@ -185,14 +188,15 @@ def _measured(artefact: Artefact, plan: TrainingPlan) -> Artefact:
 def _refit(artefact: Artefact, plan: TrainingPlan, ranker: Any, recorders: Mapping[str, Recorder],
            progress: bool) -> Artefact:
     "Everything again, on all ratings, for the number of epochs and with the settings that validation chose."
-    held, likes = plan.users.valid, plan.likes
+    m, held, likes = artefact.manifest, plan.users.valid, plan.likes
 
     def split(learned: Ratings) -> Split:  # nothing is held out any more
         return Split(learned, held, held, "all ratings", plan.seed, check=False)
 
     def again(objective: str, learned: Ratings) -> StackedAutoencoder:
-        o = recorders[objective]
-        model = make_model(objective, learned.n_movies, seed=plan.seed)
+        o, part = recorders[objective], m.liker if objective == "likes" else m.ranker
+        own = {k: getattr(part, k) for k in _OF_NETWORK}
+        model = make_model(objective, learned.n_movies, seed=plan.seed, **own)
         settings = {k: v for k, v in vars(o.settings).items() if k != "objective"}
         fit(model, split(learned), objective, seed=plan.seed, stop_at=o.best_epoch, progress=progress, **settings)
         return model
@@ -203,8 +207,7 @@ def _refit(artefact: Artefact, plan: TrainingPlan, ranker: Any, recorders: Mappi
     ranker = fit_again(ranker, split(liked)) if isinstance(ranker, Ensemble) else again("ranking", liked)
 
     said = {"refit": True, "ranker": as_tensors(ranker)[0], "liker": liker and as_tensors(liker)[0]}
-    manifest = Manifest(**(dict(artefact.manifest) | said))
-    return replace(artefact, manifest=manifest, arrays=_arrays(ranker, liker, codes))
+    return replace(artefact, manifest=Manifest(**(dict(m) | said)), arrays=_arrays(ranker, liker, codes))
 
 # %% ../../nbs/recommend/training.ipynb #fbaba41f
 def compute_report(
