@@ -7,12 +7,14 @@ Docs: https://saerec.github.io/saerec/app/catalogue.html.md"""
 # %% ../../nbs/app/catalogue.ipynb #b54058c7
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from ..data.movies import LINKS
 from ..recommend import Recommender
 
 # %% auto #0
@@ -70,6 +72,12 @@ class Catalogue:
         often = rec.titles.popularity
         if not often.any(): often = rec.engine.rank_scores(rec.people.row({}))[0]  # for somebody unknown
         self.popular: list[int] = np.argsort(-often, kind="stable").tolist()
+
+    def links(self, code: int) -> list[tuple[str, str]]:
+        "What other places call a movie: their names, and their addresses."
+        numbers = {k: str(self.rec.movies[k].iloc[code]) for k in LINKS if k in self.rec.movies}
+        known = {k: v for k, v in numbers.items() if re.fullmatch("[0-9]{1,10}", v)}
+        return [("IMDb" if k == "imdb" else k.upper(), LINKS[k].format(v)) for k, v in known.items()]
 
     def code(self, movie: str) -> int:
         "The movie meant by an id, else a title. Raises `InputError` if there is none, or more than one."

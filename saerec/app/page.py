@@ -57,6 +57,7 @@ class _Film:
     buttons: list[_Button]  # the lowest rating first
     note: str = ""  # of a rating that no button gives
     percent: float | None = None  # probability of a like
+    links: tuple[tuple[str, str], ...] = ()  # names and addresses of other places
     because: str = ""  # the rated movie that speaks for it
 
 # %% ../../nbs/app/page.ipynb #a46ab6ab
@@ -76,7 +77,8 @@ def _film(cat: Catalogue, code: int, given: float | None = None, p_like: float |
     buttons, genres = [_button(scale, written, value, given) for value in scale.steps], ", ".join(cat.genres[code])
     note = "" if given is None or any(b.pressed for b in buttons) else scale.say(given)
     percent = None if p_like is None else 100 * p_like
-    return _Film(code, written, cat.titles[code], genres, bool(scale.names), buttons, note, percent, because)
+    links = tuple(cat.links(code)) if p_like is not None or because else ()
+    return _Film(code, written, cat.titles[code], genres, bool(scale.names), buttons, note, percent, links, because)
 
 # %% ../../nbs/app/page.ipynb #c8a3cd30
 def _reasons_of(cat: Catalogue, visit: Visit, code: int) -> dict[str, Any]:
