@@ -167,7 +167,7 @@ def split_parts(
     if part is None or len(part) != len(ratings):
         raise InputError(f"{ratings.name}: give a label for each of the {len(ratings)} ratings, train, valid or test.")
 
-    labels = pd.Categorical(part, categories=_PARTS).codes
+    labels = pd.Index(_PARTS).get_indexer(pd.Index(part))
     if (labels < 0).any():
         unknown = np.asarray(part)[labels < 0][0]
         raise InputError(f"{ratings.name}: there is no part {str(unknown)!r}; there are train, valid and test.")
