@@ -26,6 +26,7 @@ class Scale:
     high: float  # the highest
     steps: tuple[float, ...]  # what the buttons give
     names: tuple[str, ...] = ()  # what stands on them; (): stars
+    halves: bool = False  # a second press takes half a star away
 
     def say(self, value: float) -> str:
         "A rating in words: \"4.5 of 5 stars\", \"Like\"."
@@ -48,7 +49,7 @@ def _scale_of(rec: Recommender) -> Scale:
     # a model saved without its ratings does not say which values lie between the two
     two = (low, high) == (0, 1) if rec.known is None else np.isin(rec.known.value, (low, high)).all()
     if two and low < m.threshold <= high: return Scale(low, high, (low, high), ("Dislike", "Like"))
-    return Scale(low, high, _star_steps(low, high))
+    return Scale(low, high, _star_steps(low, high), halves=low == 0.5)
 
 # %% ../../nbs/app/catalogue.ipynb #1e70fd15
 def genres_of(text: Any) -> list[str]:

@@ -59,6 +59,7 @@ recommend --out: with --users: the file of lists to write, as CSV (default: they
 --years: only films of these years, such as 1990-1999, 1990- or 1994
 --exclude: a film never to list; again for more
 --diversity: 0 (default): by score alone, up to 1: away from what is in the list already
+--novelty: 0 (default): by score alone, up to 1: away from what many like
 similar movie: a title, or id: and an id
 explain movie: the film to explain
 --host: where to listen (default: 127.0.0.1, this computer alone; 0.0.0.0 lets others in)
@@ -154,7 +155,7 @@ def _recommend(v: _Verb) -> None:
     v.add("--genre", action="append", default=[], metavar="GENRE")
     v.add("--years", metavar="FROM-TO")
     v.add("--exclude", action="append", default=[], metavar="TITLE")
-    v.add("--diversity", type=float, default=0.0)
+    for flag in ("--diversity", "--novelty"): v.add(flag, type=float, default=0.0)
 
 def _similar(v: _Verb) -> None:
     v.add("movie", metavar="TITLE")
