@@ -69,7 +69,7 @@ name: ml-100k, ml-1m, ml-10m, ml-20m, ml-25m, ml-32m, ml-latest-small, or ml-lat
 --cache: folder (default: $SAEREC_CACHE, else the user's cache)
 --config: read options from a TOML file; what is typed beside it counts before it
 tune --data: as for train
-tune --epochs: exactly so many epochs at most in each trial (default: chosen for each)
+tune --epochs: at most so many epochs in each trial (default: chosen by the size of the data)
 --trials: so many trainings in all; those of an earlier call into the same folder are counted (default: 20)
 --seconds: begin no trial after so many seconds
 --objective: what is tuned: ranking (default) or likes
