@@ -13,6 +13,7 @@ import tarfile
 import threading
 import time
 import urllib.request
+import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
@@ -195,6 +196,14 @@ def star(page, part, title, stars):
     )
 
 
+def until(holds):
+    "Waits until something holds."
+    for _ in range(100):
+        if holds(): return
+        time.sleep(0.05)
+    raise AssertionError("it never came to hold")
+
+
 def first_film(page):
     return page.locator("#list h3").first.inner_text()
 
@@ -228,8 +237,10 @@ def test_a_visit(tabs, address, size):
 
     title = first_film(page)
     page.get_by_role("button", name=f"Why {title}?").click()
-    page.get_by_role("table", name=re.compile("Percentage points")).wait_for()
+    page.get_by_role("table", name=re.compile("How much each of your ratings")).wait_for()
     assert "Heat (1995) (2)" in page.locator(".why").inner_text()
+    because = page.locator("#list .film").first.locator("p b").inner_text()  # the longest bar to the right
+    assert because in page.locator(".why tbody tr").first.inner_text()
     before = page.locator("#list h3").all_inner_texts()
     page.get_by_label("Surprise me").check()
     page.wait_for_url("**/?r=1-5_6-2&d=0.7")
@@ -255,7 +266,10 @@ def test_a_visit(tabs, address, size):
         and other.get_by_label("Surprise me").is_checked()
     )
 
-    star(page, "mine", "Heat (1995)", 2).click()
+    star(page, "mine", "Heat (1995)", 2).click()  # half a star less, then none
+    star(page, "mine", "Heat (1995)", 1.5).wait_for()
+    assert star(page, "mine", "Heat (1995)", 1.5).inner_text() == "½" and "6-1.5" in page.url
+    star(page, "mine", "Heat (1995)", 1.5).click()
     page.get_by_text("Your films (1)").wait_for()
     page.go_back()
     page.get_by_text("Your films (2)").wait_for()
@@ -295,12 +309,55 @@ def test_by_keyboard(tabs, size):
     page.locator(".why").wait_for()
     page.wait_for_function("document.activeElement.id.startsWith('why-')")
     page.keyboard.press("Shift+Tab")
+    assert focus()[1].startswith("Not for me")
+    page.keyboard.press("Shift+Tab")
     title = first_film(page)
     page.keyboard.press("3")
     page.get_by_text("Your films (2)").wait_for()
     page.wait_for_function("old => document.querySelector('#list h3').innerText !== old", arg=title)
     page.wait_for_function("document.activeElement.closest('#list .film')")
     assert page.locator("#said").inner_text().startswith("2 rated. 12 films for you, first ")
+
+
+@pytest.mark.parametrize("size", [WIDE, PHONE], ids=["1280", "390"])
+def test_not_for_me_years_more(tabs, address, size):
+    "A film goes and comes back, may count as a dislike; years; a longer list. On a phone the list comes first."
+    page = tabs(size)
+    page.goto(address[0] + "?r=1-5_260-5")
+    tops = [page.locator(f"section:has(#{part})").bounding_box()["y"] for part in ("h-list", "h-find")]
+    assert (tops[0] < tops[1]) == (size is PHONE)
+    title = first_film(page)
+    page.get_by_role("button", name=f"Not for me {title}", exact=True).click()
+    page.get_by_text("Not for me (1)").wait_for()
+    assert title not in page.locator("#list h3").all_inner_texts() and "&x=" in page.url
+    page.get_by_label("They count as dislikes").check()
+    page.wait_for_url("**&no=1")
+    page.get_by_label("From year").fill("1990")
+    page.get_by_label("To year").fill("1995")
+    page.get_by_label("To year").press("Enter")
+    page.wait_for_url("**since=1990&till=1995**")
+    until(lambda: all("(199" in t for t in page.locator("#list h3").all_inner_texts()))
+    page.get_by_role("button", name="More films").click()
+    until(lambda: page.locator("#list h3").count() > 12)
+    assert "n=24" in page.url and wide_enough(page)
+    page.get_by_role("button", name=f"Show again {title}", exact=True).click()
+    page.wait_for_url(lambda url: "x=" not in url)
+
+
+def test_a_file_is_brought(tabs):
+    "A zip of Letterboxd becomes stars, what was not found is said; a file of something else is one sentence."
+    page = tabs(WIDE, expect="400")
+    table = "Date,Name,Year,Letterboxd URI,Rating\n2023-01-02,Toy Story,1995,x,4.5\n2023-02-01,Past Lives,2023,x,4\n"
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as z:
+        z.writestr("ratings.csv", table)
+    upload = page.get_by_label(re.compile("Or bring your ratings"))
+    upload.set_input_files({"name": "export.zip", "mimeType": "application/zip", "buffer": packed.getvalue()})
+    page.get_by_text("1 of 2 films found").wait_for()
+    assert "Past Lives (2023)" in page.locator("#said").inner_text() and page.url.endswith("?r=1-4.5")
+    upload.set_input_files({"name": "x.csv", "mimeType": "text/csv", "buffer": b"a,b\n1,2\n"})
+    page.get_by_text("let its first line be title,year,rating").wait_for()
+    assert "Your films (1)" in page.locator("#mine").inner_text()
 
 
 def test_quick_presses_lose_nothing(tabs):
@@ -341,7 +398,7 @@ def test_without_a_script(tabs):
     page.get_by_role("button", name="Search").click()
     star(page, "found", "Toy Story (1995)", 4).click()
     assert "r=1-4" in page.url and "Your films (1)" in page.locator("#mine").inner_text()
-    page.get_by_role("radio", name="Varied").check()
+    page.get_by_role("radio", name="Less known").check()
     page.get_by_role("button", name="Renew the list").click()
     assert "d=0.3" in page.url
 
@@ -394,10 +451,9 @@ def test_axe_finds_nothing(tabs, axe, address, note):
     """The start, a visit with everything open, and a fault, in both widths and colours. bypass_csp lets axe in,
     nothing else."""
     page = tabs(WIDE, expect="400", bypass_csp=True)
-    why = json.load(
-        urllib.request.urlopen(address[0] + "api/recommend?r=1-5_6-2_50-4.5_260-4_296-3&diversity=0.7&n=1")
-    )["movies"][0]["movie"]
-    for url in ("", f"?r=1-5_6-2_50-4.5_260-4_296-3&d=0.7&q=star+wars&why={why}", "?r=nonsense"):
+    page.goto(address[0] + "?r=1-5_6-2_50-4.5_260-4_296-3&d=0.7&x=32&since=1930")
+    why = page.locator("#list button[name=why]").first.get_attribute("value")
+    for url in ("", f"?r=1-5_6-2_50-4.5_260-4_296-3&d=0.7&q=star+wars&x=32&since=1930&why={why}", "?r=nonsense"):
         page.goto(address[0] + url)
         assert ("That did not work" in page.content()) == ("nonsense" in url) and page.locator(".why").count() == (
             "why" in url
@@ -409,7 +465,8 @@ def test_axe_finds_nothing(tabs, axe, address, note):
                 page.emulate_media(color_scheme=scheme)
                 assert wide_enough(page) and page.evaluate("getComputedStyle(document.body).backgroundColor") == colour
                 small = page.evaluate(
-                    "[...document.querySelectorAll('button, select, summary, input[type=search]')].filter("
+                    "[...document.querySelectorAll('button, select, summary, input:not([type=radio], [type=checkbox])"
+                    "')].filter("
                     "e => e.offsetParent && (e.getBoundingClientRect().height < 44 || "
                     "e.getBoundingClientRect().width < 44)).map(e => e.outerHTML.slice(0, 80))"
                 )

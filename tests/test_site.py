@@ -223,5 +223,5 @@ def test_from_prose_to_a_function(tab, address, pages):
     start = "index.html" if any(code and text == "Ratings" for _, text, code in pages["index.html"].links) else "data.html"
     tab.goto(address + start)
     tab.locator("main p a:has(code)", has_text=re.compile(r"^Ratings$")).first.click()
-    tab.wait_for_url("**/data.html#ratings-1")
+    tab.wait_for_url("**/data/ratings.html#ratings-1")
     tab.wait_for_function(IN_VIEW)

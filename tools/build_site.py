@@ -109,6 +109,7 @@ def mathml(m: re.Match) -> str:
     display, tex = m[1] == "display", html.unescape(m[2])
     # Spellings that latex2mathml lacks
     known = re.sub(r"\\arg\b", r"\\operatorname{arg}", tex.replace("{aligned}", "{align*}"))
+    known = re.sub(r"\\text\{[^}]*\}", lambda text: text[0].replace(r"\_", "_"), known)
     cannot = "This formula cannot be turned into MathML"
     try: body = convert(known, display="block" if display else "inline")
     except Exception as e: raise SystemExit(f"{cannot} ({type(e).__name__}): {tex}") from e

@@ -7,7 +7,7 @@ Docs: https://saerec.github.io/saerec/app/api.html.md"""
 # %% ../../nbs/app/api.ipynb #956bb701
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import pandas as pd
@@ -57,10 +57,12 @@ def recommend(
     n: int = 12,  # length of the list
     genre: str = "",  # only movies of this genre; "": all
     years: tuple[int | None, int | None] = (None, None),  # from, to
-    diversity: float = 0.0,  # 0: by score alone; towards 1: away from what is in the list already
+    exclude: Sequence[int] = (),  # codes that are never listed
+    **wishes: float,  # diversity, novelty: as of `Recommender.recommend`
 ) -> RecommendedList:
     "The best movies for these ratings. Raises `InputError` for a genre or years that cannot be."
-    top = cat.rec.recommend(cat.person(stars), n=n, genres=genre or (), years=years, diversity=diversity)
+    never = [f"id:{cat.ids[c]}" for c in exclude]
+    top = cat.rec.recommend(cat.person(stars), n=n, genres=genre or (), years=years, exclude=never, **wishes)
     return RecommendedList.model_validate({"about": top.attrs["about"], "movies": _lines(top)})
 
 # %% ../../nbs/app/api.ipynb #78569594
@@ -178,6 +180,8 @@ class _Wishes(BaseModel):
     last: int | None = Field(None, alias="to", ge=0, le=9999, description="only movies of this year or earlier")
     diversity: float = Field(0.0, ge=0, le=1, allow_inf_nan=False,
                              description="0: by score alone; towards 1: away from what is in the list already")
+    novelty: float = Field(0.0, ge=0, le=1, allow_inf_nan=False,
+                           description="0: by score alone; towards 1: away from what many like")
 
 class _OneMovie(BaseModel):
     "Which movie is to be explained."
@@ -224,7 +228,8 @@ async def _get_search(cat: Known, asked: Annotated[SearchQuery, Query()]) -> Fou
 
 # %% ../../nbs/app/api.ipynb #c8492e83
 def _best(cat: Catalogue, asked: RecommendQuery | RecommendBody) -> RecommendedList:
-    return recommend(cat, asked.stars(cat), asked.n, asked.genre, (asked.first, asked.last), asked.diversity)
+    return recommend(cat, asked.stars(cat), asked.n, asked.genre, (asked.first, asked.last),
+                     diversity=asked.diversity, novelty=asked.novelty)
 
 @api.get("/recommend", name="recommend")
 async def _get_recommend(cat: Known, asked: Annotated[RecommendQuery, Query()]) -> RecommendedList:

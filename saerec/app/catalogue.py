@@ -7,12 +7,14 @@ Docs: https://saerec.github.io/saerec/app/catalogue.html.md"""
 # %% ../../nbs/app/catalogue.ipynb #b54058c7
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from ..data.movies import LINKS
 from ..recommend import Recommender
 
 # %% auto #0
@@ -26,6 +28,7 @@ class Scale:
     high: float  # the highest
     steps: tuple[float, ...]  # what the buttons give
     names: tuple[str, ...] = ()  # what stands on them; (): stars
+    halves: bool = False  # a second press takes half a star away
 
     def say(self, value: float) -> str:
         "A rating in words: \"4.5 of 5 stars\", \"Like\"."
@@ -48,7 +51,7 @@ def _scale_of(rec: Recommender) -> Scale:
     # a model saved without its ratings does not say which values lie between the two
     two = (low, high) == (0, 1) if rec.known is None else np.isin(rec.known.value, (low, high)).all()
     if two and low < m.threshold <= high: return Scale(low, high, (low, high), ("Dislike", "Like"))
-    return Scale(low, high, _star_steps(low, high))
+    return Scale(low, high, _star_steps(low, high), halves=low == 0.5)
 
 # %% ../../nbs/app/catalogue.ipynb #1e70fd15
 def genres_of(text: Any) -> list[str]:
@@ -69,6 +72,12 @@ class Catalogue:
         often = rec.titles.popularity
         if not often.any(): often = rec.engine.rank_scores(rec.people.row({}))[0]  # for somebody unknown
         self.popular: list[int] = np.argsort(-often, kind="stable").tolist()
+
+    def links(self, code: int) -> list[tuple[str, str]]:
+        "What other places call a movie: their names, and their addresses."
+        numbers = {k: str(self.rec.movies[k].iloc[code]) for k in LINKS if k in self.rec.movies}
+        known = {k: v for k, v in numbers.items() if re.fullmatch("[0-9]{1,10}", v)}
+        return [("IMDb" if k == "imdb" else k.upper(), LINKS[k].format(v)) for k, v in known.items()]
 
     def code(self, movie: str) -> int:
         "The movie meant by an id, else a title. Raises `InputError` if there is none, or more than one."

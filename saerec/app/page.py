@@ -7,19 +7,23 @@ Docs: https://saerec.github.io/saerec/app/page.html.md"""
 # %% ../../nbs/app/page.ipynb #4125face
 from __future__ import annotations
 
-from bisect import bisect_right
 from dataclasses import dataclass
 from typing import Annotated, Any
 
 import numpy as np
-from fastapi import APIRouter, Query, Response
-from fastapi.responses import HTMLResponse, RedirectResponse
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from pydantic import BaseModel
 
 from .api import Known, explain, recommend, similar, taste
-from .catalogue import Catalogue
+from .catalogue import Catalogue, Scale
 from ..errors import InputError
-from .visit import PageQuery, Visit, address, read_visit, write_id, write_ratings
+from saerec.app.visit import (
+    MAX_RATINGS, PageQuery, Visit, address, read_ratings, read_visit, write_hidden, write_id, write_ratings,
+)
+from ..recommend import own_ratings
 
 # %% auto #0
 __all__ = []
@@ -37,9 +41,10 @@ def fault_page(sentence: str) -> str:
 class _Button:
     "One of the buttons that rate a movie."
     value: str  # what it sends: "1-5", or "1-" to take the rating back
-    label: str  # what stands on it, or is read out
-    filled: bool  # up to the rating, for stars; the rating, for words
-    pressed: bool  # exactly what was given
+    label: str  # what is read out
+    sign: str  # what is drawn: a star, full, half or empty, or the word
+    on: bool  # up to the rating, for stars; the rating, for words
+    pressed: bool  # what was given
 
 @dataclass
 class _Film:
@@ -52,44 +57,42 @@ class _Film:
     buttons: list[_Button]  # the lowest rating first
     note: str = ""  # of a rating that no button gives
     percent: float | None = None  # probability of a like
+    links: tuple[tuple[str, str], ...] = ()  # names and addresses of other places
     because: str = ""  # the rated movie that speaks for it
 
 # %% ../../nbs/app/page.ipynb #a46ab6ab
+def _button(scale: Scale, written: str, value: float, given: float | None) -> _Button:
+    "The button of a value. The one that was pressed takes half a star away, where there are halves, and then all."
+    full, half = given == value, scale.halves and given == value - 0.5
+    then = f"{value - 0.5:g}" if full and scale.halves else "" if full or half else f"{value:g}"
+    reached = given is not None and (full if scale.names else value <= given)
+    label = scale.say(value - 0.5 if half else value)
+    sign = label if scale.names else "★" if reached else "½" if half else "☆"
+    return _Button(f"{written}-{then}", label, sign, reached or half, full or half)
+
 def _film(cat: Catalogue, code: int, given: float | None = None, p_like: float | None = None,
           because: str = "") -> _Film:
     "A movie and its buttons, as it is rated."
     scale, written = cat.scale, write_id(cat.ids[code])
-    pressed = scale.steps.index(given) if given in scale.steps else -1
-    filled = 0 if given is None else bisect_right(scale.steps, given)  # so many stars
-
-    def button(k: int, value: float) -> _Button:
-        on = k == pressed if scale.names else k < filled
-        return _Button(f"{written}-" if k == pressed else f"{written}-{value:g}", scale.say(value), on, k == pressed)
-
-    note = "" if given is None or pressed >= 0 else scale.say(given)
-    buttons, genres = [button(k, value) for k, value in enumerate(scale.steps)], ", ".join(cat.genres[code])
+    buttons, genres = [_button(scale, written, value, given) for value in scale.steps], ", ".join(cat.genres[code])
+    note = "" if given is None or any(b.pressed for b in buttons) else scale.say(given)
     percent = None if p_like is None else 100 * p_like
-    return _Film(code, written, cat.titles[code], genres, bool(scale.names), buttons, note, percent, because)
+    links = tuple(cat.links(code)) if p_like is not None or because else ()
+    return _Film(code, written, cat.titles[code], genres, bool(scale.names), buttons, note, percent, links, because)
 
 # %% ../../nbs/app/page.ipynb #c8a3cd30
 def _reasons_of(cat: Catalogue, visit: Visit, code: int) -> dict[str, Any]:
     "Why a movie is listed: the six strongest reasons, as bars from the middle, and movies that go with it."
-    told = explain(cat, visit.stars, code)
-    probable = told.p_like is not None
-    changes = [(o, (o.p_change if probable else o.change) or 0.0) for o in told.reasons]
-    changes = sorted(changes, key=lambda o: -abs(o[1]))[:6]
-    most, total = max((abs(v) for _, v in changes), default=0.0) or 1.0, sum(abs(v) for _, v in changes) or 1.0
+    reasons = explain(cat, visit.counted(cat), code).reasons  # the strongest first
+    most = max((abs(o.change) for o in reasons), default=0.0) or 1.0
+    total = sum(abs(o.change) for o in reasons) or 1.0
 
     lines = []
-    for o, v in changes:
-        length, rated = 50 * abs(v) / most, cat.scale.say(o.stars) if cat.scale.names else f"{o.stars:g}"
-        lines.append({"title": o.title, "rated": rated, "length": length, "kind": "for" if v >= 0 else "against",
-                      "start": 50.0 if v >= 0 else 50 - length,
-                      "said": f"{100 * v:+.1f}" if probable else f"{100 * v / total:+.0f}%"})
-    caption = ("Percentage points of probability that each rating of yours adds (bar to the right) or takes away"
-               if probable else "How much each of yours speaks for it (bar to the right) or against it")
-    return {"caption": caption, "unit": "Points" if probable else "Share", "lines": lines,
-            "near": _near(cat, code)}
+    for o in reasons[:6]:
+        length, rated = 50 * abs(o.change) / most, cat.scale.say(o.stars) if cat.scale.names else f"{o.stars:g}"
+        lines.append({"title": o.title, "rated": rated, "length": length, "start": 50 - length * (o.change < 0),
+                      "kind": "for" if o.change >= 0 else "against", "said": f"{100 * o.change / total:+.0f}%"})
+    return {"lines": lines, "near": _near(cat, code)}
 
 def _near(cat: Catalogue, code: int) -> list[str]:
     "Titles that go together with a movie; none where too few like it."
@@ -97,7 +100,8 @@ def _near(cat: Catalogue, code: int) -> list[str]:
     except InputError: return []
 
 # %% ../../nbs/app/page.ipynb #a1ef4d59
-_VARIETIES = {"0": "Surest", "0.3": "Varied", "0.7": "Surprise me"}  # diversity -> what the page calls it
+_VARIETIES = {  # in an address -> what the page calls it, diversity, novelty, share of the best known left out
+    "0": ("Surest", 0.0, 0.0, 0.0), "0.3": ("Less known", 0.2, 0.4, 0.003), "0.7": ("Surprise me", 0.2, 0.7, 0.01)}
 
 def _found_view(cat: Catalogue, visit: Visit) -> dict[str, Any]:
     "What was searched and found."
@@ -108,9 +112,11 @@ def _found_view(cat: Catalogue, visit: Visit) -> dict[str, Any]:
             "found": [_film(cat, code, visit.stars.get(code)) for code in codes], "found_said": said}
 
 # %% ../../nbs/app/page.ipynb #c21803b7
-def _starters(cat: Catalogue, genre: str = "", n: int = 12) -> list[_Film]:
-    "Well-known movies (of a genre) to rate first, with what the model says of everybody."
-    codes = [code for code in cat.popular if not genre or genre in cat.genres[code]][:n]
+def _starters(cat: Catalogue, visit: Visit) -> list[_Film]:
+    "Well-known movies to rate first, with what the model says of everybody."
+    never = [f"id:{cat.ids[c]}" for c in visit.hidden]
+    allowed = cat.rec.people.allowed(visit.genre or (), visit.years, never)
+    codes = [code for code in cat.popular if allowed[code]][:visit.n]
     if not cat.rec.predicts_likes: return [_film(cat, code) for code in codes]
     p_like = cat.rec.engine.p_like(cat.rec.people.row({}), np.array(codes, np.int64))[0]
     return [_film(cat, code, p_like=float(p)) for code, p in zip(codes, p_like, strict=True)]
@@ -118,10 +124,12 @@ def _starters(cat: Catalogue, genre: str = "", n: int = 12) -> list[_Film]:
 # %% ../../nbs/app/page.ipynb #1c9c57a9
 def _listed(cat: Catalogue, visit: Visit) -> tuple[str, list[_Film]]:
     "How far the list is this person's own, and what is recommended; to whoever has rated nothing, what to rate first."
-    if not visit.stars:
+    if not (stars := visit.counted(cat)):
         about = "To begin with, films that are often rated: press a button beside those that you know."
-        return about, _starters(cat, visit.genre)
-    top = recommend(cat, visit.stars, genre=visit.genre, diversity=float(visit.variety))
+        return about, _starters(cat, visit)
+    _, diversity, novelty, famous = _VARIETIES[visit.variety]
+    never = [*visit.hidden, *cat.popular[:int(famous * len(cat.popular))]]
+    top = recommend(cat, stars, visit.n, visit.genre, visit.years, never, diversity=diversity, novelty=novelty)
     return top.about, [_film(cat, cat.codes[o.movie], None, o.p_like, o.because) for o in top.movies]
 
 # %% ../../nbs/app/page.ipynb #2b449d41
@@ -136,7 +144,11 @@ def _whole_view(cat: Catalogue, visit: Visit, most: int = 60) -> dict[str, Any]:
         "reasons": _reasons_of(cat, visit, visit.why) if asked and visit.why is not None else None,
         "said": f"{len(stars)} rated. {first}",  # for a screen reader
         "taste": genres if len(genres) <= 10 else genres[:7] + genres[-3:],  # what is liked most, and least
-        "threshold": f"{cat.threshold:g}", "genres": cat.all_genres, "varieties": _VARIETIES,
+        "threshold": f"{cat.threshold:g}", "genres": cat.all_genres,
+        "varieties": {k: name for k, (name, *_) in _VARIETIES.items()},
+        "hidden": [(write_id(cat.ids[c]), cat.titles[c]) for c in visit.hidden], "x": write_hidden(cat, visit),
+        "halves": cat.scale.halves, "can_dislike": cat.scale.steps[0] < cat.threshold,
+        "more": {12: 24, 24: 48}.get(visit.n, 0),
         "data": f"{cat.rec.manifest.data.name}. {cat.rec.people.until[1]}".rstrip()}
 
 # %% ../../nbs/app/page.ipynb #5470c688
@@ -147,6 +159,22 @@ def page(cat: Catalogue, visit: Visit) -> str:
 def parts(cat: Catalogue, visit: Visit, only_found: bool = False) -> str:
     "The parts that the script swaps, and the sentence for a screen reader; somebody types: only what is found."
     return _TEMPLATES.get_template("swap.html").render(v=(_found_view if only_found else _whole_view)(cat, visit))
+
+# %% ../../nbs/app/page.ipynb #fd559283
+class OwnFile(BaseModel):
+    "What a file of ratings becomes."
+    r: str  # the ratings, as in an address
+    told: str  # what was found, and what not
+
+def read_file(cat: Catalogue, name: str, data: bytes, given: str) -> OwnFile:
+    "The ratings of a file and those of an address together. Raises `InputError` if the file is none of ratings."
+    own, stars = own_ratings(name, cat.rec, data=data), read_ratings(cat, given)
+    codes = [cat.codes[str(i)] for i in own.found.movie]
+    found = dict(zip(codes, own.found.stars.tolist(), strict=True))
+    room = max(0, MAX_RATINGS - len(stars.keys() | found.keys()) + len(found))
+    kept = dict([*found.items()][-room:]) if room else {}
+    less = f"\nOnly the last {len(kept)} of its ratings fit." if len(kept) < len(found) else ""
+    return OwnFile(r=write_ratings(cat, {c: v for c, v in kept.items() if c not in stars} | stars), told=f"{own}{less}")
 
 # %% ../../nbs/app/page.ipynb #e7185cb6
 pages = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
@@ -162,3 +190,11 @@ async def _get_page(cat: Known, asked: Annotated[PageQuery, Query()]) -> Respons
 async def _get_parts(cat: Known, asked: Annotated[PageQuery, Query()]) -> Response:
     "The parts of the page that changed."
     return HTMLResponse(parts(cat, read_visit(cat, asked), asked.only == "found"))
+
+# %% ../../nbs/app/page.ipynb #85ddf479
+@pages.post("/own", response_class=JSONResponse)
+async def _post_own(request: Request, cat: Known, name: str = "file", r: str = "") -> OwnFile:
+    "A file of ratings. It must come as bytes, which a form of a stranger's page cannot send."
+    if request.headers.get("content-type") != "application/octet-stream":
+        raise InputError("Send the file as application/octet-stream.")
+    return await run_in_threadpool(read_file, cat, name, await request.body(), r)

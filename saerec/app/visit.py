@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 from urllib.parse import urlencode
 
@@ -70,9 +70,14 @@ class PageQuery(BaseModel):
     r: str = ""  # ratings
     d: _Variety = "0"
     g: str = ""  # genre; "": all
+    since: str = ""  # only movies of this year or later; "": all
+    till: str = ""  # only movies of this year or earlier
+    n: Literal["12", "24", "48"] = "12"  # length of the list
+    x: str = ""  # ids of movies that are not for this person
+    no: Literal["", "1"] = ""  # "1": they count as disliked
     q: str = Field("", max_length=MAX_TEXT)  # in the search field
     why: str = Field("", max_length=300)  # id of the movie whose reasons are open
-    rate: str = ""  # a button that was pressed: "1-5", or "1-" to take the rating back
+    rate: str = ""  # a button that was pressed: "1-5", "1-" to take all back, "1-x": not for me
     only: Literal["", "found"] = ""  # "found": somebody is typing, only the search is asked for
 
 # %% ../../nbs/app/visit.ipynb #9669ef04
@@ -84,29 +89,55 @@ class Visit:
     genre: str = ""  # "" for all
     typed: str = ""  # in the search field
     why: int | None = None  # code of the movie whose reasons are open
+    years: tuple[int | None, int | None] = (None, None)  # from, to
+    n: int = 12  # length of the list
+    hidden: tuple[int, ...] = ()  # codes of movies that are not for this person
+    dislike: bool = False  # whether these count as disliked
+
+    def counted(self, cat: Catalogue) -> dict[int, float]:
+        "The ratings that the list is made of."
+        lowest = cat.scale.steps[0]
+        no = dict.fromkeys(self.hidden, lowest) if self.dislike and lowest < cat.threshold else {}
+        return dict(self.stars) | no
 
 # %% ../../nbs/app/visit.ipynb #6d5275b9
-def _press(cat: Catalogue, stars: Mapping[int, float], button: str) -> dict[int, float]:
-    """The ratings after the press of a button, "1-5": rate, "1-": take the rating back; a new one stands at the end.
-    Raises `InputError` for what is no rating."""
+def _press(cat: Catalogue, visit: Visit, button: str) -> Visit:
+    """The visit after the press of a button, "1-5": rate, "1-": take that back, "1-x": not for me; what is new stands
+    at the end. Raises `InputError` for what is no rating."""
     name, _, value = button.partition("-")
-    code, rating = _read_rating(cat, f"{name}-{value or format(cat.scale.high, 'g')}")
-    after = {c: v for c, v in stars.items() if c != code} | ({code: rating} if value else {})
-    if len(after) <= MAX_RATINGS: return after
+    rated = value not in ("", "x")
+    code, rating = _read_rating(cat, f"{name}-{value if rated else format(cat.scale.high, 'g')}")
+    after = {c: v for c, v in visit.stars.items() if c != code} | ({code: rating} if rated else {})
+    hidden = tuple(c for c in visit.hidden if c != code) + ((code,) if value == "x" else ())
+    if len(after) + len(hidden) <= MAX_RATINGS: return replace(visit, stars=after, hidden=hidden)
     raise InputError(f"At most {MAX_RATINGS} ratings fit into one visit; remove one first.")
+
+def _year(text: str) -> int | None:
+    "A year, or none. Raises `InputError` for another text."
+    if not text.strip(): return None
+    if re.fullmatch(r"\s*[0-9]{4}\s*", text, re.ASCII): return int(text)
+    raise InputError(f"{text[:20]!r} is no year; write one such as 1994.")
 
 # %% ../../nbs/app/visit.ipynb #3a1602f1
 def read_visit(cat: Catalogue, asked: PageQuery) -> Visit:
     "The visit that an address describes. Raises `InputError` for what cannot be understood."
     if asked.g and asked.g not in cat.all_genres:
         raise InputError(f"There is no genre {asked.g[:40]!r}; there are {', '.join(cat.all_genres)}.")
-    stars = read_ratings(cat, asked.r)
-    if asked.rate: stars = _press(cat, stars, asked.rate)
-    return Visit(stars, asked.d, asked.g, asked.q, cat.code(asked.why) if asked.why else None)
+    hidden = read_ratings(cat, "_".join(f"{o}-{cat.scale.high:g}" for o in asked.x.split("_") if o))
+    visit = Visit(read_ratings(cat, asked.r), asked.d, asked.g, asked.q, cat.code(asked.why) if asked.why else None,
+                  (_year(asked.since), _year(asked.till)), int(asked.n), tuple(hidden), bool(asked.no))
+    return _press(cat, visit, asked.rate) if asked.rate else visit
+
+def write_hidden(cat: Catalogue, visit: Visit) -> str:
+    "Movies that are not for this person, as in an address: \"3_7\"."
+    return "_".join(write_id(cat.ids[c]) for c in visit.hidden)
 
 def address(cat: Catalogue, visit: Visit, typed: str = "") -> str:
     "The address that is the visit, such as \"/?r=1-5\"; with what stands in the search field, if that is wanted."
     variety = "" if visit.variety == "0" else visit.variety
-    given = {"r": write_ratings(cat, visit.stars), "d": variety, "g": visit.genre, "q": typed}
+    since, till = visit.years
+    given = {"r": write_ratings(cat, visit.stars), "d": variety, "g": visit.genre, "since": since, "till": till,
+             "n": visit.n if visit.n != 12 else "", "x": write_hidden(cat, visit), "no": "1" if visit.dislike else "",
+             "q": typed}
     query = urlencode({k: v for k, v in given.items() if v})
     return f"/?{query}" if query else "/"

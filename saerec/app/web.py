@@ -56,8 +56,15 @@ def _refuse(request: Request, e: Exception) -> Response:
     return HTMLResponse(fault_page(sentence), status) if person else JSONResponse({"error": sentence}, status)
 
 # %% ../../nbs/app/web.ipynb #f29df92c
-_MAX_ADDRESS, _MAX_BODY = 16_000, 64_000  # bytes
-_TOO_LARGE = HTTPException(413, f"The body is longer than {_MAX_BODY:,} bytes")
+_MAX_ADDRESS, _MAX_BODY, _MAX_FILE = 16_000, 64_000, 5_000_000  # bytes
+
+def _most(scope: Scope) -> int:
+    "How many bytes a body may have."
+    return _MAX_FILE if scope["path"] == "/own" else _MAX_BODY
+
+def _too_large(most: int) -> HTTPException:
+    return HTTPException(413, f"The body is longer than {most:,} bytes")
+
 _HEADERS = {
     "content-security-policy": "default-src 'self'; object-src 'none'; base-uri 'none'; form-action 'self'; "
                                "frame-ancestors 'none'",
@@ -80,7 +87,7 @@ class Guard:
             await send(message)
 
         if fault := self._fault(scope): return await _refuse(Request(scope), fault)(scope, receive, guarded)
-        await self.app(scope, _bounded(receive), guarded)
+        await self.app(scope, _bounded(receive, _most(scope)), guarded)
 
     def _fault(self, scope: Scope) -> HTTPException | None:
         "What is wrong with a request before its body is read."
@@ -91,16 +98,16 @@ class Guard:
             return HTTPException(421, f"This page is served as {names} only, not as {name[:80]!r}")
         if len(scope.get("raw_path") or b"") + len(scope["query_string"]) > _MAX_ADDRESS:
             return HTTPException(414, f"The address is longer than {_MAX_ADDRESS:,} bytes")
-        return _TOO_LARGE if int(given.get("content-length", 0)) > _MAX_BODY else None
+        return _too_large(_most(scope)) if int(given.get("content-length", 0)) > _most(scope) else None
 
-def _bounded(receive: Receive) -> Receive:
+def _bounded(receive: Receive, most: int) -> Receive:
     "The same, until more bytes have come than a body may have."
     seen = 0
     async def count() -> Message:
         nonlocal seen
         message = await receive()
         seen += len(message.get("body", b""))
-        if seen > _MAX_BODY: raise _TOO_LARGE
+        if seen > most: raise _too_large(most)
         return message
     return count
 

@@ -1,4 +1,4 @@
-"""`saerec train | evaluate | recommend | similar | explain | serve | export | download`: arguments in, library calls, tables out
+"""`saerec train | tune | evaluate | recommend | similar | explain | serve | export | download`: arguments in, library calls, tables out
 
 Docs: https://saerec.github.io/saerec/cli.html.md"""
 
@@ -23,7 +23,7 @@ from ..errors import HonestyWarning, InputError
 __all__ = ['main']
 
 # %% ../../nbs/06_cli.ipynb #5bf269ab
-_PLACES = {"train": "training", "evaluate": "measuring"}  # of the other verbs: asking
+_PLACES = {"train": "training", "tune": "tuning", "evaluate": "measuring"}  # of the other verbs: asking
 
 def _function_of(verb: str) -> Callable[[Any], tuple[dict[str, Any], str]]:
     "What a verb does. Asking is a product of few rows, in which several threads only wait for each other."
@@ -76,8 +76,8 @@ def main(
 ) -> int:  # exit code: 0; 1: a fault of the input; 130: Ctrl-C; 143: SIGTERM (2, a wrong call, is argparse's)
     "The command `saerec`."
     try: args = parse(argv)
-    except (InputError, OSError) as e:
-        print(f"saerec: {_fault('--config', e)}", file=sys.stderr)
+    except InputError as e:
+        print(f"saerec: {e}", file=sys.stderr)
         return 1
     try:
         with _guard(args), warnings.catch_warnings():

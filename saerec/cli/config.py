@@ -22,6 +22,7 @@ def _read(file: str, verb: str) -> dict[str, Any]:
     import tomllib
     try:
         with open(file, "rb") as f: said = tomllib.load(f)
+    except OSError as e: raise InputError(f"{file}: it cannot be read ({e.strerror}).") from None
     except ValueError as e: raise InputError(f"{file}: it is no TOML ({e}).") from None
     tables = {k for k, v in said.items() if isinstance(v, dict)}
     return dict(said.get(verb, {})) if tables else said

@@ -59,6 +59,7 @@ recommend --out: with --users: the file of lists to write, as CSV (default: they
 --years: only films of these years, such as 1990-1999, 1990- or 1994
 --exclude: a film never to list; again for more
 --diversity: 0 (default): by score alone, up to 1: away from what is in the list already
+--novelty: 0 (default): by score alone, up to 1: away from what many like
 similar movie: a title, or id: and an id
 explain movie: the film to explain
 --host: where to listen (default: 127.0.0.1, this computer alone; 0.0.0.0 lets others in)
@@ -68,7 +69,7 @@ name: ml-100k, ml-1m, ml-10m, ml-20m, ml-25m, ml-32m, ml-latest-small, or ml-lat
 --cache: folder (default: $SAEREC_CACHE, else the user's cache)
 --config: read options from a TOML file; what is typed beside it counts before it
 tune --data: as for train
-tune --epochs: exactly so many epochs at most in each trial (default: chosen for each)
+tune --epochs: at most so many epochs in each trial (default: chosen by the size of the data)
 --trials: so many trainings in all; those of an earlier call into the same folder are counted (default: 20)
 --seconds: begin no trial after so many seconds
 --objective: what is tuned: ranking (default) or likes
@@ -154,7 +155,7 @@ def _recommend(v: _Verb) -> None:
     v.add("--genre", action="append", default=[], metavar="GENRE")
     v.add("--years", metavar="FROM-TO")
     v.add("--exclude", action="append", default=[], metavar="TITLE")
-    v.add("--diversity", type=float, default=0.0)
+    for flag in ("--diversity", "--novelty"): v.add(flag, type=float, default=0.0)
 
 def _similar(v: _Verb) -> None:
     v.add("movie", metavar="TITLE")

@@ -39,6 +39,13 @@ def complete_titles(
     return titles.where(~add, titles.str.strip() + " (" + year + ")")
 
 # %% ../../nbs/data/movies.ipynb #b874f39a
+LINKS = {"imdb": "https://www.imdb.com/title/tt{:0>7}/", "tmdb": "https://www.themoviedb.org/movie/{}"}  # by number
+
+def _link_of(column: object) -> str:
+    "The place whose numbers a column has, as links.csv of MovieLens; \"\" for any other."
+    name = re.sub("[^a-z]", "", str(column).lower()).removesuffix("id")
+    return name if name in LINKS else ""
+
 def movie_frame(
     ids: pd.Index,  # the ids of the rated movies, in code order
     movies: pd.DataFrame | None,  # what is known: movie (id), title, maybe year and genres
@@ -51,7 +58,8 @@ def movie_frame(
         title = as_texts(cols["title"][0])
         if "year" in cols: title = complete_titles(title, cols["year"][0].reset_index(drop=True))
         genres = as_texts(cols["genres"][0]) if "genres" in cols else ""
-        found = pd.DataFrame({"title": title, "genres": genres}, dtype="str")
+        links = {k: as_texts(movies[c]).str.extract(r"([0-9]+)")[0] for c in movies if (k := _link_of(c))}
+        found = pd.DataFrame({"title": title, "genres": genres} | links, dtype="str")
         found.index = pd.Index(ids_like(cols["movie"][0], ids).array)
         found = found[found.index.notna() & ~found.index.duplicated()]
         known = found.reindex(ids).fillna("")
@@ -59,6 +67,7 @@ def movie_frame(
     own = [i if isinstance(i, str) else f"movie {i}" for i in ids]
     title = known.title.where(known.title != "", pd.Series(own, index=ids, dtype="str"))
     columns = {"title": title, "year": title_year(title), "genres": known.genres}
+    columns |= {k: known[k] for k in LINKS if k in known}
     return pd.DataFrame({"movie_id": ids} | {k: v.array for k, v in columns.items()})
 
 # %% ../../nbs/data/movies.ipynb #51aced55

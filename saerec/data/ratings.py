@@ -27,7 +27,10 @@ def _frozen(a: np.ndarray, dtype: Any) -> np.ndarray:
     return a
 
 class Ratings:
-    "Who rated what, and how: an immutable list of (user, movie, value) with the vocabularies of both."
+    """Who rated what, and how: an immutable list of (user, movie, value) with the vocabularies of both.
+
+    Rating i is `value[i]` of `movies.title[movie[i]]` by `users.user_id[user[i]]`. `load_movielens` and `read_ratings`
+    make them. Raises `InputError` if arrays differ in length or an index is outside its frame."""
     def __init__(self,
         user: np.ndarray,  # user codes [n], int32: rows of `users`
         movie: np.ndarray,  # movie codes [n], int32: rows of `movies`

@@ -28,7 +28,7 @@ from .movies import complete_titles, movie_frame, read_movies
 from .ratings import Ratings
 from .times import to_seconds
 from ..errors import InputError
-from ..files import file_bytes, plain_errors
+from ..files import file_bytes, plain_errors, read_table, take_header
 
 # %% auto #0
 __all__ = ['read_ratings']
@@ -138,8 +138,15 @@ def read_ratings(
     with plain_errors(str(source)): paths, beside = _find(Path(source))
     if beside is not None and movies is None:
         packed = beside.name.lower().endswith((".parquet", ".pq"))
-        with plain_errors(str(beside)): movies = read_parquet(beside, {}) if packed else read_movies(beside)
+        with plain_errors(str(beside)): movies = read_parquet(beside, {}) if packed else _with_links(beside)
     with plain_errors(str(paths[0])): return _read_files(paths, movies, name or str(paths[0]), options)
+
+def _with_links(beside: Any) -> pd.DataFrame:
+    "A file of movies, with the numbers of links.csv beside it."
+    movies, links = read_movies(beside), beside.parent / "links.csv"
+    if "movieId" not in movies or not links.exists(): return movies
+    numbers = take_header(read_table(links)).drop_duplicates("movieId")
+    return movies.merge(numbers, "left", "movieId").fillna("")
 
 def _find(path: Path) -> tuple[list[Any], Any]:
     "The files of ratings, and the file of movies or None."

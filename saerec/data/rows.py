@@ -38,7 +38,10 @@ def damped_means(
 # %% ../../nbs/data/rows.ipynb #30fd0c29
 @dataclass(frozen=True)
 class Batch:
-    "Rows of users in CSR form. Nothing of size users x movies is ever stored."
+    """Rows of users in CSR form. Nothing of size users x movies is ever stored.
+
+    Row b has the movies `movies[offsets[b]:offsets[b + 1]]` with their `values`; a row may be empty. Made by `to_batch`
+    from `Ratings`, or by `from_cells`; `dense()` writes it out, for one small batch."""
     offsets: Tensor  # int64 [B + 1]: row b is offsets[b] .. offsets[b+1]
     movies: Tensor  # int64 [n] (mapped rows: int32): movie codes, ascending within a row
     values: Tensor  # float32 [n]: stars, or 1 liked / 0 not liked
@@ -112,7 +115,9 @@ def to_batch(
     r: Ratings,  # any ratings
     users: np.ndarray | None = None,  # user codes of the rows; None: every user, in code order
 ) -> Batch:
-    "Ratings as one CSR batch; training takes smaller ones out of it with `take`."
+    """Ratings as one CSR batch; training takes smaller ones out of it with `take`.
+
+    `to_batch(ratings, [447])` is the row of the user with index 447, `to_batch(ratings)` that of every user."""
     user, movie = (torch.from_numpy(codes.astype(np.int64)) for codes in (r.user, r.movie))
     whole = Batch.from_cells(user, movie, torch.tensor(r.value), (r.n_users, r.n_movies))
     return whole if users is None else whole.take(torch.tensor(np.array(users), dtype=torch.int64))

@@ -156,7 +156,9 @@ def split_pairs(
     valid: float = 0.1,  # share of the rest
     seed: int = 0,
 ) -> Split:
-    "Random ratings for test and validation."
+    """Random ratings for test and validation: how well is a rating of a known user predicted?
+
+    Validation is shown training, the test both. Raises `InputError` for fewer than ten ratings or two users."""
     _check_size(r, 10)
     order, part = np.random.default_rng(seed).permutation(len(r)), np.zeros(len(r), np.int8)
     n_test = max(1, int(len(r) * test))
@@ -181,7 +183,7 @@ def split_parts(
     if part is None or len(part) != len(ratings):
         raise InputError(f"{ratings.name}: give a label for each of the {len(ratings)} ratings, train, valid or test.")
 
-    labels = pd.Categorical(part, categories=_PARTS).codes
+    labels = pd.Index(_PARTS).get_indexer(pd.Index(part))
     if (labels < 0).any():
         unknown = np.asarray(part)[labels < 0][0]
         raise InputError(f"{ratings.name}: there is no part {str(unknown)!r}; there are train, valid and test.")
@@ -291,7 +293,10 @@ def split_users(
     dislikes: bool = False,  # also show ratings of value 0, and never rank them
     seed: int = 0,
 ) -> Split:  # the vocabulary of its movies is that of the movies liked in training
-    "Held-out users, of whom some likes are shown and the others have to be found."
+    """Held-out users, of whom some likes are shown and the others have to be found: *strong* generalisation.
+
+    Raises `InputError` for ratings that are no likes (call `ratings.likes()`), or for too few users. Reference: Liang
+    et al., *Variational Autoencoders for Collaborative Filtering* (WWW 2018)."""
     if len(r) and not set(np.unique(r.value)) <= {0.0, 1.0}:
         raise InputError(f"{r.name}: split_users needs likes (values 1 and 0); call ratings.likes() first.")
     _check_size(r, 2)

@@ -26,7 +26,10 @@ __all__ = ['Network', 'StackedAutoencoder', 'observed_mse']
 
 # %% ../../nbs/model/autoencoder.ipynb #3570a188
 class Network(nn.Module):
-    "Rows of ratings in, one score a movie out; a subclass writes `forward`."
+    """Rows of ratings in, one score a movie out; a subclass writes `forward`.
+
+    Training, evaluation and serving ask for nothing else: `scores` [B, n_movies] and `at` (single cells) follow.
+    Options given to `super().__init__(n_movies, **config)` are what a saved model is made of again."""
     predicts_likes = False  # whether scores are probabilities of liking; training on likes sets it
     def __init__(self,
         n_movies: int,  # width of input and output
@@ -90,7 +93,10 @@ class Network(nn.Module):
 
 # %% ../../nbs/model/autoencoder.ipynb #15abd162
 class StackedAutoencoder(Network):
-    "A sparse first layer, a stack of hidden layers, a linear decoder."
+    """A sparse first layer, a stack of hidden layers, a linear decoder: [B, n_movies] scores, 0 before training.
+
+    Raises `InputError` for layers that cannot be. References: Sedhain et al., *AutoRec: Autoencoders Meet Collaborative
+    Filtering* (WWW 2015); residual layers as in He et al., *Deep Residual Learning* (CVPR 2016)."""
     movie_offset: Tensor
     mean: Tensor
     def __init__(self,
@@ -208,7 +214,9 @@ def observed_mse(
     values: Tensor,  # float [n]: likes (1, 0) or stars
     weights: Tensor | None = None,  # float [n], >= 0; None: all 1
 ) -> Tensor:  # scalar
-    "The mean squared error over rated cells."
+    """The mean squared error over rated cells, in units of likes: 0.25 for always saying 0.5.
+
+    `observed_mse(torch.tensor([0.8, 0.4]), torch.tensor([1.0, 0.0]))` is (0.04 + 0.16) / 2."""
     error = (scores - values) ** 2
     if weights is None: return error.mean()
     return (weights * error).sum() / weights.sum().clamp(min=torch.finfo(error.dtype).tiny)

@@ -146,7 +146,10 @@ def catalogue_mse(
     unobserved: float = 1.0,  # $\alpha$, the weight of cells without a rating, 0 or more
     weights: Tensor | None = None,  # $w$, float [n], 0 or more: of the rated cells, in their order; None: all 1
 ) -> Tensor:  # scalar
-    "The mean squared error over all cells of the catalogue; of factored scores by the cheaper of two ways."
+    """The mean squared error over all cells of the catalogue; of factored scores by the cheaper of two ways.
+
+    What is not rated counts as 0 with weight `unobserved`. Where it is cheaper, only the scores of rated
+    cells are formed (Hu, Koren, Volinsky, *Collaborative Filtering for Implicit Feedback Datasets*, ICDM 2008)."""
     if isinstance(scores, Tensor): return _dense_mse(scores, batch, unobserved, weights)
 
     if gram_is_cheaper(*scores.shape, scores.code.shape[1], len(batch.movies)):

@@ -16,7 +16,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -24,6 +24,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import pandas as pd
 
+from ..data.movies import LINKS
 from ..data.ratings import Ratings
 from ..errors import InputError
 from ..files import check_growth
@@ -102,7 +103,7 @@ def _read_arrays(folder: Path, manifest: Manifest) -> dict[str, np.ndarray]:
     return arrays
 
 # %% ../../nbs/recommend/artefact.ipynb #5e289235
-def _read_table(file: BinaryIO, rows: int, columns: Sequence[str]) -> pd.DataFrame:
+def _read_table(file: BinaryIO, rows: int, columns: Sequence[str], optional: Iterable[str] = ()) -> pd.DataFrame:
     "One table. Raises `ValueError` for other rows or columns than there must be, or a table too large to unpack."
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -115,7 +116,7 @@ def _read_table(file: BinaryIO, rows: int, columns: Sequence[str]) -> pd.DataFra
             raise ValueError(f"its column {missing[0]!r} is missing")
         pages = sum(footer.row_group(g).total_byte_size for g in range(footer.num_row_groups))
         check_growth(size, max(pages, 8 * footer.num_rows))
-        table = parquet.read(columns=list(columns))
+        table = parquet.read(columns=[*columns, *(c for c in optional if c in parquet.schema_arrow.names)])
         table.validate(full=True)  # texts are UTF-8
         frame = table.to_pandas().reset_index(drop=True)
     except (pa.ArrowException, OSError, ValueError, TypeError, KeyError) as e:
@@ -128,7 +129,7 @@ def _read_table(file: BinaryIO, rows: int, columns: Sequence[str]) -> pd.DataFra
 def _read_movies(file: BinaryIO, manifest: Manifest, arrays: dict[str, np.ndarray]) -> pd.DataFrame:
     "The vocabulary; completes `arrays` with the movies that the ranker knows. Raises `ValueError`."
     n = manifest.data.movies if manifest.liker is None else manifest.liker.n_movies
-    movies = _read_table(file, n, ["movie_id", "title", "year", "genres", "rank_code"])
+    movies = _read_table(file, n, ["movie_id", "title", "year", "genres", "rank_code"], LINKS)
     found, ids = np.flatnonzero(movies.rank_code.notna()).astype(np.int64), movies.movie_id
     known = len(arrays.get("rank_codes", ())) or getattr(manifest.ranker, "n_movies", len(found))
     number, text = pd.api.types.is_numeric_dtype, pd.api.types.is_string_dtype

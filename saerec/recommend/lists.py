@@ -24,10 +24,14 @@ from .people import People, to_model_scale
 # %% auto #0
 __all__ = ['plot_explanation']
 
+# %% ../../nbs/recommend/lists.ipynb #db3476f7
+def _from_0_to_1(scores: np.ndarray) -> np.ndarray:
+    return (scores - scores.min(initial=np.inf)) / max(np.ptp(scores) if len(scores) else 0.0, 1e-12)
+
 # %% ../../nbs/recommend/lists.ipynb #6b3e6259
 def diversify(scores: np.ndarray, likeness: np.ndarray, n: int, diversity: float) -> np.ndarray:
-    "Places of the n candidates taken, of scores [k], best first, and how alike they are [k, k]."
-    z = (scores - scores.min(initial=np.inf)) / max(np.ptp(scores) if len(scores) else 0.0, 1e-12)
+    "Places of the n candidates taken, of scores [k] in any order, and how alike they are [k, k]."
+    z = _from_0_to_1(scores)
     taken: list[int] = []
     alike = np.zeros_like(z)
     for _ in range(min(n, len(z))):
@@ -36,6 +40,22 @@ def diversify(scores: np.ndarray, likeness: np.ndarray, n: int, diversity: float
         taken.append(int(value.argmax()))
         alike = np.maximum(alike, likeness[taken[-1]])
     return np.array(taken, np.int64)
+
+# %% ../../nbs/recommend/lists.ipynb #ad6e8c3d
+_CANDIDATES = 10  # times as many as are wanted
+
+def _fame(people: People, engine: Engine) -> np.ndarray:  # float [n_movies], 0..1
+    "How well known each movie is."
+    if people.liked is not None: return np.log1p(people.liked) / np.log1p(max(1, people.liked.max()))
+    fame = np.zeros(engine.n_movies)
+    fame[engine.usual] = 1 - np.arange(len(engine.usual)) / len(engine.usual)
+    return fame
+
+def _vary(people: People, engine: Engine, top: np.ndarray, scores: np.ndarray, n: int, diversity: float,
+          novelty: float) -> np.ndarray:
+    "Places of the n candidates taken: by score, novelty and diversity."
+    if novelty: scores = (1 - novelty) * _from_0_to_1(scores) - novelty * _fame(people, engine)[top]
+    return diversify(scores, engine.likeness(top, top), n, diversity)
 
 # %% ../../nbs/recommend/lists.ipynb #53154282
 FEW_LIKES = 4  # the fewest likes that a held-out user is shown: 4 of 5
@@ -71,18 +91,20 @@ def _about(people: People, row: csr_array, likes: int, top: np.ndarray, usual: n
 
 _MAX_REASONS = 512  # likes of one user that are left out one by one
 
-def _check_length(n: int, diversity: float = 0.0) -> None:
+def _check_length(n: int, diversity: float = 0.0, novelty: float = 0.0) -> None:
     if n < 1: raise InputError(f"n={n}: a list needs one movie or more.")
-    if not 0 <= diversity <= 1: raise InputError(f"diversity={diversity}: it lies between 0 and 1.")
+    for name, share in {"diversity": diversity, "novelty": novelty}.items():
+        if not 0 <= share <= 1: raise InputError(f"{name}={share}: it lies between 0 and 1.")
 
-def ranked_list(people: People, engine: Engine, row: csr_array, masked: np.ndarray, n: int, diversity: float,
-                ) -> pd.DataFrame:  # as of `Recommender.recommend`
+def ranked_list(people: People, engine: Engine, row: csr_array, masked: np.ndarray, n: int, diversity: float = 0.0,
+                novelty: float = 0.0) -> pd.DataFrame:  # as of `Recommender.recommend`
     "The n best movies of a row of likes, but for those that are masked. Raises `InputError` for wishes that cannot be."
-    _check_length(n, diversity)
+    _check_length(n, diversity, novelty)
     likes = row.indices[(row.data > 0) & (engine.inner[row.indices] >= 0)]
-    top, scores, owed = engine.best(row, likes[:_MAX_REASONS], masked, n if diversity == 0 else 10 * n)
-    if diversity:
-        places = diversify(scores, engine.likeness(top, top), n, diversity)
+    varied = bool(diversity or novelty)
+    top, scores, owed = engine.best(row, likes[:_MAX_REASONS], masked, _CANDIDATES * n if varied else n)
+    if varied:
+        places = _vary(people, engine, top, scores, n, diversity, novelty)
         top, scores, owed = top[places], scores[places], owed[:, places]
 
     frame = _list_frame(people, engine, row, likes, (top, scores, owed))
@@ -211,21 +233,22 @@ def in_model_terms(people: People, r: Ratings, stated: tuple[float, float] | Non
 # %% ../../nbs/recommend/lists.ipynb #826e5e11
 _BLOCK = 2**22  # scores that are made at a time
 
-def _best_varied(engine: Engine, scores: np.ndarray, n: int, diversity: float) -> np.ndarray:  # int64 [<= n]
+def _best_varied(people: People, engine: Engine, scores: np.ndarray, n: int, diversity: float, novelty: float,
+                 ) -> np.ndarray:  # int64 [<= n]
     "The movies of a list by the scores of one user."
-    if not diversity: return best_of(scores, n)
-    top = best_of(scores, 10 * n)
-    return top[diversify(scores[top], engine.likeness(top, top), n, diversity)]
+    if not diversity and not novelty: return best_of(scores, n)
+    top = best_of(scores, _CANDIDATES * n)
+    return top[_vary(people, engine, top, scores[top], n, diversity, novelty)]
 
 def lists_for(
     people: People, engine: Engine,
     source: pd.DataFrame | str | Path | Ratings,  # ratings of the users
     n: int, reading: Mapping[str, Any],  # options of `read_ratings`
-    rated: bool = False, diversity: float = 0.0, **wishes: Any,  # as of `Recommender.recommend`
+    rated: bool = False, diversity: float = 0.0, novelty: float = 0.0, **wishes: Any,  # of `Recommender.recommend`
 ) -> pd.DataFrame:
     """The n best movies for each of many users, as first mentioned; attrs['left_out']: a sentence, or ''. Raises as
     `read_ratings` and `in_model_terms`."""
-    _check_length(n, diversity)
+    _check_length(n, diversity, novelty)
     stars, ids, left_out = in_model_terms(people, _read_many(source, reading), reading.get("scale"))
     rows, step, parts = people.likes(stars), max(1, _BLOCK // len(people.movies)), []
     masked = ~people.allowed(**wishes)
@@ -234,7 +257,7 @@ def lists_for(
         scores = engine.rank_scores(some)
         scores[:, masked] = -np.inf
         if not rated: scores[some.tocoo().coords] = -np.inf
-        best = [_best_varied(engine, z, n, diversity) for z in scores]
+        best = [_best_varied(people, engine, z, n, diversity, novelty) for z in scores]
 
         movie, user = np.concatenate(best), np.repeat(np.arange(len(best)), [len(top) for top in best])
         rank = np.concatenate([np.arange(1, len(top) + 1) for top in best])

@@ -7,6 +7,7 @@ Docs: https://saerec.github.io/saerec/recommend/own.html.md"""
 # %% ../../nbs/recommend/own.ipynb #9069b71a
 from __future__ import annotations
 
+import io
 import math
 import os
 import re
@@ -86,18 +87,20 @@ _LARGEST = 10_000_000  # bytes: some 100,000 ratings
 _TABLE = re.compile(r"(?!(.*/)?(__macosx|deleted|orphaned)/).*\.(csv|tsv|txt|json|xlsx)", re.IGNORECASE)
 _RATED = re.compile(r"(?!.*(show|season|episode)).*ratings.*", re.IGNORECASE)
 
-def _in_zip(path: Path) -> tuple[zipfile.Path | Path, int]:
-    "The file of a zip that has the ratings, and its bytes; an Excel workbook is a zip, and read as it is."
-    with zipfile.ZipFile(path) as z: sizes = {o.filename: o.file_size for o in z.infolist() if not o.is_dir()}
-    if "xl/workbook.xml" in sizes: return path, sum(sizes.values())
-    if "content.xml" in sizes: raise InputError(f"{path}: it is an OpenDocument workbook; save it as CSV.")
+def _in_zip(path: Path | io.BytesIO, name: str) -> tuple[zipfile.Path | None, int]:
+    "The file of a zip that has the ratings, and its bytes; None: it is an Excel workbook, to be read as it is."
+    z = zipfile.ZipFile(path)
+    z.filename = name  # of one in memory
+    sizes = {o.filename: o.file_size for o in z.infolist() if not o.is_dir()}
+    if "xl/workbook.xml" in sizes: return None, sum(sizes.values())
+    if "content.xml" in sizes: raise InputError(f"{name}: it is an OpenDocument workbook; save it as CSV.")
 
     tables = [o for o in sizes if _TABLE.fullmatch(o)]
     rated = [o for o in tables if _RATED.fullmatch(Path(o).name)]
     found = [o for o in rated if o.count("/") == min(o.count("/") for o in rated)] or tables
-    if len(found) == 1: return zipfile.Path(path, found[0]), sizes[found[0]]
+    if len(found) == 1: return zipfile.Path(z, found[0]), sizes[found[0]]
     listed = ", ".join(found)[:160] or "no table is in it"
-    raise InputError(f"{path}: which of its files has the ratings cannot be told ({listed}); give that file.")
+    raise InputError(f"{name}: which of its files has the ratings cannot be told ({listed}); give that file.")
 
 # %% ../../nbs/recommend/own.ipynb #a5b8c1d4
 def _source(path: Path) -> zipfile.Path | Path:
@@ -108,9 +111,25 @@ def _source(path: Path) -> zipfile.Path | Path:
     source: zipfile.Path | Path = path
     size = path.stat().st_size
     with path.open("rb") as f: packed = f.read(4) == b"PK\3\4"
-    if packed and size <= _LARGEST: source, size = _in_zip(path)
+    if packed and size <= _LARGEST:
+        inside, size = _in_zip(path, str(path))
+        source = inside or path
     if size <= _LARGEST: return source
     raise InputError(f"{source}: it is larger than {_LARGEST / 1e6:g} MB, which one person's ratings are not.")
+
+def _in_memory(name: str, data: bytes) -> zipfile.Path:
+    "The same of a file that lies in memory: a zip is opened, anything else put into one, so that it reads like a file."
+    name = re.sub(r"[^\w. -]", "_", name)[-100:] or "file"
+    size = len(data)
+    if data[:4] == b"PK\3\4" and size <= _LARGEST:
+        inside, size = _in_zip(io.BytesIO(data), name)
+        if inside is not None and size <= _LARGEST: return inside
+    if size > _LARGEST: raise InputError(f"{name}: it is larger than {_LARGEST / 1e6:g} MB.")
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as z: z.writestr(name, data)
+    z = zipfile.ZipFile(packed)
+    z.filename = ""  # the name alone is said
+    return zipfile.Path(z, name)
 
 # %% ../../nbs/recommend/own.ipynb #b6c9d2e5
 _YEAR = r"^\(?([12]\d{3})\)?(?:\.0|[-–/].*)?$"
@@ -160,13 +179,14 @@ def _rated(films: pd.DataFrame, scale: tuple[float, float], where: str) -> pd.Da
     return _by_day(rows)[["line", "title", "original", "year", "mark"]].reset_index(drop=True)
 
 # %% ../../nbs/recommend/own.ipynb #14415b3d
-def read_own(path: str | os.PathLike[str], scale: tuple[float, float] | None = None) -> pd.DataFrame:
+def read_own(path: str | os.PathLike[str], scale: tuple[float, float] | None = None, data: bytes | None = None,
+             ) -> pd.DataFrame:
     """The ratings in a file, whatever films they are of, in the order of their days if all are known: line, title,
-    original, year (Int16), mark (as written); attrs: layout, unit, skipped. `scale`: None, as the place has it.
-    Raises `InputError` with file, line and column."""
+    original, year (Int16), mark (as written); attrs: layout, unit, skipped. `scale`: None, as the place has it; `data`:
+    what is in it, if it lies in memory. Raises `InputError` with file, line and column."""
     if scale is not None and not -math.inf < scale[0] < scale[1] < math.inf:
         raise InputError(f"The scale {scale[0]:g} to {scale[1]:g}: give the lowest rating, then the best, as in 1 10.")
-    with plain_errors(str(path)): source = _source(Path(path))
+    with plain_errors(str(path)): source = _source(Path(path)) if data is None else _in_memory(str(path), data)
     rows, layout, unit = _cells(source)
     layout = replace(layout, scale=scale or layout.scale)
 
@@ -254,9 +274,10 @@ def own_ratings(
     path: str | os.PathLike[str],  # a table (CSV in any encoding, Excel, JSON), a zip, or the folder of an export
     rec: Recommender,
     scale: tuple[float, float] | None = None,  # lowest and best rating of the file; None: its layout's, or the model's
+    data: bytes | None = None,  # what is in the file, where it lies in memory; None: it is read
 ) -> OwnRatings:
     "A file of ratings for a model. Raises `InputError` with file, line and column, or if no film of it is known."
-    rows, (low, high) = read_own(path, scale), rec.manifest.scale
+    rows, (low, high) = read_own(path, scale, data), rec.manifest.scale
     own, said = _scale_of(rows, (low, high), str(path))
     rows["stars"] = to_model_scale(rows.mark, own, (low, high), rec.manifest.threshold)
     rows, notes = _match_rows(rows, rec.titles)

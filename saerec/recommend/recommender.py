@@ -137,21 +137,21 @@ class Recommender:
         exclude: Sequence[str | int] = (),  # titles or ids that are never listed
         rated: bool = False,  # also list what the user has rated
         diversity: float = 0.0,  # 0: by score alone; towards 1: away from what is in the list already
+        novelty: float = 0.0,  # 0: by score alone; towards 1: away from what many like
     ) -> pd.DataFrame:  # movie (id), title, genres, score, p_like and share (if likes are predicted), because
         """The n best movies for a user; `attrs["about"]` says how far the list is their own.
-
         *p_like* is the probability for this user, *share* that for somebody of whom nothing is known. *because* names
         the like without which the movie would fall furthest. Raises `InputError` for what cannot be understood."""
         people = self.people
         row, masked = people.likes(people.stars(person)), ~people.allowed(genres, years, exclude)
         masked[row.indices] |= not rated
-        return ranked_list(people, self.engine, row, masked, n, diversity)
+        return ranked_list(people, self.engine, row, masked, n, diversity, novelty)
 
     def recommend_many(self,
         ratings: pd.DataFrame | str | Path | Ratings,  # user, movie (titles or ids), rating, as `read_ratings` has it
         n: int = 10,  # length of each list
         reading: Mapping[str, Any] = MappingProxyType({}),  # options of `read_ratings`, such as columns
-        **wishes: Any,  # as of `recommend`: genres, years, exclude, rated, diversity
+        **wishes: Any,  # as of `recommend`: genres, years, exclude, rated, diversity, novelty
     ) -> pd.DataFrame:  # user, rank, movie, title, score, p_like (if likes are predicted)
         "Lists for many users; attrs: left_out, a sentence. Raises `InputError` for stars off the scale."
         return lists_for(self.people, self.engine, ratings, n, reading, **wishes)

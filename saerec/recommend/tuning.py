@@ -134,15 +134,21 @@ class Tuning:
         table = self.table.sort_index()
         lower = self.study.direction.name == "MINIMIZE"
         best = table[self.metric].cummin() if lower else table[self.metric].cummax()
+        panels = ["trial", *(k for k, v in self.space.items() if len(v) > 1)]
         columns = 3
-        rows = math.ceil((1 + len(self.space)) / columns)
+        rows = math.ceil(len(panels) / columns)
         with figure(rows, columns, size=(9, 2.2 * rows), sharey=True, squeeze=False) as (fig, axes):
             axes.flat[0].step(table.index, best, where="post", color="C1", label="best so far")
-            for ax, name in zip(axes.flat, ["trial", *self.space], strict=False):
+            for ax, name in zip(axes.flat, panels, strict=False):
                 ax.scatter(table.index if name == "trial" else table[name], table[self.metric], s=14)
-                if list(self.space.get(name, ()))[2:] == ["log"]: ax.set_xscale("log")
                 ax.set_xlabel(name)
-            for ax in axes.flat[1 + len(self.space):]: ax.axis("off")
+                if len(self.space.get(name, ())) == 3 and isinstance(self.space[name], tuple):
+                    low, high, _ = self.space[name]
+                    ends = [low, (low * high) ** 0.5, high]
+                    ax.set_xscale("log")
+                    ax.set_xticks(ends, [f"{v:.2g}" if v < 1 else f"{v:.0f}" for v in ends])
+                    ax.minorticks_off()
+            for ax in axes.flat[len(panels):]: ax.axis("off")
             for ax in axes[:, 0]: ax.set_ylabel(self.metric)
         return fig
 
@@ -179,9 +185,10 @@ def tune(
 
     def told(study: Any, trial: Any) -> None:
         value = "diverged" if trial.value is None else f"{about.metric} {trial.value:.4f}"
-        if say is not None: say(f"trial {trial.number + 1} of {trials}: {value}, {_shown(trial.params)}")
+        if say is not None: say(f"trial {ended(study)} of {trials}: {value}, {_shown(trial.params)}")
 
-    left = trials - sum(t.state.is_finished() for t in study.trials)
+    def ended(study: Any) -> int: return sum(t.state.is_finished() for t in study.trials)  # one may have been killed
+    left = trials - ended(study)
     one = partial(_train_once, split=split, space=space, objective=objective, seed=seed)
     if left > 0: study.optimize(one, n_trials=left, timeout=seconds, callbacks=[told])
     if not any(t.value is not None for t in study.trials):

@@ -78,7 +78,8 @@ def fit(
     about: Mapping[str, Any] | None = None,  # what else a checkpoint must agree with, by name
     **changes: Any,  # other `Settings`: epochs, batch_size, lr, weight_decay, min_rate, max_rate, ...
 ) -> Recorder:
-    "Train, and keep the weights of the best epoch, also after Ctrl-C. Raises `Diverged` if the loss becomes NaN."
+    """Train in place, and keep the weights of the epoch that is best on validation, also after Ctrl-C. Raises
+    `Diverged` if the loss becomes NaN or grows a thousandfold, `InputError` for a network or checkpoint of no use."""
     objective = find_objective(objective).changed(**changes)
     if rows is None: rows = to_batch(split.train)
     check_network(model, rows)

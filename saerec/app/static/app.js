@@ -56,6 +56,21 @@ function ask(extra, wanted = () => true) {
   });
 }
 
+// A file of ratings goes to the server as it is, and comes back as a part of the address.
+function bring(file) {
+  queue = queue.then(async () => {
+    const params = new URLSearchParams({ name: file.name, r: form.elements.r.value });
+    try {
+      const answer = await fetch("/own?" + params, { method: "POST", body: file, headers: { "content-type": "application/octet-stream" } });
+      const told = await answer.json();
+      if (!answer.ok) return say(told.error, true);
+      form.elements.r.value = told.r;
+      ask({});
+      queue = queue.then(() => say(told.told, true));
+    } catch { say("The file could not be read; is saerec serve still running?", true); }
+  });
+}
+
 function search() {
   clearTimeout(pause);
   const typed = q.value;
@@ -67,7 +82,10 @@ form.addEventListener("submit", e => {
   if (e.submitter?.name) ask({ [e.submitter.name]: e.submitter.value });
   else search();
 });
-form.addEventListener("change", e => { if (e.target !== q) ask({}); });
+form.addEventListener("change", e => {
+  if (e.target.id !== "file") { if (e.target !== q) ask({}); }
+  else if (e.target.files.length) { bring(e.target.files[0]); e.target.value = ""; }
+});
 q.addEventListener("input", () => { clearTimeout(pause); pause = setTimeout(search, 120); });
 addEventListener("popstate", () => location.reload());
 
@@ -105,4 +123,5 @@ form.addEventListener("click", async e => {
 });
 
 rove(document);
+document.getElementById("own").hidden = false;
 show();
