@@ -139,7 +139,7 @@ def test_implicit_ensemble_and_refit(base: pd.DataFrame, call: Call, tmp_path: P
         keep=lambda artefact: Recommender(artefact).save(folder),
     )
     rec = Recommender.load(folder)
-    assert rec.report.index[0] == "Stack" and rec.manifest.refit and len(rec.artefact.rank_codes) == len(rec.movies)
+    assert rec.report.index[0] == "Ensemble" and rec.manifest.refit and len(rec.artefact.rank_codes) == len(rec.movies)
     check_without_likes(rec, {"test_loss": None, "verdict": verdict(rec.report)}, call, folder)
 
 
