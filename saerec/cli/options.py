@@ -32,11 +32,11 @@ train --data: bundled (default), an edition of MovieLens such as ml-1m or ml-lat
 --out: folder to write (default: model)
 --seed: of splits, first weights and training (default: 0)
 --threshold: rating from which one is a like (default: fits the scale; said)
---held-out: users held out for validation, and as many for the test (default: 100, or a tenth of 4,000 and more)
+--held-out: users held out for validation, and as many for the test (default: 100, a tenth of 4,000, at most 2,000)
 train --epochs: at most so many epochs for each network (default: chosen for each)
 --lr: first learning rate of each network; smaller where a training diverges
---ranker: what ranks: one network, or the ensemble with its closed forms (default: the ensemble from 1,000 to 20,000
-    users)
+--ranker: what ranks: one network, or stack, the ensemble with two networks more (default: an ensemble that follows the
+    number of users)
 --resume: go on with a training into the same folder that was stopped or killed; begin where there is none; leave a
     finished one alone
 --refit: after measuring, train once more on everything
