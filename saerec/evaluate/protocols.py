@@ -96,6 +96,7 @@ def _likes(r: Ratings) -> Ratings:
     "Likes at a threshold that fits the scale: 4 stars and more on MovieLens."
     return r.likes(default_threshold(r))
 
+# %% ../../nbs/evaluate/protocols.ipynb #37b5f806
 def _new_users(r: Ratings, n: int, seed: int, dislikes: bool = False) -> Split:
     "n users held out for each of validation and test."
     return split_users(_likes(r), n, n, dislikes=dislikes, seed=seed)
