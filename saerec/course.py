@@ -66,6 +66,7 @@ def _course_epoch(
         losses.append((error.detach() / rated.sum(1)).sqrt())
     return float(torch.cat(losses).mean())
 
+# %% ../nbs/stories/course.ipynb #cef19243
 def fit_course(
     model: CourseAutoencoder,  # trained in place
     train: Ratings,  # stars

@@ -49,6 +49,7 @@ def plain_errors(
         said = next((text for kind, text in _SAID.items() if isinstance(e, kind)), foreign)
         raise InputError(f"{where}: {said}.") from None
 
+# %% ../nbs/base/files.ipynb #3b37ccb7
 def place_of(
     index: pd.Index,  # of a table; its name says what it counts, lines, rows or entries
     i: int,  # position
@@ -90,6 +91,7 @@ def _guess_encoding(data: bytes) -> str:
     good = [o for o in found if o.percent_chaos <= found[0].percent_chaos + 2]
     return "cp1252" if any("cp1252" in o.could_be_from_charset for o in good) else found[0].encoding
 
+# %% ../nbs/base/files.ipynb #452193d7
 def decode(
     data: bytes,  # of a text file
 ) -> str:  # its lines end in a line feed
@@ -189,6 +191,7 @@ def _text(v: Any) -> str:
     if isinstance(v, list): return "|".join(map(_text, v))
     return v.isoformat() if hasattr(v, "isoformat") else str(v)
 
+# %% ../nbs/base/files.ipynb #d16fd6d6
 def _read_excel(data: bytes) -> pd.DataFrame:
     "The first sheet that has cells."
     with zipfile.ZipFile(io.BytesIO(data)) as z: check_growth(len(data), sum(o.file_size for o in z.infolist()))
@@ -213,6 +216,7 @@ def _flat(o: dict[str, Any], path: str = "") -> Iterator[tuple[str, str]]:
         if isinstance(v, dict): yield from _flat(v, f"{path}{k}.")
         else: yield f"{path}{k}", _text(v)
 
+# %% ../nbs/base/files.ipynb #40d048da
 def _read_json(text: str) -> pd.DataFrame:
     "Objects of a list, or one on each line."
     lines = {i: line for i, line in enumerate(text.split("\n"), 1) if line.strip()}
@@ -248,6 +252,7 @@ def read_table(
         text = read_text(path)
         return _read_json(text) if text.lstrip()[:1] in ("{", "[") else _parse_table(text)
 
+# %% ../nbs/base/files.ipynb #4dd45192
 def take_header(
     table: pd.DataFrame,  # of `read_table`
 ) -> pd.DataFrame:  # the rows below the first; columns named by it

@@ -139,7 +139,7 @@ def test_implicit_ensemble_and_refit(base: pd.DataFrame, call: Call, tmp_path: P
         keep=lambda artefact: Recommender(artefact).save(folder),
     )
     rec = Recommender.load(folder)
-    assert rec.report.index[0] == "Stack" and rec.manifest.refit and len(rec.artefact.rank_codes) == len(rec.movies)
+    assert rec.report.index[0] == "Ensemble" and rec.manifest.refit and len(rec.artefact.rank_codes) == len(rec.movies)
     check_without_likes(rec, {"test_loss": None, "verdict": verdict(rec.report)}, call, folder)
 
 
@@ -404,8 +404,11 @@ def test_many_users_by_any_names(base: pd.DataFrame, train: Any) -> None:
     assert (
         chosen.title.tolist() == rec.recommend_many(d.assign(rating=5)[["user", "movie", "rating"]], n=3).title.tolist()
     )
-    low = rec.recommend_many(d.head(3).assign(rating=1)[["user", "movie", "rating"]], n=3)  # all equal, and disliked
-    assert low.title.tolist() == rec.recommend({}, n=3).title.tolist()
+    high, low = (
+        rec.recommend_many(d.head(3).assign(rating=stars)[["user", "movie", "rating"]], n=3) for stars in (5, 1)
+    )
+    assert high.title.tolist() != low.title.tolist()  # all equal, and disliked
+    assert (low.p_like < rec.recommend({}, n=3).share.max()).all()
 
     odd = pd.concat(
         [d, d.head(2).assign(movie=[10**8, 10**8 + 1], title=["Nowhere (2031)", "Nobody (2032)"])], ignore_index=True

@@ -100,6 +100,7 @@ class Guard:
             return HTTPException(414, f"The address is longer than {_MAX_ADDRESS:,} bytes")
         return _too_large(_most(scope)) if int(given.get("content-length", 0)) > _most(scope) else None
 
+# %% ../../nbs/app/web.ipynb #db1a049f
 def _bounded(receive: Receive, most: int) -> Receive:
     "The same, until more bytes have come than a body may have."
     seen = 0

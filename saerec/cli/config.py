@@ -27,6 +27,7 @@ def _read(file: str, verb: str) -> dict[str, Any]:
     tables = {k for k, v in said.items() if isinstance(v, dict)}
     return dict(said.get(verb, {})) if tables else said
 
+# %% ../../nbs/cli/config.ipynb #77687bf4
 def _typed(action: argparse.Action, value: Any, where: str) -> list[str]:
     "What would have been typed for a value. Raises `InputError` for one that cannot be meant."
     flag = action.option_strings[-1]

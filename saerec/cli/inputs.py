@@ -42,6 +42,7 @@ def reading_options(args: argparse.Namespace) -> dict[str, Any]:
     if args.duplicates is not None: out["duplicates"] = args.duplicates
     return out
 
+# %% ../../nbs/cli/inputs.ipynb #27026654
 def get_data(source: str, options: Mapping[str, Any] = MappingProxyType({})) -> Ratings:
     """Ratings by name or path, which goes before a name; what the reader understood is said. `options` are those of
     `read_ratings`, for a table of your own."""

@@ -40,6 +40,7 @@ def _models(args: argparse.Namespace, objective: str) -> dict[str, Any]:
     models = {"Stack": ensemble_for(objective, **changes)}
     return models | ({_TIMED: ensemble_for(objective, timestamps=True, **changes)} if args.timestamps else {})
 
+# %% ../../nbs/cli/measuring.ipynb #5c28fbfc
 def _run_protocol(args: argparse.Namespace) -> tuple[dict[str, Any], str]:  # for --json; for people
     "Train and measure by a named protocol, beside the baselines, with intervals."
     how = find_protocol(args.protocol)
@@ -78,6 +79,7 @@ def _as_read_before(artefact: Artefact) -> dict[str, Any]:  # of `read_ratings`
     options = ("columns", "unrated", "scale", "duplicates")
     return reading_options(argparse.Namespace(**{k: asked.get(k) for k in options}))
 
+# %% ../../nbs/cli/measuring.ipynb #4fc08067
 def run_evaluate(args: argparse.Namespace) -> tuple[dict[str, Any], str]:  # for --json; for people
     "Measure a saved model again."
     if args.protocol is not None:

@@ -209,6 +209,7 @@ def _with_verbs() -> tuple[argparse.ArgumentParser, dict[str, _Verb]]:
         verb.add("--json", action="store_true")
     return p, found
 
+# %% ../../nbs/cli/options.ipynb #cc11f617
 def parser() -> argparse.ArgumentParser:
     "The verbs and their options."
     return _with_verbs()[0]

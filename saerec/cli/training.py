@@ -69,6 +69,7 @@ def _check(args: argparse.Namespace) -> None:
     if args.lr is not None and not 0 < args.lr < math.inf:
         raise InputError(f"--lr {args.lr:g}: it has to be above 0.")
 
+# %% ../../nbs/cli/training.ipynb #a84922ee
 def run_train(args: argparse.Namespace) -> tuple[dict[str, Any], str]:  # for --json; for people
     "Train, test once, save, and recommend to an example person; too few ratings are refused before all else."
     start, out = time.perf_counter(), Path(args.out)
@@ -111,6 +112,7 @@ def _measured(rec: Recommender) -> list[str]:
         parts.append(f"Test, beside the baselines. {on} {opened(rec.manifest.report_about)}\n{shown}")
     return [*parts, "\n".join(verdict(table))]
 
+# %% ../../nbs/cli/training.ipynb #5c3036d7
 def _result(rec: Recommender, out: Path, done: str, seconds: float) -> tuple[dict[str, Any], str]:
     "What is said of a model, trained now or before: for --json, for people."
     losses = {k: o.frame.drop(columns="seconds") for k, o in rec.recorders.items()}

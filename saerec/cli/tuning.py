@@ -31,6 +31,7 @@ def _keep(found: Tuning, folder: Path) -> None:
     text += f"{describe_space(found.space)}\n## The best of {len(found.table)}\n\n{best}\n"
     (folder / "README.md").write_text(text, encoding="utf-8")
 
+# %% ../../nbs/cli/tuning.ipynb #3bdc7a5b
 def run_tune(args: argparse.Namespace) -> tuple[dict[str, Any], str]:  # for --json; for people
     "Search, keep the trials, train the best settings, and save."
     out = Path(args.out)

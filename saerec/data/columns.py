@@ -40,6 +40,7 @@ def plain_name(
     "A column's name without capitals, signs and RecBole's type."
     return re.sub(r"[\W_]", "", re.sub(r":(token|float)(_seq)?$", "", str(column).strip().lower()))
 
+# %% ../../nbs/data/columns.ipynb #a098ae5f
 def known_columns(
     names: Sequence[Any],  # a header
 ) -> dict[str, list[tuple[int, int]]]:  # role -> (rank, place) of its columns, the best first
@@ -65,6 +66,7 @@ def has_header(
     if len(known) == 1: return numbers != 1 or len(first) == 1  # "user,1,2,3": a column for each movie
     return bool(known) or not numbers
 
+# %% ../../nbs/data/columns.ipynb #738191f8
 def guess_columns(
     table: pd.DataFrame,  # texts, without a header
 ) -> list[str]:  # names
@@ -156,6 +158,7 @@ def constant_within(
         if said.any() and _one_each(movie[said], pd.factorize(text)[0][said]): return text.where(said, "")
     return None
 
+# %% ../../nbs/data/columns.ipynb #796d438d
 def choose_title(
     user: np.ndarray,  # codes [n]
     movie: np.ndarray,  # codes [n]

@@ -84,6 +84,7 @@ def download_movielens(
     what = f"{url}{file} could not be downloaded in {_RETRIES + 1} tries ({why})"
     raise InputError(f"{what}; check the network, or {_by_hand(folder / file, registry[name])}.")
 
+# %% ../../nbs/data/editions.ipynb #bccff167
 def load_movielens(
     name: str = "bundled",  # "bundled" (offline) or an edition of `MOVIELENS` (downloaded, checked, cached)
     **kwargs: Any,  # passed to `download_movielens`

@@ -35,6 +35,7 @@ def _text(v: Any) -> str:
         raise TypeError(type(v).__name__)
     return str(v)
 
+# %% ../../nbs/data/ids.ipynb #37ebc7ce
 def _as_ids(values: pd.Series) -> pd.Series:  # int64, or str
     "A column of ids, none missing, by the rule. Raises `TypeError` if a value has no text."
     if isinstance(values.dtype, np.dtype) and values.dtype.kind == "i": return values.astype(np.int64)

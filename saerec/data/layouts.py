@@ -33,6 +33,7 @@ _TABLES = r".+\.(csv|tsv|parquet|pq|xlsx|jsonl?|inter|dat)"
 def _matching(files: list[Any], pattern: str) -> list[Any]:
     return [f for f in files if re.fullmatch(pattern, f.name.lower())]
 
+# %% ../../nbs/data/layouts.ipynb #e6a20bbb
 def find_ratings(
     root: Any,  # a folder: a Path or a zipfile.Path
     depth: int = 2,  # levels of folders below it that are searched

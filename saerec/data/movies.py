@@ -46,6 +46,7 @@ def _link_of(column: object) -> str:
     name = re.sub("[^a-z]", "", str(column).lower()).removesuffix("id")
     return name if name in LINKS else ""
 
+# %% ../../nbs/data/movies.ipynb #e27f09bf
 def movie_frame(
     ids: pd.Index,  # the ids of the rated movies, in code order
     movies: pd.DataFrame | None,  # what is known: movie (id), title, maybe year and genres

@@ -26,6 +26,7 @@ def _frozen(a: np.ndarray, dtype: Any) -> np.ndarray:
     a.setflags(write=False)
     return a
 
+# %% ../../nbs/data/ratings.ipynb #57ebcadb
 class Ratings:
     """Who rated what, and how: an immutable list of (user, movie, value) with the vocabularies of both.
 

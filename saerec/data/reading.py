@@ -81,6 +81,7 @@ def _freeze(a: np.ndarray | None) -> None:
     "Nobody writes to it any more, so `Ratings` need not copy it."
     if a is not None and a.base is None: a.setflags(write=False)
 
+# %% ../../nbs/data/reading.ipynb #0f3a439a
 def _from_frame(
     df: pd.DataFrame,
     movies: pd.DataFrame | None,
@@ -182,6 +183,7 @@ def _is_plain(block: bytes) -> bool:
     leading &= a[:-2] - np.uint8(ord("-")) > ord("9") - ord("-")
     return not leading.any()
 
+# %% ../../nbs/data/reading.ipynb #509649cd
 def _plain_layout(first: str) -> tuple[str, list[str], bool] | None:
     "Delimiter, roles of the columns (empty: none), whether there is a header, by the first line; None: not plain."
     sep = next((s for s in ("::", "\t", ";", ",") if s in first), None)

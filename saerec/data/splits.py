@@ -253,6 +253,7 @@ def _parts_of_each(
     part = (place < n_test + n_valid).astype(int) + (place < n_test)
     return np.where(n >= 3, part, 0)
 
+# %% ../../nbs/data/splits.ipynb #19560f88
 def split_per_user(
     r: Ratings,  # for weak-100k: r.likes(0), every rating a positive
     test: float = 0.1,  # share of each user's ratings, rounded down, at least one
@@ -328,6 +329,7 @@ def _newest_first(r: Ratings) -> np.ndarray:  # int64 [n]: 0 is the newest; of e
     place[np.argsort(r.time, kind="stable")] = np.arange(len(r))[::-1]
     return place
 
+# %% ../../nbs/data/splits.ipynb #7272a8bb
 def split_by_time(
     r: Ratings,  # with times
     test: float = 0.1,  # share of the ratings, the newest

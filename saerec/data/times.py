@@ -27,6 +27,7 @@ def _whole_seconds(d: pd.Series) -> np.ndarray:
     if isinstance(d.dtype, pd.DatetimeTZDtype): d = d.dt.tz_convert("UTC").dt.tz_localize(None)
     return d.to_numpy().astype("datetime64[s]").astype(np.int64)
 
+# %% ../../nbs/data/times.ipynb #b283f3aa
 def _numbers_to_seconds(
     n: np.ndarray,  # int64 or float64: one number a rating
 ) -> tuple[np.ndarray | None, str]:  # seconds since 1970, int64; a note, or ""

@@ -47,6 +47,7 @@ def train_network(
     settings = {"seed": seed, "say": None} | settings_for(objective, split.train, member)
     return model, fit(model, split, objective, **(settings | {k: v for k, v in changes.items() if k not in options}))
 
+# %% ../../nbs/ensemble/networks.ipynb #87f56b69
 @contextmanager
 def one_thread() -> Iterator[None]:
     "Torch on one thread, which gives the same numbers in this process and in another."
@@ -62,6 +63,7 @@ def _train_arrays(*job: Any) -> tuple[dict[str, Any], dict[str, np.ndarray], Rec
     about, tensors = as_tensors(model)
     return about, {k: t.numpy() for k, t in tensors.items()}, recorder
 
+# %% ../../nbs/ensemble/networks.ipynb #eab11508
 def train_networks(
     jobs: Sequence[tuple[Split, str, int, Mapping[str, Any]]],  # arguments of `train_network`
     workers: int | None = None,  # processes; None: one a core; 1: in this one

@@ -57,6 +57,7 @@ def closed_forms(dislikes: bool, timestamps: bool = False) -> Forms:
     kernels = [SessionKernelRidge(gamma, regularization, g) for gamma, regularization in tried]
     return {"Kernel ridge": chosen_on_valid(*kernels), "EDLAE": chosen_on_valid(*_session_linear(g))}
 
+# %% ../../nbs/ensemble/ranking.ipynb #a9f839d2
 def default_forms(
     train: Ratings,  # to learn from
     say: Callable[[str], None],  # told what is left out, and why

@@ -109,6 +109,7 @@ def _train_networks(
     networks = {k: (m, kind) for (k, kind), (m, _) in zip(_NETWORKS.items(), trained, strict=True)}
     return networks, [recorder.best_epoch for _, recorder in trained]
 
+# %% ../../nbs/ensemble/ratings.ipynb #9a3facc3
 def rating_stack(
     split: Split,  # of likes or stars; users and movies of the test are known
     timestamps: bool = False,  # the time of each rating to be predicted is known, and used

@@ -28,6 +28,7 @@ def known_times(r: Ratings) -> np.ndarray:
     if r.time is not None: return r.time.astype(np.float64)
     raise InputError(f"{r.name}: these ratings have no times, so timestamps=True cannot be used.")
 
+# %% ../../nbs/ensemble/sessions.ipynb #f9c752a7
 def split_sessions(
     train: Ratings,  # with times
     tau: float = 1200.0,  # $\tau$, seconds
@@ -68,6 +69,7 @@ def _decayed_cooccurrence(x: Any, seconds: Any, tau: float, share: float) -> np.
         gram[np.ix_(movies, movies)] += np.outer(entry, entry) * near
     return gram
 
+# %% ../../nbs/ensemble/sessions.ipynb #6e6e605d
 class SessionEDLAE(EDLAE):
     "`EDLAE` of time-decayed co-occurrence. Once fitted it reads a row like any other, without times."
     tau, share = 300.0, 0.25  # $\tau$, seconds; $s$ of whole users

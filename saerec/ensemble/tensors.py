@@ -56,6 +56,7 @@ def as_tensors(model: Any) -> tuple[dict[str, Any], dict[str, Tensor]]:
             tensors[k] = torch.from_numpy(np.asarray(getattr(model.rows, k)))
     return {"kind": kind} | {k: getattr(model, k) for k in _SETTINGS[kind]}, tensors
 
+# %% ../../nbs/ensemble/tensors.ipynb #30da766a
 def from_tensors(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Any:  # the model
     "Put a model together again. Raises `InputError` for an unknown kind, and what torch raises for wrong tensors."
     options = dict(about)

@@ -140,6 +140,7 @@ def inverse_in_place(gram: np.ndarray) -> np.ndarray:
         p[a:b, a:b] = block + np.tril(block, -1).T
     return p
 
+# %% ../../nbs/evaluate/baselines.ipynb #15d3d81e
 def _regularized_inverse(x: Any, penalty: np.ndarray | float) -> np.ndarray:
     "The inverse by a Cholesky factor of the smaller side. Raises `InputError` if a penalty is not above 0."
     from scipy.linalg import cholesky, solve_triangular

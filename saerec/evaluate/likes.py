@@ -47,6 +47,7 @@ def predict_cells(
         out[here] = scores[torch.from_numpy(row[here] - first), movie[here]].double().numpy()
     return _finite(model, out)
 
+# %% ../../nbs/evaluate/likes.ipynb #c654a729
 def _finite(model: Scorer, p: np.ndarray) -> np.ndarray:
     "The same. Raises `InputError` if one is NaN."
     if not np.isnan(p).any(): return p
@@ -75,6 +76,7 @@ def like_sums(
     auc = _auc_by_user(p, y, user)
     return out | {"AUC": PairSums(p, y, user), "GAUC": Sums(auc.auc * auc.cells, auc.cells.astype(float))}
 
+# %% ../../nbs/evaluate/likes.ipynb #3c11c6e0
 def _by_user(value: np.ndarray, user: np.ndarray) -> Sums:
     "Sums and numbers of cells."
     g = pd.Series(value, dtype=np.float64).groupby(user)

@@ -60,7 +60,7 @@ def split_liang(
     learned, how = liked.select(group[liked.user] == 0), f"liang(n_held={n_held})"
     return Split(learned, held(1), held(2), how, seed, new_users=True)
 
-# %% ../../nbs/evaluate/protocols.ipynb #23d096f0
+# %% ../../nbs/evaluate/protocols.ipynb #d37b8e28
 def _many_ratings(r: Ratings, least: int) -> Ratings:
     "Of users and movies that all have so many."
     while True:
@@ -69,6 +69,7 @@ def _many_ratings(r: Ratings, least: int) -> Ratings:
         if not few.any(): return r.only_movies(np.unique(r.movie))
         r = r.select(~few)
 
+# %% ../../nbs/evaluate/protocols.ipynb #23d096f0
 def split_lists(
     r: Ratings,  # each is a positive
     folder: Path,  # of validation_data.json and test_data.json: for each user a list of movies, numbered from 0
@@ -133,10 +134,12 @@ def _likes(r: Ratings) -> Ratings:
     "Likes at a threshold that fits the scale: 4 stars and more on MovieLens."
     return r.likes(default_threshold(r))
 
+# %% ../../nbs/evaluate/protocols.ipynb #059add1f
 def _published_lists(r: Ratings, seed: int) -> Split:
     "The lists in the folder `$SAEREC_DATA/ml1m-m1`."
     return split_lists(r, Path(os.environ.get("SAEREC_DATA", ""), "ml1m-m1"), seed=seed)
 
+# %% ../../nbs/evaluate/protocols.ipynb #37b5f806
 def _new_users(r: Ratings, n: int, seed: int, dislikes: bool = False) -> Split:
     "n users held out for each of validation and test."
     return split_users(_likes(r), n, n, dislikes=dislikes, seed=seed)

@@ -69,6 +69,7 @@ def top_k(
     best, order = scores.gather(1, codes).sort(dim=1, descending=True, stable=True)
     return codes.gather(1, order).masked_fill(best == -torch.inf, -1)
 
+# %% ../../nbs/evaluate/ranking.ipynb #9bcc25d6
 def _first_of_equals(scores: Tensor, least: Tensor, k: int) -> Tensor:
     "The k best of rows where the k-th score occurs again further down; ascending codes."
     above, equal = scores > least, scores == least

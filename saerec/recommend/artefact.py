@@ -75,6 +75,7 @@ def _open(folder: Path, name: str, told: FileEntry | None) -> BinaryIO:
         raise
     return file
 
+# %% ../../nbs/recommend/artefact.ipynb #c2e28a1c
 def _mapped(path: Path) -> tuple[mmap.mmap, dict[str, np.ndarray]]:
     "A safetensors file, and its tensors as views of it: of a large table only the pages that are read take memory."
     types = {"F16": "f2", "F32": "f4", "F64": "f8", "I32": "i4", "I64": "i8", "U8": "u1"}
@@ -126,6 +127,7 @@ def _read_table(file: BinaryIO, rows: int, columns: Sequence[str], optional: Ite
         raise ValueError(f"its column {gone[0]!r} is no column but an index")
     return frame
 
+# %% ../../nbs/recommend/artefact.ipynb #359098df
 def _read_movies(file: BinaryIO, manifest: Manifest, arrays: dict[str, np.ndarray]) -> pd.DataFrame:
     "The vocabulary; completes `arrays` with the movies that the ranker knows. Raises `ValueError`."
     n = manifest.data.movies if manifest.liker is None else manifest.liker.n_movies
@@ -220,20 +222,24 @@ def _entry(path: Path) -> dict[str, Any]:
                          "train on fewer movies or users.")
     with open(path, "rb") as file: return {"size": size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
 
-def _write(artefact: Artefact, folder: Path, card: str) -> None:
-    "The files of a saved recommender, on the disk and readable for everybody."
-    from safetensors.numpy import save_file
-    arrays, movies = dict(artefact.arrays), artefact.movies
-    if pd.api.types.is_integer_dtype(movies.movie_id): arrays["movie_ids"] = movies.movie_id.to_numpy(np.int64)
-    save_file({k: np.asarray(a, order="C") for k, a in arrays.items()}, folder / "weights.safetensors")
-    (folder / "model_card.md").write_text(card, encoding="utf-8")
-
+def _write_tables(artefact: Artefact, folder: Path) -> None:
+    "Movies, and the ratings of known users."
+    movies = artefact.movies
     rank = pd.array([None] * len(movies), dtype="Int32")
     rank[artefact.rank_codes] = np.arange(len(artefact.rank_codes), dtype=np.int32)
     movies.assign(rank_code=rank).to_parquet(folder / "movies.parquet", index=False)
     if (k := artefact.known) is not None:
         d = pd.DataFrame({"user": k.users.user_id.to_numpy()[k.user], "movie": k.movie, "rating": k.value})
         d.to_parquet(folder / "ratings.parquet", compression="zstd", index=False)
+
+def _write(artefact: Artefact, folder: Path, card: str) -> None:
+    "The files of a saved recommender, on the disk and readable for everybody."
+    from safetensors.numpy import save_file
+    arrays, ids = dict(artefact.arrays), artefact.movies.movie_id
+    if pd.api.types.is_integer_dtype(ids): arrays["movie_ids"] = ids.to_numpy(np.int64)
+    save_file({k: np.asarray(a, order="C") for k, a in arrays.items()}, folder / "weights.safetensors")
+    (folder / "model_card.md").write_text(card, encoding="utf-8")
+    _write_tables(artefact, folder)
 
     files = {f.name: _entry(f) for f in sorted(folder.iterdir())}
     m = artefact.manifest
@@ -266,6 +272,7 @@ def _replace(path: Path, new: Path) -> None:
     for p in path.parent.glob(f".{glob.escape(path.name)}.saving-*"):  # what others left who were killed
         if p.lstat().st_ctime < time.time() - 3600: shutil.rmtree(p, ignore_errors=True)
 
+# %% ../../nbs/recommend/artefact.ipynb #1b9f8e12
 def check_target(path: Path) -> None:
     "Raises `InputError` if no model can be there, or something else is."
     if path.is_symlink() and not path.exists():
@@ -285,6 +292,7 @@ def _check_whole(artefact: Artefact, path: Path, ratings: bool) -> None:
         raise InputError(f"{path}: this model cannot be saved without its users' ratings, because kernel ridge in "
                          'its ensemble holds their likes; train with ranker="network" (--ranker network).')
 
+# %% ../../nbs/recommend/artefact.ipynb #5c8f3d69
 def write_artefact(
     artefact: Artefact,
     path: str | os.PathLike[str],  # the folder; replaced if it is a saved recommender

@@ -68,6 +68,7 @@ def _of_what(manifest: Manifest) -> str:
                  f"{liker.hidden}, calibrated by {manifest.calibration.kind}.")
     return f"What ranks is {kind}. {likes}"
 
+# %% ../../nbs/recommend/card.ipynb #fd7fc1cc
 def _measured(manifest: Manifest) -> list[str]:
     "The report, as paragraphs."
     about, report = manifest.report_about, report_of(manifest)

@@ -155,6 +155,7 @@ class LikeModel:
         z = self.network.cells(rows, users, movies)
         return z if self.affinity is None else z + self.affinity.cells(rows, users, movies)
 
+# %% ../../nbs/recommend/engine.ipynb #765ec448
 class ContentModel:
     "Genres, years and popularity; an ensemble adds the scores as they are."
     def __init__(self, config: Mapping[str, Any], arrays: Mapping[str, np.ndarray]):
@@ -172,6 +173,7 @@ def _scale_of(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:  # float32 [
     varies = spread > 1e-6 * np.abs(scores).max(1, keepdims=True, initial=0)
     return mean, varies / np.where(varies, spread, 1)
 
+# %% ../../nbs/recommend/engine.ipynb #641a461f
 @dataclass(frozen=True)
 class EnsembleModel:
     "Weighted z-scores of members, added."
@@ -247,6 +249,7 @@ def _alone(ranker: Model, movies: np.ndarray, n_movies: int) -> np.ndarray:  # f
     z = z - z.mean(1, keepdims=True)
     return z / np.maximum(np.abs(z).max(1, keepdims=True), 1e-12)
 
+# %% ../../nbs/recommend/engine.ipynb #4fa8128c
 @dataclass(frozen=True)
 class Engine:
     "Arrays of a trained recommender, and what makes lists of them."

@@ -71,6 +71,7 @@ def _first_layer(g: _Graph, config: Mapping[str, Any], w: _Arrays, liked: str, r
     scale = g("Reciprocal", g("Sqrt", g("Max", g.sum(counted), 1.0)))
     return g("Mul", scale, g("Add", *sums) if len(sums) == 2 else sums[0]), offset
 
+# %% ../../nbs/recommend/onnx.ipynb #d05c8dea
 def _network_graph(g: _Graph, config: Mapping[str, Any], w: _Arrays, liked: str, rated: str) -> str:
     "The scores of a network, from what is liked and what is rated [users, n_movies]."
     f = _OPERATIONS[config["activation"]]

@@ -184,6 +184,7 @@ def _index_of(people: People, movie_id: Any, title: str, year: Any) -> int:
     codes, _ = people.titles.match(names, None if pd.isna(year) else int(year))
     return codes[0] if len(codes) == 1 else -1
 
+# %% ../../nbs/recommend/lists.ipynb #5c1a4f95
 def _on_scale(people: People, r: Ratings, stated: tuple[float, float] | None) -> np.ndarray:
     """The marks of a table on the scale of the model, float32 [n]; NaN: not liked, if only likes are read. `stated`:
     the table's own scale. Raises `InputError` for a mark off it."""
@@ -240,6 +241,7 @@ def _best_varied(people: People, engine: Engine, scores: np.ndarray, n: int, div
     top = best_of(scores, _CANDIDATES * n)
     return top[_vary(people, engine, top, scores[top], n, diversity, novelty)]
 
+# %% ../../nbs/recommend/lists.ipynb #4901840f
 def lists_for(
     people: People, engine: Engine,
     source: pd.DataFrame | str | Path | Ratings,  # ratings of the users

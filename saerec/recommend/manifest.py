@@ -29,6 +29,7 @@ class _Part(BaseModel):
     "Data of exactly this form: no other keys, no conversions, no NaN."
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
 
+# %% ../../nbs/recommend/manifest.ipynb #55040911
 class NetworkPart(_Part):
     "Options of a `StackedAutoencoder`."
     kind: Literal["StackedAutoencoder"] = "StackedAutoencoder"
@@ -117,6 +118,7 @@ Member = Annotated[
     Annotated[NetworkPart, Tag("StackedAutoencoder")] | Annotated[LinearPart, Tag("EDLAE")]
     | Annotated[KernelPart, Tag("KernelRidge")] | Annotated[ContentPart, Tag("Content")], Discriminator(_kind)]
 
+# %% ../../nbs/recommend/manifest.ipynb #93df9fbd
 class EnsemblePart(_Part):
     "Members of an ensemble, and the weight of each; their tensors are numbered."
     kind: Literal["RankStack"]
@@ -209,6 +211,7 @@ class Manifest(_Part):
         "The map from scores of the liker to probabilities."
         return Calibration(self.calibration.kind, tuple(self.calibration.x), tuple(self.calibration.y))
 
+# %% ../../nbs/recommend/manifest.ipynb #9beeb807
 def checksum(info: Mapping[str, Any]) -> str:  # 64 hex digits
     "SHA-256 of what a manifest says, its entry `checksum` left out."
     said = {k: v for k, v in info.items() if k != "checksum"}
@@ -228,6 +231,7 @@ def _first_fault(e: ValidationError) -> str:
     if fault["type"] == "value_error": return str(fault["ctx"]["error"])
     return f"`{where}` has an invalid value"
 
+# %% ../../nbs/recommend/manifest.ipynb #e9af0777
 def parse_manifest(text: bytes) -> Manifest:
     "What `recommender.json` says. Raises `ValueError` with the first fault."
     try: info: Any = json.loads(text)
@@ -268,19 +272,25 @@ def _check_array(name: str, array: np.ndarray, shape: tuple[int, ...], dtypes: s
         raise ValueError(f"the tensor {name!r} holds NaN or infinity")
 
 # %% ../../nbs/recommend/manifest.ipynb #81a5031b
-def check_arrays(arrays: Mapping[str, np.ndarray], manifest: Manifest) -> None:
-    "Raises `ValueError` with the first tensor of a saved model that does not fit its manifest."
-    n = manifest.data.movies if manifest.liker is None else manifest.liker.n_movies
+def _wanted(arrays: Mapping[str, np.ndarray], manifest: Manifest, n: int, inner: int) -> Shapes:
+    "The tensors of a saved model of so many movies, of which its ranker knows `inner`."
     codes = arrays.get("rank_codes")
-    inner = len(codes) if codes is not None else getattr(manifest.ranker, "n_movies", 0)
-
     wanted = {f"ranker.{k}": v for k, v in manifest.ranker.shapes(inner).items()}
     if manifest.liker is not None: wanted |= {f"liker.{k}": v for k, v in manifest.liker.shapes(n).items()}
     if codes is not None or manifest.format >= 3: wanted["rank_codes"] = ((inner,), "i8")
     if manifest.affinity: wanted["affinity.features"] = ((n, -1), "f4")
     if (ids := arrays.get("movie_ids")) is not None:  # numbers, or text as the bytes of a list in JSON
         wanted["movie_ids"] = ((-1,), "u1") if ids.dtype == np.uint8 else ((n,), "i8")
+    return wanted
 
+# %% ../../nbs/recommend/manifest.ipynb #7c1306eb
+def check_arrays(arrays: Mapping[str, np.ndarray], manifest: Manifest) -> None:
+    "Raises `ValueError` with the first tensor of a saved model that does not fit its manifest."
+    n = manifest.data.movies if manifest.liker is None else manifest.liker.n_movies
+    codes = arrays.get("rank_codes")
+    inner = len(codes) if codes is not None else getattr(manifest.ranker, "n_movies", 0)
+
+    wanted = _wanted(arrays, manifest, n, inner)
     if wrong := sorted(set(wanted) ^ set(arrays)):
         why = "missing" if wrong[0] in wanted else "not one of this model"
         raise ValueError(f"the tensor {wrong[0][:60]!r} is {why}")

@@ -117,6 +117,7 @@ def _source(path: Path) -> zipfile.Path | Path:
     if size <= _LARGEST: return source
     raise InputError(f"{source}: it is larger than {_LARGEST / 1e6:g} MB, which one person's ratings are not.")
 
+# %% ../../nbs/recommend/own.ipynb #fad211a3
 def _in_memory(name: str, data: bytes) -> zipfile.Path:
     "The same of a file that lies in memory: a zip is opened, anything else put into one, so that it reads like a file."
     name = re.sub(r"[^\w. -]", "_", name)[-100:] or "file"

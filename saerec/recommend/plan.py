@@ -59,6 +59,7 @@ class TrainingPlan:
     users: Split  # of held-out users
     notes: tuple[str, ...]  # sentences
 
+# %% ../../nbs/recommend/plan.ipynb #6b71c3bc
 def plan_training(
     r: Ratings,  # on any scale
     seed: int = 0,  # of splits, first weights and training
@@ -97,6 +98,7 @@ def _too_few(r: Ratings, likes: Ratings, threshold: float, n_held: int) -> str:
     return (f"{n_held} users cannot be held out for each of validation and test; of the {able} with {_MIN_LIKES} or "
             f"more likes {'1 can' if most == 1 else f'1 to {most} can'} (--held-out).")
 
+# %% ../../nbs/recommend/plan.ipynb #8c95650d
 def _notes(r: Ratings, threshold: float, pairs: Split | None, default: bool) -> list[str]:
     "What the ratings say, what a like is, and what is left out for it."
     if r.feedback == "implicit":

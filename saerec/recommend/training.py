@@ -67,6 +67,7 @@ def _beside_members(ensemble: Ensemble, users: Split) -> str:
     members = [f"{k} {ndcg(m):.4f}{'' if ensemble.weights[k] else ' (not used)'}" for k, m in ensemble.members.items()]
     return f"ensemble: validation NDCG@100 {ndcg(ensemble):.4f}; its members {', '.join(members)}"
 
+# %% ../../nbs/recommend/training.ipynb #ba999687
 def fit_ranker(
     kind: str,  # of `RANKERS`
     users: Split,  # of held-out users
@@ -93,8 +94,9 @@ def fit_ranker(
     return ensemble, {o.settings.objective: o for o in reversed(ensemble.recorders.values())}
 
 # %% ../../nbs/recommend/training.ipynb #914adb97
-def _stages(say: Callable[[str], None]) -> Callable[[str], None]:
+def _stages(say: Callable[[str], None] | None, progress: bool) -> Callable[[str], None]:
     "Something that is told what begins, and says so with what the stage before took."
+    if say is None or not progress: return lambda stage: None
     before: list[tuple[str, float]] = []
 
     def begin(stage: str) -> None:
@@ -105,6 +107,7 @@ def _stages(say: Callable[[str], None]) -> Callable[[str], None]:
 
     return begin
 
+# %% ../../nbs/recommend/training.ipynb #2ff90606
 def _fitted(
     plan: TrainingPlan,
     ranker: str,  # of `RANKERS`
@@ -121,6 +124,7 @@ def _fitted(
         network, recorders["likes"] = fit_network("likes", plan.pairs, likes_changes, **options)
         liker = with_affinity(network, plan.pairs)
     best, found = fit_ranker(ranker, plan.users, ranking_changes, begin=begin, **options)
+    begin("calibration, saving")
     return best, liker, recorders | found
 
 # %% ../../nbs/recommend/training.ipynb #c2414e3d
@@ -139,15 +143,11 @@ def train(
     keep: Callable[[Artefact], Any] = lambda artefact: None,  # called when it is trained, measured and refitted
     about: Mapping[str, Any] | None = None,  # further entries of the manifest
 ) -> tuple[Artefact, dict[str, Recorder]]:  # what was trained; how each training went, by objective
-    """Train and measure what `Recommender` serves.
-
-    Raises `InputError` if the data are too small to hold users out, or if there is no such ranker."""
+    "Train and measure what `Recommender` serves. Raises `InputError` for data that are too small, or no such ranker."
     check_ranker(ranker)
     plan = plan_training(r, seed, threshold, n_held)
-    begin = _stages(say) if say is not None and progress else lambda stage: None
-    options = dict(checkpoints=checkpoints, seed=seed, progress=progress, say=say)
+    begin, options = _stages(say, progress), dict(checkpoints=checkpoints, seed=seed, progress=progress, say=say)
     best, liker, recorders = _fitted(plan, ranker, likes_changes or {}, ranking_changes or {}, begin, options)
-    begin("calibration, saving")
     artefact = _assemble(plan, best, liker, recorders, about or {})
     keep(artefact)
 
@@ -213,6 +213,7 @@ def models_of(artefact: Artefact) -> tuple[Any, Calibrated | None]:
     if m.affinity: liker = WithAffinity(liker, artefact.part("affinity")["features"], m.affinity)
     return model("ranker", m.ranker), Calibrated(liker, m.to_probability)
 
+# %% ../../nbs/recommend/training.ipynb #14cce07c
 def _measured(artefact: Artefact, plan: TrainingPlan) -> Artefact:
     "The same with its report. Whatever goes wrong here costs no model: it is said, and there is no report."
     try:
@@ -228,28 +229,29 @@ def _measured(artefact: Artefact, plan: TrainingPlan) -> Artefact:
     return replace(artefact, manifest=artefact.manifest.model_copy(update=said))
 
 # %% ../../nbs/recommend/training.ipynb #4ef4c949
+def _all_of(learned: Ratings, plan: TrainingPlan) -> Split:
+    "A split that holds nothing out any more."
+    return Split(learned, plan.users.valid, plan.users.valid, "all ratings", plan.seed, check=False)
+
+def _again(split: Split, part: Any, recorder: Recorder, progress: bool) -> StackedAutoencoder:
+    "A network trained once more, with the options in a manifest and for as many epochs as were best."
+    own = {k: getattr(part, k) for k in (*NETWORK_OPTIONS, "dislikes")}
+    model = make_model(recorder.objective, split.train.n_movies, seed=split.seed, **own)
+    settings = {k: v for k, v in vars(recorder.settings).items() if k != "objective"} | {"progress": progress}
+    fit(model, split, recorder.objective, seed=split.seed, stop_at=recorder.best_epoch, **settings)
+    return model
+
 def _refit(artefact: Artefact, plan: TrainingPlan, ranker: Any, recorders: Mapping[str, Recorder],
            liker: WithAffinity | None, progress: bool) -> Artefact:
     "Everything again, on all ratings, for the number of epochs and with the settings that validation chose."
-    m, held, likes = artefact.manifest, plan.users.valid, plan.likes
-
-    def split(learned: Ratings) -> Split:  # nothing is held out any more
-        return Split(learned, held, held, "all ratings", plan.seed, check=False)
-
-    def again(objective: str, learned: Ratings) -> StackedAutoencoder:
-        o, part = recorders[objective], m.liker if objective == "likes" else m.ranker
-        own = {k: getattr(part, k) for k in (*NETWORK_OPTIONS, "dislikes")}
-        model = make_model(objective, learned.n_movies, seed=plan.seed, **own)
-        settings = {k: v for k, v in vars(o.settings).items() if k != "objective"}
-        fit(model, split(learned), objective, seed=plan.seed, stop_at=o.best_epoch, progress=progress, **settings)
-        return model
-
+    m, likes = artefact.manifest, plan.likes
     if liker is not None:
-        learned_again, affinity = again("likes", likes), liker.affinity
-        liker = WithAffinity(learned_again, affinity.features, affinity.weight)
+        network = _again(_all_of(likes, plan), m.liker, recorders["likes"], progress)
+        liker = WithAffinity(network, liker.affinity.features, liker.affinity.weight)
     codes = np.unique(likes.movie[likes.value > 0]).astype(np.int64)
-    known = likes.only_movies(codes)
-    ranker = fit_again(ranker, split(known)) if isinstance(ranker, Ensemble) else again("ranking", known)
+    split = _all_of(likes.only_movies(codes), plan)
+    if isinstance(ranker, Ensemble): ranker = fit_again(ranker, split)
+    else: ranker = _again(split, m.ranker, recorders["ranking"], progress)
 
     said = {"refit": True, "ranker": as_tensors(ranker)[0]} | _liker_entries(liker)
     return replace(artefact, manifest=Manifest(**(dict(m) | said)), arrays=_arrays(ranker, liker, codes))

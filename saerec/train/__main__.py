@@ -91,6 +91,7 @@ def _check_numbers(args: argparse.Namespace) -> None:
         if value is not None and not 0 < value < 1e9:
             raise Refused(f"--{name} {value:g}: it has to be above 0 and below a thousand million.")
 
+# %% ../../nbs/train/program.ipynb #4d13b308
 def _run(args: argparse.Namespace, group: Group) -> None:
     "Train, score, or both."
     _check_numbers(args)

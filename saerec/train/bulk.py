@@ -194,6 +194,7 @@ def write_json(path: Path, value: Any) -> None:
     text = json.dumps(value, indent=1) + "\n"
     atomic_write(path, lambda new: new.write_text(text, encoding="utf-8"))
 
+# %% ../../nbs/train/bulk.ipynb #c38b3f12
 def write_scores(
     folder: Path,  # to be made, or of earlier scores, which are replaced
     model: StackedAutoencoder,

@@ -63,6 +63,7 @@ def save_checkpoint(path: Path, training: Training, recorder: Recorder, best: Ma
 # of settings, in checkpoints
 _EARLIER_NAMES = {"low": "min_rate", "high": "max_rate", "kept_weight": "visible_weight"}
 
+# %% ../../nbs/train/checkpoints.ipynb #9e76dc47
 def _read(path: Path, training: Training) -> tuple[dict[str, Any], dict[str, Tensor]]:
     "What a checkpoint says, and its numbers. Raises `InputError` if it is damaged or of another training."
     try:

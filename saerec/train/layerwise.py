@@ -32,6 +32,7 @@ def _first_layers(model: StackedAutoencoder, depth: int, seed: int) -> StackedAu
         p.requires_grad_(depth == 1 or name.startswith((f"stack.{depth - 2}.", "decoder")))
     return part
 
+# %% ../../nbs/train/layerwise.ipynb #57fc2040
 def pretrain_layers(
     model: StackedAutoencoder,  # trained in place; give it to `fit` afterwards
     split: Split,  # learns from train only

@@ -117,6 +117,7 @@ def end_when_told(sentence: str) -> None:  # said at SIGTERM, unless it is empty
 
     for what in (at_sigterm, with_parent): threading.Thread(target=what, daemon=True).start()
 
+# %% ../../nbs/train/processes.ipynb #b51b0012
 def exit_group(code: int) -> None:
     "End the program."
     if started()[1] == 1: sys.exit(code)
