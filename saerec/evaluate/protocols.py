@@ -69,6 +69,14 @@ def _many_ratings(r: Ratings, least: int) -> Ratings:
         if not few.any(): return r.only_movies(np.unique(r.movie))
         r = r.select(~few)
 
+# %% ../../nbs/evaluate/protocols.ipynb #21985a2b
+def _read_lists(path: Path) -> set[tuple[int, int]]:  # of user and movie, both numbered
+    "The cells of one list of movies a user. Raises `InputError` for another file, or none."
+    try: return {(u, m) for u, movies in enumerate(json.loads(path.read_text("utf-8"))) for m in movies}
+    except (OSError, ValueError, TypeError) as e:
+        raise InputError(f"{path}: no lists of movies can be read from it; put those of Movielens1M_m1 there, or the "
+                         "folder that holds them into $SAEREC_DATA.") from e
+
 # %% ../../nbs/evaluate/protocols.ipynb #23d096f0
 def split_lists(
     r: Ratings,  # each is a positive
@@ -82,11 +90,7 @@ def split_lists(
     user, movie = (np.unique(x, return_inverse=True)[1] for x in ids)
     part = np.zeros(len(r), int)
     for k, name in enumerate(("validation", "test"), 1):
-        path = folder / f"{name}_data.json"
-        try: given = {(u, m) for u, movies in enumerate(json.loads(path.read_text("utf-8"))) for m in movies}
-        except (OSError, ValueError, TypeError) as e:
-            raise InputError(f"{path}: no lists of movies can be read from it; put those of Movielens1M_m1 there, or "
-                             "the folder that holds them into $SAEREC_DATA.") from e
+        given = _read_lists(path := folder / f"{name}_data.json")
         here = pd.MultiIndex.from_arrays([user, movie]).isin(given)
         if here.sum() < len(given):
             raise InputError(f"{path}: {len(given) - here.sum()} of {len(given)} cells are not in {r.name}; the lists "
