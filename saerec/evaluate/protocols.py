@@ -7,6 +7,7 @@ Docs: https://saerec.github.io/saerec/evaluate/protocols.html.md"""
 # %% ../../nbs/evaluate/protocols.ipynb #3a9569a4
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from saerec.data import (
     HeldOut, InputError, Ratings, Split, default_threshold, load_movielens, read_ratings, split_fold, split_pairs,
@@ -58,6 +60,46 @@ def split_liang(
     learned, how = liked.select(group[liked.user] == 0), f"liang(n_held={n_held})"
     return Split(learned, held(1), held(2), how, seed, new_users=True)
 
+# %% ../../nbs/evaluate/protocols.ipynb #d37b8e28
+def _many_ratings(r: Ratings, least: int) -> Ratings:
+    "Of users and movies that all have so many."
+    while True:
+        few_of_user, few_of_movie = np.bincount(r.user) < least, np.bincount(r.movie) < least
+        few = few_of_user[r.user] | few_of_movie[r.movie]
+        if not few.any(): return r.only_movies(np.unique(r.movie))
+        r = r.select(~few)
+
+# %% ../../nbs/evaluate/protocols.ipynb #21985a2b
+def _read_lists(path: Path) -> set[tuple[int, int]]:  # of user and movie, both numbered
+    "The cells of one list of movies a user. Raises `InputError` for another file, or none."
+    try: return {(u, m) for u, movies in enumerate(json.loads(path.read_text("utf-8"))) for m in movies}
+    except (OSError, ValueError, TypeError) as e:
+        raise InputError(f"{path}: no lists of movies can be read from it; put those of Movielens1M_m1 there, or the "
+                         "folder that holds them into $SAEREC_DATA.") from e
+
+# %% ../../nbs/evaluate/protocols.ipynb #23d096f0
+def split_lists(
+    r: Ratings,  # each is a positive
+    folder: Path,  # of validation_data.json and test_data.json: for each user a list of movies, numbered from 0
+    least: int = 20,  # ratings of each user and movie
+    seed: int = 0,  # unused; every split takes one
+) -> Split:  # validation is neither learned from nor masked when the test is ranked
+    "The split of LCFN, UltraGCN and SimpleX. Raises `InputError` for lists that are no lists, or of other ratings."
+    r = _many_ratings(r.likes(0), least)
+    ids = r.users.user_id.astype(str).to_numpy(str)[r.user], r.movies.movie_id.astype(str).to_numpy(str)[r.movie]
+    user, movie = (np.unique(x, return_inverse=True)[1] for x in ids)
+    part = np.zeros(len(r), int)
+    for k, name in enumerate(("validation", "test"), 1):
+        given = _read_lists(path := folder / f"{name}_data.json")
+        here = pd.MultiIndex.from_arrays([user, movie]).isin(given)
+        if here.sum() < len(given):
+            raise InputError(f"{path}: {len(given) - here.sum()} of {len(given)} cells are not in {r.name}; the lists "
+                             "are of other ratings.")
+        part[here] = k
+
+    train, valid, test = (r.select(part == k) for k in range(3))
+    return Split(train, HeldOut(train, train, valid), HeldOut(train, train, test), f"lists(least={least})", seed)
+
 # %% ../../nbs/evaluate/protocols.ipynb #9f6d27da
 @dataclass(frozen=True, repr=False)
 class EvaluationProtocol:
@@ -96,6 +138,11 @@ def _likes(r: Ratings) -> Ratings:
     "Likes at a threshold that fits the scale: 4 stars and more on MovieLens."
     return r.likes(default_threshold(r))
 
+# %% ../../nbs/evaluate/protocols.ipynb #059add1f
+def _published_lists(r: Ratings, seed: int) -> Split:
+    "The lists in the folder `$SAEREC_DATA/ml1m-m1`."
+    return split_lists(r, Path(os.environ.get("SAEREC_DATA", ""), "ml1m-m1"), seed=seed)
+
 # %% ../../nbs/evaluate/protocols.ipynb #37b5f806
 def _new_users(r: Ratings, n: int, seed: int, dislikes: bool = False) -> Split:
     "n users held out for each of validation and test."
@@ -107,6 +154,7 @@ _RANKINGS: dict[str, tuple[str, tuple[int, ...], Callable[..., Split]]] = {
     "strong-small-2018": ("ml-latest-small", (0, 1, 2, 3), partial(_new_users, n=100)),
     "strong-1m": ("ml-1m", (0, 1), partial(_new_users, n=600)),
     "strong-1m-dislikes": ("ml-1m", (0, 1), partial(_new_users, n=600, dislikes=True)),
+    "ml1m-m1": ("ml-1m", (0,), _published_lists),
     "weak-100k": ("ml-100k", (0, 1), lambda r, seed: split_per_user(r.likes(0), seed=seed)),
     "u1-rank": ("ml-100k", (0,), lambda r, seed: split_fold(_likes(r), 1, seed=seed)),
     "liang-20m": ("ml-20m", (98765,), lambda r, seed: split_liang(_likes(r), seed=seed)),
@@ -117,11 +165,13 @@ _ABOUT = {
     "strong-small-2018": f"100 + 100 {_STRONG}; edition 9/2018",
     "strong-1m": f"600 + 600 {_STRONG}",
     "strong-1m-dislikes": "as strong-1m, ratings below 4 known and not ranked; not to be compared with it",
+    "ml1m-m1": "the published lists of LCFN, UltraGCN and SimpleX, in $SAEREC_DATA/ml1m-m1; validation is not masked",
     "weak-100k": "every rating a positive; of each user 10% to be found, 10% for validation, whole catalogue",
     "u1-rank": "u1.base to u1.test, likes to be found among everything unseen",
     "liang-20m": f"the split of Liang et al. 2018: 10,000 + 10,000 {_STRONG}",
 }
 _METRICS = {
+    "ml1m-m1": ("NDCG@20", "recall_all@20"),
     "weak-100k": ("NDCG@10", "recall_all@10"),
     "u1-rank": ("NDCG@10",),
     "liang-20m": ("Recall@20", "Recall@50", "NDCG@100"),

@@ -140,13 +140,14 @@ def train(
     ranking_changes: Mapping[str, Any] | None = None,  # of the ranking network, or of those in the ensemble
     ranker: str = "auto",  # of `RANKERS`
     checkpoints: str | Path | None = None,  # a folder, written every 30 seconds; trainings found there go on
-    keep: Callable[[Artefact], Any] = lambda artefact: None,  # called when it is trained, measured and refitted
+    keep: Callable[[Artefact], Any] = lambda artefact: None,  # after training, test and refit
     about: Mapping[str, Any] | None = None,  # further entries of the manifest
 ) -> tuple[Artefact, dict[str, Recorder]]:  # what was trained; how each training went, by objective
     "Train and measure what `Recommender` serves. Raises `InputError` for data that are too small, or no such ranker."
     check_ranker(ranker)
     plan = plan_training(r, seed, threshold, n_held)
-    begin, options = _stages(say, progress), dict(checkpoints=checkpoints, seed=seed, progress=progress, say=say)
+    begin = _stages(say, progress)
+    options = {"checkpoints": checkpoints, "seed": seed, "progress": progress, "say": say}
     best, liker, recorders = _fitted(plan, ranker, likes_changes or {}, ranking_changes or {}, begin, options)
     artefact = _assemble(plan, best, liker, recorders, about or {})
     keep(artefact)
