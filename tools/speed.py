@@ -101,9 +101,11 @@ GROUPS = {  # torch's operators, by what they are for
 }
 
 
-def steps(model: StackedAutoencoder, rows: Rows, size: int) -> tuple[Training, Sequence[Tensor]]:
+def steps(
+    model: StackedAutoencoder, rows: Rows, size: int, device: str = "cpu",
+) -> tuple[Training, Sequence[Tensor]]:
     "A training of the ranking objective, and the users of each batch of an epoch."
-    training = Training(model.train(), rows, OBJECTIVES["ranking"].changed(batch_size=size), device="cpu")
+    training = Training(model.train(), rows, OBJECTIVES["ranking"].changed(batch_size=size), device=device)
     order = torch.randperm(len(training.users), generator=training.rng)
     return training, training.users[order].split(size)
 
@@ -114,7 +116,7 @@ def run_step(training: Training, users: torch.Tensor) -> float:
     training.optimizer.zero_grad()
     (loss * training.scale).backward()
     training.optimizer.step()
-    return float(loss)
+    return loss.item()  # which waits for a GPU
 
 
 def epoch_cost(
@@ -122,6 +124,7 @@ def epoch_cost(
     way: str = "saerec",  # or "dense": scores written out
     n_steps: int = 3,  # batches timed, after one that is not
     batch_size: int | None = None,  # None: `batch_size_for` these rows
+    device: str = "cpu",
     **options: Any,  # of `make_model`
 ) -> dict[str, Any]:
     "Seconds of an epoch of the default ranking network: the mean of some of its batches times their number."
@@ -129,7 +132,7 @@ def epoch_cost(
     if way == "dense":  # of more scores than 1 GB it would hold several copies
         model.__class__, size = WrittenOut, min(size, max(32, 2**28 // rows.n_movies))
 
-    (training, parts), seconds, loss = steps(model, rows, size), [], math.nan
+    (training, parts), seconds, loss = steps(model, rows, size, device), [], math.nan
     for part in parts[:n_steps + 1]:
         start = time.perf_counter()
         loss = run_step(training, part)
@@ -153,12 +156,12 @@ def step_profile(rows: Rows, **options: Any) -> dict[str, float]:
     return found | {"the rest": 1 - sum(found.values())}
 
 
-def product_limit(n: int = 4096) -> float:
+def product_limit(n: int = 4096, device: str = "cpu") -> float:
     "The machine's best speed in a float32 matrix product of n x n, in operations a second."
-    a, b, best = torch.randn(n, n), torch.randn(n, n), math.inf
+    (a, b), best = torch.randn(2, n, n, device=device), math.inf
     for _ in range(3):
         start = time.perf_counter()
-        a @ b
+        (a @ b)[0, 0].item()  # which waits for a GPU
         best = min(best, time.perf_counter() - start)
     return 2 * n**3 / best
 
@@ -172,18 +175,21 @@ def last_held_out(b: Batch) -> HeldOut:
     return HeldOut(r.select(~last), r.select(~last), r.select(last))
 
 
-def ranking_cost(rows: Rows, n_users: int = 2000, **options: Any) -> dict[str, float]:
+def ranking_cost(
+    rows: Rows, n_users: int = 2000, device: str = "cpu", product: int = 4096, **options: Any,
+) -> dict[str, float]:
     "Seconds of `rank_metrics` for some people, and how near that is to the matrix product alone."
     model = make_model("ranking", rows.n_movies, **options)
     torch.nn.init.normal_(model.decoder, std=0.05)
+    model.to(device)
     held = last_held_out(rows.take(torch.arange(min(n_users, len(rows)))))
     rank_metrics(model, HeldOut(held.fold_in, held.seen, held.target.select(np.arange(100))))  # once to warm up
 
     start = time.perf_counter()
     ranked = rank_metrics(model, held, ["NDCG@100"])
     seconds = time.perf_counter() - start
-    operations = 2 * len(ranked) * rows.n_movies * model.decoder_table.shape[1]
-    return {"people": len(ranked), "seconds": seconds, "share of the limit": operations / seconds / product_limit()}
+    limit, speed = product_limit(product, device), 2 * len(ranked) * model.decoder_table.numel() / seconds
+    return {"people": len(ranked), "seconds": seconds, "limit": limit, "share of the limit": speed / limit}
 
 
 # --- all of it, each in a process of its own ---

@@ -60,7 +60,8 @@ class Batch:
         order = (rows * shape[1] + movies).argsort(stable=True)
         counts = torch.bincount(rows, minlength=shape[0])
         offsets = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
-        return cls(offsets, movies[order], torch.as_tensor(values)[order], shape[1], torch.arange(shape[0]))
+        users = torch.arange(shape[0], device=rows.device)
+        return cls(offsets, movies[order], torch.as_tensor(values)[order], shape[1], users)
 
     def __len__(self) -> int: return len(self.users)
     @property

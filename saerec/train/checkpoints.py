@@ -91,8 +91,8 @@ def load_checkpoint(path: Path, training: Training, recorder: Recorder) -> dict[
 
     training.model.load_state_dict(part("model."))
     for i, p in enumerate(training.model.parameters()):
-        moments = part(f"optimizer.{i}.").items()
-        training.optimizer.state[p] = {k: v if k == "step" else v.to(p) for k, v in moments}
+        moments = part(f"optimizer.{i}.").items()  # and the number of steps: the fused AdamW reads it on the device
+        training.optimizer.state[p] = {k: v.to(p.device) for k, v in moments}
     if "order" in tensors:
         training.order = tensors["order"]
         training.losses = list(tensors["losses"].to(training.device))
