@@ -33,6 +33,7 @@ class Recommended(Movie):
     rank: int  # from 1
     score: float  # of the model that ranks
     p_like: float | None = None  # probability of a like, 0..1
+    share: float | None = None  # that of somebody of whom nothing is known
     because: str = ""  # the rated movie that speaks for it most
 
 # %% ../../nbs/app/api.ipynb #f83e8024

@@ -57,6 +57,7 @@ class _Film:
     buttons: list[_Button]  # the lowest rating first
     note: str = ""  # of a rating that no button gives
     percent: float | None = None  # probability of a like
+    share: float = 0.0  # percent of people who like it
     links: tuple[tuple[str, str], ...] = ()  # names and addresses of other places
     because: str = ""  # the rated movie that speaks for it
 
@@ -71,14 +72,15 @@ def _button(scale: Scale, written: str, value: float, given: float | None) -> _B
     return _Button(f"{written}-{then}", label, sign, reached or half, full or half)
 
 def _film(cat: Catalogue, code: int, given: float | None = None, p_like: float | None = None,
-          because: str = "") -> _Film:
+          because: str = "", share: float | None = None) -> _Film:
     "A movie and its buttons, as it is rated."
     scale, written = cat.scale, write_id(cat.ids[code])
     buttons, genres = [_button(scale, written, value, given) for value in scale.steps], ", ".join(cat.genres[code])
     note = "" if given is None or any(b.pressed for b in buttons) else scale.say(given)
-    percent = None if p_like is None else 100 * p_like
+    percent, usual = None if p_like is None else 100 * p_like, 100 * (share or 0.0)
     links = tuple(cat.links(code)) if p_like is not None or because else ()
-    return _Film(code, written, cat.titles[code], genres, bool(scale.names), buttons, note, percent, links, because)
+    told = buttons, note, percent, usual, links, because
+    return _Film(code, written, cat.titles[code], genres, bool(scale.names), *told)
 
 # %% ../../nbs/app/page.ipynb #c8a3cd30
 def _reasons_of(cat: Catalogue, visit: Visit, code: int) -> dict[str, Any]:
@@ -130,7 +132,7 @@ def _listed(cat: Catalogue, visit: Visit) -> tuple[str, list[_Film]]:
     _, diversity, novelty, famous = _VARIETIES[visit.variety]
     never = [*visit.hidden, *cat.popular[:int(famous * len(cat.popular))]]
     top = recommend(cat, stars, visit.n, visit.genre, visit.years, never, diversity=diversity, novelty=novelty)
-    return top.about, [_film(cat, cat.codes[o.movie], None, o.p_like, o.because) for o in top.movies]
+    return top.about, [_film(cat, cat.codes[o.movie], None, o.p_like, o.because, o.share) for o in top.movies]
 
 # %% ../../nbs/app/page.ipynb #2b449d41
 def _whole_view(cat: Catalogue, visit: Visit, most: int = 60) -> dict[str, Any]:

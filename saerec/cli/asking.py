@@ -50,7 +50,8 @@ def run_recommend(args: argparse.Namespace) -> tuple[dict[str, Any], str]:  # fo
     person, own = person_of(args, rec)
     top = rec.recommend(person, **wishes)
     data = {"model": args.model, "recommendations": top, "about": top.attrs["about"]}
-    parts = [show(columns_of(top, "title", "genres", "score", "p_like", "because"), "rank"), top.attrs["about"]]
+    columns = "title", "genres", "score", "p_like", "share", "because"
+    parts = [show(columns_of(top, *columns), "rank"), top.attrs["about"]]
     if own is None: return data, "\n\n".join(parts)
 
     read = {"layout": own.layout, "found": len(own.found), "not_found": own.missing, "left_out": own.skipped,

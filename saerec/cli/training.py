@@ -118,7 +118,7 @@ def _result(rec: Recommender, out: Path, done: str, seconds: float) -> tuple[dic
     losses = {k: o.frame.drop(columns="seconds") for k, o in rec.recorders.items()}
     person, table, m = _example_person(rec), rec.report, rec.manifest
     top = rec.recommend(person)
-    listed = show(columns_of(top, "title", "score", "p_like", "because"), "rank")
+    listed = show(columns_of(top, "title", "score", "p_like", "share", "because"), "rank")
     rated = ", ".join(f"{t} {s:g}" for t, s in person.items())
     parts = [
         f"{rec.known!r}",

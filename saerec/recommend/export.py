@@ -22,6 +22,7 @@ from ..ensemble.content import FEW_RATINGS, MORE, PRIOR, Content
 from ..evaluate.calibration import Calibration
 from .artefact import Artefact
 from .engine import part_of
+from .spelling import as_spoken
 
 # %% auto #0
 __all__ = ['to_onnx']
@@ -223,7 +224,7 @@ def to_onnx(
     graph = helper.make_graph(g.nodes, "saerec", values(inputs), values(outputs), g.weights)
     version = [helper.make_opsetid("", 20)]
     model = helper.make_model(graph, opset_imports=version, ir_version=9, producer_name="saerec")
-    titles, ids = movies.title.tolist(), movies.movie_id.astype(str).tolist()
+    titles, ids = [as_spoken(t) for t in movies.title], movies.movie_id.astype(str).tolist()
     about = {"titles": json.dumps(titles, ensure_ascii=False), "movie_ids": json.dumps(ids)}
     helper.set_model_props(model, about | {"threshold": str(m.threshold), "data": m.data.name})
     onnx.checker.check_model(model)
