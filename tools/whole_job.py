@@ -16,7 +16,7 @@ import pandas as pd
 
 from saerec.data import SHAPES, synthetic_ratings
 
-ENDED = re.compile(r"(.+?): ([\d.]+) s; next: ")
+ENDED = re.compile(r"(.+?): ([\d.]+) s; ")
 
 
 def written(shape: str, folder: Path) -> Path:
