@@ -141,6 +141,7 @@ def shell(trick: Callable[[], None], out: str, err: str, argv: list[str]) -> Non
     for fd, file in ((1, out), (2, err)):
         os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666), fd)
     sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", buffering=1, closefd=False)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs in the background of a shell inherits "ignore"
     trick()
     code = main(argv)
     for stream in (sys.stdout, sys.stderr):

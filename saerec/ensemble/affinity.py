@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.sparse import csr_array
 
-from .content import movie_features
+from .content import movie_features, rows_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -96,11 +96,6 @@ class WithAffinity:
         return self.network.cells(held) + self.affinity.cells(rows, np.searchsorted(users, target.user), target.movie)
 
 # %% ../../nbs/ensemble/affinity.ipynb #bfc9e1b6
-def rows_of(batch: Batch) -> csr_array:  # [B, n_movies]
-    "A batch as a sparse matrix of scipy, zeros stored."
-    cells = batch.values.numpy(), batch.movies.numpy(), batch.offsets.numpy()
-    return csr_array(cells, shape=(len(batch), batch.n_movies))
-
 _TRIED = (0.0, 0.5, 1.0, 1.5)
 
 def with_affinity(

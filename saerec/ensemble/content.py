@@ -39,6 +39,12 @@ def movie_features(
     for step, weight in ((-1, 0.25), (0, 0.5), (1, 0.25)): years[known, span + step] += weight
     return {"genre": share, "year": years}
 
+# %% ../../nbs/ensemble/content.ipynb #763c404f
+def rows_of(batch: Batch) -> csr_array:  # [B, n_movies]
+    "A batch as a sparse matrix of scipy, zeros stored."
+    cells = batch.values.numpy(), batch.movies.numpy(), batch.offsets.numpy()
+    return csr_array(cells, shape=(len(batch), batch.n_movies))
+
 # %% ../../nbs/ensemble/content.ipynb #78abb0d8
 PRIOR = 5.0  # $\kappa$: likes with the shares of everybody, added to those of a user
 MORE = 3.0  # times that a rate of likes counts more if there are hardly any ratings
@@ -123,5 +129,4 @@ class Content:
         "The same of a batch."
         import torch
 
-        cells = batch.values.numpy(), batch.movies.numpy(), batch.offsets.numpy()
-        return torch.from_numpy(self.of_rows(csr_array(cells, shape=(len(batch), batch.n_movies))))
+        return torch.from_numpy(self.of_rows(rows_of(batch)))

@@ -15,12 +15,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.sparse import csr_array
 from torch import Tensor
 
 from ..data import Batch, HeldOut, Ratings, Split, to_batch
 from .combining import Ensemble, few_as_likes, standardize
-from .content import Content
+from .content import Content, rows_of
 from .networks import has_dislikes, learn_again, train_networks
 from .sessions import SessionEDLAE, SessionKernelRidge, TimedEnsemble, known_times
 from ..evaluate import Scorer, chosen_on_valid, rank_metrics
@@ -161,8 +160,7 @@ def with_content(
     kept = _Kept(held.users, {k: standardize(m.scores(told).float()) for k, m in ensemble.members.items()})
     chosen = choose_members(kept, held)
 
-    cells = batch.values.numpy(), batch.movies.numpy(), batch.offsets.numpy()
-    rows = csr_array(cells, shape=(len(batch), batch.n_movies))
+    rows = rows_of(batch)
     kept.parts |= {kind: torch.tensor(content.part(rows, kind)) for kind in _TRIED}
     content.weights |= _choose_content(kept, held)
     if has_dislikes(split.train):

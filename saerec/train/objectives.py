@@ -80,7 +80,7 @@ def _rank_columns(
     "The loss on held-out users, with nothing masked but the targets, and NDCG@100."
     heard = _Listener(model, loss, masked, held)
     ndcg = rank_metrics(heard, held, ["NDCG@100"])["NDCG@100"].mean()
-    return {"valid_loss": heard.total / heard.rows, "NDCG@100": float(ndcg)}
+    return {"valid_loss": heard.total / max(1, heard.rows), "NDCG@100": float(ndcg)}
 
 # %% ../../nbs/train/objectives.ipynb #40d6dd7b
 def _likes_loss(model: Network, batch: Batch, shown: Batch, visible: Tensor, settings: Settings) -> Tensor:
