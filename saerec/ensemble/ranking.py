@@ -69,11 +69,12 @@ def default_forms(
         return {}
 
     g = GRADE if has_dislikes(train) else 0.0
-    linear = _linear(g)
-    if n > MANY: linear = [EDLAE(400.0, dislikes=g)]  # one inverse of thousands of movies costs as much as epochs
-    elif train.time is not None: linear = _session_linear(g)
+    balance = BALANCE if n >= FEW else 0.0
+    linear = [EDLAE(regularization, dislikes=g, balance=balance) for regularization in (100.0, 200.0, 400.0)]
+    if n > MANY: linear = linear[-1:]  # one inverse of thousands of movies costs as much as epochs
+    elif train.time is not None: linear = [SessionEDLAE(50.0, dislikes=g)]
     found: Forms = {"EDLAE": chosen_on_valid(*linear)}
-    if FEW <= n <= MANY: found["Kernel ridge"] = chosen_on_valid(*_kernels(g))
+    if FEW <= n <= MANY: found["Kernel ridge"] = chosen_on_valid(KernelRidge(2.0, 1.0, g))
     return found
 
 # %% ../../nbs/ensemble/ranking.ipynb #84e5f9a0
