@@ -60,6 +60,7 @@ recommend --out: with --users: the file of lists to write, as CSV (default: they
 --exclude: a film never to list; again for more
 --diversity: 0 (default): by score alone, up to 1: away from what is in the list already
 --novelty: 0 (default): by score alone, up to 1: away from what many like
+--calibrate: 0: by score alone, up to 1: genres in the proportions of what the person likes (default: 0.1)
 similar movie: a title, or id: and an id
 explain movie: the film to explain
 --host: where to listen (default: 127.0.0.1, this computer alone; 0.0.0.0 lets others in)
@@ -156,6 +157,7 @@ def _recommend(v: _Verb) -> None:
     v.add("--years", metavar="FROM-TO")
     v.add("--exclude", action="append", default=[], metavar="TITLE")
     for flag in ("--diversity", "--novelty"): v.add(flag, type=float, default=0.0)
+    v.add("--calibrate", type=float, default=0.1)
 
 def _similar(v: _Verb) -> None:
     v.add("movie", metavar="TITLE")
