@@ -11,7 +11,7 @@ __all__ = ['parse']
 import argparse
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from .. import __version__
@@ -78,148 +78,62 @@ train --log: a file .csv that gets a row for each epoch, or a folder for TensorB
 _HELP = dict(" ".join(o.split()).split(": ", 1) for o in re.split(r"\n(?! )", _HELP_TEXT.strip()))
 
 # %% ../../nbs/cli/options.ipynb #f33ab3ef
-class _Verb:
-    "Adds options to a verb, with what the table says of them."
-    def __init__(self, name: str, parser: argparse.ArgumentParser):
-        self.name, self.parser, self.actions = name, parser, list[argparse.Action]()
+_NUMBER, _WHOLE, _FLAG, _FILE = {"type": float}, {"type": int}, {"action": "store_true"}, {"metavar": "FILE"}
+_SHARE, _LEVEL = {"type": float, "default": 0.0}, {"dest": "level", "action": "store_const", "default": "INFO"}
+_KINDS: dict[str, dict[str, Any]] = {  # what else than a text an option is, and its default
+    "train --data": {"default": "bundled"}, "tune --data": {"default": "bundled"}, "--model": {"default": "model"},
+    "train --out": {"default": "model"}, "tune --out": {"default": "model"}, "--host": {"default": "127.0.0.1"},
+    "--seed": {"type": int, "default": 0}, "-n": {"type": int, "default": 10}, "--trials": {"type": int, "default": 20},
+    "--port": {"type": int, "default": 8000}, "--threshold": _NUMBER, "--lr": _NUMBER, "--seconds": _NUMBER,
+    "--diversity": _SHARE, "--novelty": _SHARE, "--epochs": _WHOLE, "--held-out": {"type": int, "metavar": "N"},
+    "--seeds": {"type": int, "nargs": "+", "metavar": "N"}, "--unrated": {"metavar": "N"},
+    "--scale": {"type": float, "nargs": 2, "metavar": ("LOW", "HIGH")}, "--columns": {"metavar": "ROLE=NAME,..."},
+    "--resume": _FLAG, "--refit": _FLAG, "--only-baselines": _FLAG, "--single": _FLAG, "--timestamps": _FLAG,
+    "--json": _FLAG, "--onnx": _FILE | {"required": True}, "--ratings": _FILE | {"dest": "file"}, "--config": _FILE,
+    "--log": _FILE, "--users": _FILE, "recommend --out": _FILE, "--years": {"metavar": "FROM-TO"},
+    "--ranker": {"choices": ["auto", "network", "stack"], "default": "auto"}, "--protocol": {"metavar": "NAME"},
+    "--objective": {"choices": ["ranking", "likes"], "default": "ranking"},
+    "--duplicates": {"choices": ["refuse", "latest", "first", "mean"]}, "--genre": {"action": "append", "default": []},
+    "--exclude": {"action": "append", "default": [], "metavar": "TITLE"},
+    "ratings": {"nargs": "*", "metavar": "TITLE=STARS"}, "movie": {"metavar": "TITLE"},
+    "-q": _LEVEL | {"const": "WARNING"}, "-v": _LEVEL | {"const": "DEBUG"}}
+_ALIASES = {"--timestamps": "--moments", "-q": "--quiet", "-v": "--verbose"}
 
-    def add(self, *flags: str, **kwargs: Any) -> None:
-        told = _HELP.get(f"{self.name} {flags[0]}") or _HELP[flags[0]]
-        self.actions.append(self.parser.add_argument(*flags, help=told, **kwargs))
-
-    def model(self) -> None: self.add("--model", default="model")
-
-    def own_table(self) -> None:
-        "How to read a table of one's own."
-        self.many_people()
-        self.add("--scale", type=float, nargs=2, metavar=("LOW", "HIGH"))
-
-    def many_people(self) -> None:
-        "How to read a table of many people, but for its scale."
-        self.add("--columns", metavar="ROLE=NAME,...")
-        self.add("--unrated", metavar="N")
-        self.add("--duplicates", choices=["refuse", "latest", "first", "mean"])
-
-    def person(self) -> None:
-        "Who is asked for."
-        self.add("ratings", nargs="*", metavar="TITLE=STARS")
-        self.add("--user")
-        self.add("--ratings", dest="file", metavar="FILE")
-        self.add("--scale", nargs=2, type=float, metavar=("LOW", "HIGH"))
-        self.model()
-
-# %% ../../nbs/cli/options.ipynb #36a98268
-def _train(v: _Verb) -> None:
-    v.add("--data", default="bundled")
-    v.add("--out", default="model")
-    v.add("--seed", type=int, default=0)
-    v.add("--threshold", type=float)
-    v.add("--held-out", type=int, metavar="N")
-    v.add("--epochs", type=int)
-    v.add("--lr", type=float)
-    v.add("--ranker", choices=["auto", "network", "stack"], default="auto")
-    v.add("--resume", action="store_true")
-    v.add("--refit", action="store_true")
-    v.add("--log", metavar="FILE")
-    v.own_table()
-
-def _tune(v: _Verb) -> None:
-    v.add("--data", default="bundled")
-    v.add("--out", default="model")
-    v.add("--trials", type=int, default=20)
-    v.add("--seconds", type=float)
-    v.add("--objective", choices=["ranking", "likes"], default="ranking")
-    v.add("--seed", type=int, default=0)
-    v.add("--threshold", type=float)
-    v.add("--held-out", type=int, metavar="N")
-    v.add("--epochs", type=int)
-    v.own_table()
-
-def _evaluate(v: _Verb) -> None:
-    v.model()
-    v.add("--data")
-    v.add("--protocol", metavar="NAME")
-    v.add("--seeds", type=int, nargs="+", metavar="N")
-    v.add("--timestamps", "--moments", dest="timestamps", action="store_true")
-    for flag in ("--only-baselines", "--single"): v.add(flag, action="store_true")
-    v.add("--epochs", type=int)
-    v.own_table()
-
-# %% ../../nbs/cli/options.ipynb #e75af809
-def _recommend(v: _Verb) -> None:
-    v.person()
-    v.add("--users", metavar="FILE")
-    v.add("--out", metavar="FILE")
-    v.many_people()
-    v.add("-n", type=int, default=10)
-    v.add("--genre", action="append", default=[], metavar="GENRE")
-    v.add("--years", metavar="FROM-TO")
-    v.add("--exclude", action="append", default=[], metavar="TITLE")
-    for flag in ("--diversity", "--novelty"): v.add(flag, type=float, default=0.0)
-
-def _similar(v: _Verb) -> None:
-    v.add("movie", metavar="TITLE")
-    v.add("-n", type=int, default=10)
-    v.model()
-
-# %% ../../nbs/cli/options.ipynb #f5d44c49
-def _explain(v: _Verb) -> None:
-    v.add("movie", metavar="TITLE")
-    v.person()
-
-# %% ../../nbs/cli/options.ipynb #fc88c337
-def _serve(v: _Verb) -> None:
-    v.add("--host", default="127.0.0.1")
-    v.add("--port", type=int, default=8000)
-    v.model()
-
-def _export(v: _Verb) -> None:
-    v.add("--onnx", required=True, metavar="FILE")
-    v.model()
-
-# %% ../../nbs/cli/options.ipynb #6d3e244a
-def _download(v: _Verb) -> None:
-    v.add("name")
-    v.add("--cache")
+def _add(p: argparse.ArgumentParser, verb: str, option: str) -> argparse.Action:
+    "An option of a verb, with what the tables say of it."
+    kind, names = _KINDS.get(f"{verb} {option}", _KINDS.get(option, {})), [option, _ALIASES.get(option, option)]
+    return p.add_argument(*dict.fromkeys(names), help=_HELP.get(f"{verb} {option}", _HELP.get(option)), **kind)
 
 # %% ../../nbs/cli/options.ipynb #0171d3ad
-_VERBS: dict[str, tuple[str, Callable[[_Verb], None]]] = {  # verb -> what it does, its options
-    "train": ("train, test beside the baselines, and save a model", _train),
-    "tune": ("search the settings of a network on validation, and train the best (needs the extra tune)", _tune),
-    "evaluate": ("measure a saved model again, or train and measure by a named protocol", _evaluate),
-    "recommend": ("recommend movies to a person", _recommend),
-    "similar": ("films that go together with one", _similar),
-    "explain": ("what each rating does to the score of a film", _explain),
-    "serve": ("a local web page, and a JSON API, over a model (needs the extra app)", _serve),
-    "export": ("write a model as one ONNX file (needs the extra onnx)", _export),
-    "download": ("fetch a MovieLens edition into the cache", _download)}
-
+_TABLE = "--columns --unrated --duplicates"  # how to read a table of many people
+_PERSON = "ratings --user --ratings --scale --model"  # who is asked for
+_VERBS = {  # verb -> what it does, its options
+    "train": ("train, test beside the baselines, and save a model", "--data --out --seed --threshold --held-out "
+              f"--epochs --lr --ranker --resume --refit --log {_TABLE} --scale"),
+    "tune": ("search the settings of a network on validation, and train the best (needs the extra tune)",
+             f"--data --out --trials --seconds --objective --seed --threshold --held-out --epochs {_TABLE} --scale"),
+    "evaluate": ("measure a saved model again, or train and measure by a named protocol",
+                 f"--model --data --protocol --seeds --timestamps --only-baselines --single --epochs {_TABLE} --scale"),
+    "recommend": ("recommend movies to a person",
+                  f"{_PERSON} --users --out {_TABLE} -n --genre --years --exclude --diversity --novelty"),
+    "similar": ("films that go together with one", "movie -n --model"),
+    "explain": ("what each rating does to the score of a film", f"movie {_PERSON}"),
+    "serve": ("a local web page, and a JSON API, over a model (needs the extra app)", "--host --port --model"),
+    "export": ("write a model as one ONNX file (needs the extra onnx)", "--onnx --model"),
+    "download": ("fetch a MovieLens edition into the cache", "name --cache")}
 _ENDS = ("Exit code: 0, done; 1, a fault of the input, in one sentence on stderr; 2, a wrong call; 130, Ctrl-C; 143, "
          "SIGTERM.")
-
-def _with_verbs() -> tuple[argparse.ArgumentParser, dict[str, _Verb]]:
-    about = "A movie recommender: stacked autoencoders on MovieLens, with honest evaluation."
-    p = argparse.ArgumentParser(prog="saerec", description=about, epilog=_ENDS)
-    p.add_argument("--version", action="version", version=f"saerec {__version__}")
-    verbs, found = p.add_subparsers(dest="verb", required=True, metavar="VERB"), {}
-    for name, (what, add_options) in _VERBS.items():
-        verb = found[name] = _Verb(name, verbs.add_parser(name, help=what, epilog=_ENDS))
-        add_options(verb)
-        verb.add("--config", metavar="FILE")
-        verb.add("--json", action="store_true")
-        verb.add("-q", "--quiet", dest="level", action="store_const", const="WARNING", default="INFO")
-        verb.add("-v", "--verbose", dest="level", action="store_const", const="DEBUG", default="INFO")
-    return p, found
-
-# %% ../../nbs/cli/options.ipynb #cc11f617
-def parser() -> argparse.ArgumentParser:
-    "The verbs and their options."
-    return _with_verbs()[0]
 
 # %% ../../nbs/cli/options.ipynb #0b618d60
 def parse(
     argv: Sequence[str] | None = None,  # arguments; None: those of the process
 ) -> argparse.Namespace:
     "What was typed, and what its [file](config.ipynb) says. Raises `InputError` for a file that cannot be understood."
-    p, verbs = _with_verbs()
-    return p.parse_args(with_config(sys.argv[1:] if argv is None else argv, {k: v.actions for k, v in verbs.items()}))
+    about = "A movie recommender: stacked autoencoders on MovieLens, with honest evaluation."
+    p = argparse.ArgumentParser(prog="saerec", description=about, epilog=_ENDS)
+    p.add_argument("--version", action="version", version=f"saerec {__version__}")
+    verbs, found = p.add_subparsers(dest="verb", required=True, metavar="VERB"), {}
+    for name, (what, options) in _VERBS.items():
+        verb = verbs.add_parser(name, help=what, epilog=_ENDS)
+        found[name] = [_add(verb, name, o) for o in f"{options} --config --json -q -v".split()]
+    return p.parse_args(with_config(sys.argv[1:] if argv is None else argv, found))
