@@ -8,6 +8,7 @@ Docs: https://saerec.github.io/saerec/cli.html.md"""
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 import warnings
@@ -44,10 +45,23 @@ def _guard(args: Any) -> Iterator[None]:
         yield
 
 # %% ../../nbs/06_cli.ipynb #df18a475
+_LOGGER = logging.getLogger("saerec")
+
+@contextmanager
+def _messages(level: str) -> Iterator[None]:
+    "What saerec says, on stderr; of level DEBUG with the time."
+    handler, before = logging.StreamHandler(), _LOGGER.level
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s" if level == "DEBUG" else "%(message)s"))
+    _LOGGER.addHandler(handler)
+    _LOGGER.setLevel(level)
+    try: yield
+    finally:
+        _LOGGER.removeHandler(handler)
+        _LOGGER.setLevel(before)
+
 def _say_warning(message: Any, category: type[Warning], *_: Any) -> None:
     "A warning as one line on stderr."
-    warned = "warning: " if issubclass(category, HonestyWarning) else ""
-    print(f"saerec: {warned}{message}", file=sys.stderr, flush=True)
+    _LOGGER.warning("saerec: %s%s", "warning: " if issubclass(category, HonestyWarning) else "", message)
 
 # %% ../../nbs/06_cli.ipynb #6b47e860
 def _stopped(args: Any, e: KeyboardInterrupt) -> int:  # exit code
@@ -59,7 +73,7 @@ def _stopped(args: Any, e: KeyboardInterrupt) -> int:  # exit code
         kept = kept_something(training_folder(args.out))
     how = "ended by SIGTERM" if terminated else "stopped"
     then = "the same command with --resume goes on" if kept else "nothing was written"
-    print(f"saerec: {how}; {then}.", file=sys.stderr)
+    _LOGGER.error("saerec: %s; %s.", how, then)
     return 143 if terminated else 130
 
 def _fault(verb: str, e: Exception) -> str:
@@ -71,14 +85,8 @@ def _fault(verb: str, e: Exception) -> str:
     return str(InputError(f"{what}; free the disk, fix the rights, or choose another place."))
 
 # %% ../../nbs/06_cli.ipynb #1810358d
-def main(
-    argv: Sequence[str] | None = None,  # arguments; None: those of the process
-) -> int:  # exit code: 0; 1: a fault of the input; 130: Ctrl-C; 143: SIGTERM (2, a wrong call, is argparse's)
-    "The command `saerec`."
-    try: args = parse(argv)
-    except InputError as e:
-        print(f"saerec: {e}", file=sys.stderr)
-        return 1
+def _answer(args: Any) -> int:  # exit code
+    "Do what was asked for, and print it."
     try:
         with _guard(args), warnings.catch_warnings():
             warnings.simplefilter("always", HonestyWarning)
@@ -90,6 +98,17 @@ def main(
         print(text, flush=True)
         return 0
     except BrokenPipeError: os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except (InputError, MemoryError, OSError) as e: print(f"saerec: {_fault(args.verb, e)}", file=sys.stderr)
+    except (InputError, MemoryError, OSError) as e:
+        _LOGGER.error("saerec: %s", _fault(args.verb, e), exc_info=args.level == "DEBUG")
     except KeyboardInterrupt as e: return _stopped(args, e)
     return 1
+
+def main(
+    argv: Sequence[str] | None = None,  # arguments; None: those of the process
+) -> int:  # exit code: 0; 1: a fault of the input; 130: Ctrl-C; 143: SIGTERM (2, a wrong call, is argparse's)
+    "The command `saerec`."
+    try: args = parse(argv)
+    except InputError as e:
+        print(f"saerec: {e}", file=sys.stderr)
+        return 1
+    with _messages(args.level): return _answer(args)

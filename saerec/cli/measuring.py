@@ -36,7 +36,7 @@ def _models(args: argparse.Namespace, objective: str) -> dict[str, Any]:
     "What is trained and measured beside the baselines."
     changes = {} if args.epochs is None else {"epochs": args.epochs}
     if args.only_baselines: return {}
-    if args.single: return {SAE: trainer(objective, progress=True, say=to_stderr, **changes)}
+    if args.single: return {SAE: trainer(objective, progress=args.level != "WARNING", say=to_stderr, **changes)}
     models = {"Stack": ensemble_for(objective, **changes)}
     return models | ({_TIMED: ensemble_for(objective, timestamps=True, **changes)} if args.timestamps else {})
 

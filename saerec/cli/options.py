@@ -73,7 +73,9 @@ tune --epochs: at most so many epochs in each trial (default: chosen by the size
 --trials: so many trainings in all; those of an earlier call into the same folder are counted (default: 20)
 --seconds: begin no trial after so many seconds
 --objective: what is tuned: ranking (default) or likes
-train --log: a CSV file that gets a row for each epoch
+train --log: a file .csv that gets a row for each epoch, or a folder for TensorBoard, if that is installed
+-q: say only warnings and faults
+-v: say also when, and where a fault arose
 --json: one JSON object on stdout, nothing else there"""
 _HELP = dict(" ".join(o.split()).split(": ", 1) for o in re.split(r"\n(?! )", _HELP_TEXT.strip()))
 
@@ -207,6 +209,8 @@ def _with_verbs() -> tuple[argparse.ArgumentParser, dict[str, _Verb]]:
         add_options(verb)
         verb.add("--config", metavar="FILE")
         verb.add("--json", action="store_true")
+        verb.add("-q", "--quiet", dest="level", action="store_const", const="WARNING", default="INFO")
+        verb.add("-v", "--verbose", dest="level", action="store_const", const="DEBUG", default="INFO")
     return p, found
 
 # %% ../../nbs/cli/options.ipynb #cc11f617

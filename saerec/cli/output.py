@@ -7,8 +7,8 @@ Docs: https://saerec.github.io/saerec/cli/output.html.md"""
 # %% ../../nbs/cli/output.ipynb #52699c1a
 from __future__ import annotations
 
+import logging
 import math
-import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,8 +19,8 @@ __all__ = []
 
 # %% ../../nbs/cli/output.ipynb #c2de0221
 def to_stderr(line: str) -> None:
-    "Say something beside the results."
-    print(line, file=sys.stderr, flush=True)
+    "Say something beside the results, unless only warnings are wanted."
+    logging.getLogger("saerec").info(line)
 
 def show(table: pd.DataFrame, index: str = "", widest: int = 46) -> str:
     "A table as aligned text: a heading of the index, so many characters of a text column."

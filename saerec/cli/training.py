@@ -55,7 +55,7 @@ def _next_command(rec: Recommender, out: str | os.PathLike[str], person: Mapping
     return shlex.join(["saerec", "recommend", "--model", str(out), f"{name}={mark}"])
 
 # %% ../../nbs/cli/training.ipynb #26587a8e
-_NO_SETTINGS = ("verb", "out", "resume", "json", "config", "log")  # of a model: they change nothing in it
+_NO_SETTINGS = ("verb", "out", "resume", "json", "config", "log", "level")  # of a model: they change nothing in it
 
 def _check(args: argparse.Namespace) -> None:
     "Raises `InputError` for options that cannot be, before anything is read."
@@ -89,7 +89,8 @@ def run_train(args: argparse.Namespace) -> tuple[dict[str, Any], str]:  # for --
         asked: dict[str, Any] = dict(seed=args.seed, threshold=args.threshold, n_held=args.held_out, refit=args.refit)
         changed: dict[str, Any] = dict(likes_changes=changes, ranking_changes=changes, about={"training": settings})
         rec = Recommender.fit(r, **asked, **changed, ranker=args.ranker, checkpoints=where, verdict_too=False,
-                              progress=True, say=to_stderr, keep=lambda artefact: Recommender(artefact).save(out))
+                              progress=args.level != "WARNING", say=to_stderr,
+                              keep=lambda artefact: Recommender(artefact).save(out))
 
     seconds = time.perf_counter() - start
     return _result(rec, out, f"Saved in {out}{os.sep} after {seconds:.0f} seconds.", round(seconds, 1))

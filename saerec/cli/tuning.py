@@ -46,7 +46,7 @@ def run_tune(args: argparse.Namespace) -> tuple[dict[str, Any], str]:  # for --j
 
     best, value = found.best, float(found.table[found.metric].iloc[0])
     about = {"tuning": {"trials": len(found.table), "metric": found.metric, "value": value, "best": best}}
-    rec = found.retrain(r, **how, verdict_too=False, progress=True, about=about)
+    rec = found.retrain(r, **how, verdict_too=False, progress=args.level != "WARNING", about=about)
     rec.save(out)
 
     shown, table = found.table.head(10), columns_of(rec.report, "MSE", "AUC", "NDCG@10", "NDCG@100")
