@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE, NBS, MODEL = ROOT / "saerec", ROOT / "nbs", ROOT / "tests" / "fixtures" / "model-1"
 
 LIMITS: dict[str, tuple[float, float]] = {  # measure -> (limit today, goal)
-    "lines of the package": (16_845, 10_000),
+    "lines of the package": (16_653, 10_000),
     "functions over 40 lines": (0, 0),
     "classes over 150 lines": (0, 0),
     "functions of a complexity over 10": (0, 0),
@@ -32,7 +32,7 @@ LIMITS: dict[str, tuple[float, float]] = {  # measure -> (limit today, goal)
     "modules in import circles": (0, 0),
     "imports upwards": (0, 0),
     "private names of other modules": (0, 0),
-    "public names": (150, 250),
+    "public names": (148, 250),
     "median lines of exported cells": (13, 12),
     "percent of exported cells with three definitions or more": (5, 5),
     "cell of the first training in 02_train": (15, 15),
@@ -44,8 +44,7 @@ LIMITS: dict[str, tuple[float, float]] = {  # measure -> (limit today, goal)
 ROOMS = ["base", "data", "model", "evaluate", "train", "ensemble", "recommend", "app"]
 # Modules that still stand outside a room of their name, and where they belong. It shrinks.
 FLAT = {"disk": "base", "errors": "base", "files": "base", "lazy": "base", "plots": "base", "workers": "base",
-        "cli": "app",
-        "course": "train"}
+        "cli": "app"}
 
 
 # --- the package as text ---

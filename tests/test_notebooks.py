@@ -282,14 +282,16 @@ FIXED = {"self", "cls", "seed", "return"}  # parameters whose meaning is the sam
 def own_types() -> set[str]:
     "Names of types that say all about a parameter: saerec's classes (r: Ratings, batch: Batch, rec: Recommender) and parsed arguments."
     modules = [importlib.import_module(f"saerec.{m}") for m in MODULES]
-    return {n for m in modules for n in m.__all__ if inspect.isclass(getattr(m, n))} | {"argparse.Namespace"}
+    return {n for m in modules for n in m.__all__ if inspect.isclass(getattr(m, n))} | {"Namespace"}
 
 
 def undocumented(f) -> list[str]:
     if getattr(f, "_is_protocol", False) or hasattr(f, "model_fields"): return []  # pydantic has descriptions of its own
     docs, gaps = docments(f, full=True), []
     for n, p in inspect.signature(f).parameters.items():
-        if n in FIXED or p.kind is inspect.Parameter.VAR_KEYWORD or str(p.annotation).removesuffix(" | None") in own_types(): continue
+        kind = p.annotation if isinstance(p.annotation, str) else inspect.formatannotation(p.annotation)
+        if kind.removesuffix(" | None").rpartition(".")[2] in own_types(): continue
+        if n in FIXED or p.kind is inspect.Parameter.VAR_KEYWORD: continue
         if not (docs.get(n) and docs[n].docment): gaps.append(n)
     return gaps
 

@@ -11,7 +11,7 @@ __getattr__, __all__ = front_door(__name__, {
     "strong": "baselines_to_beat best_on_valid chosen_on_valid fit_each prepare",
     "evaluation": "Evaluation compute_metrics evaluate plot_table",
     "protocols": "EvaluationProtocol PROTOCOLS find_protocol open_edition split_liang",
-    "calibration": "Calibrated Calibration brier_parts calibrate choose_calibration plot_reliability reliability",
+    "calibration": "Calibrated Calibration calibrate choose_calibration plot_reliability reliability",
     "taste": "genre_distance taste_profiles taste_share",
-    "beyond": "beyond_accuracy by_activity coverage diversity genre_matrix list_sums novelty plot_beyond self_information",
+    "beyond": "beyond_accuracy by_activity diversity genre_matrix list_sums self_information",
 })

@@ -25,7 +25,7 @@ if TYPE_CHECKING:  # serving uses the maps alone, and does without torch
     from saerec.evaluate.ranking import Scorer
 
 # %% auto #0
-__all__ = ['reliability', 'brier_parts', 'calibrate', 'plot_reliability']
+__all__ = ['reliability', 'calibrate', 'plot_reliability']
 
 # %% ../../nbs/evaluate/calibration.ipynb #0525e3a1
 def reliability(
@@ -40,22 +40,6 @@ def reliability(
     rows = [(float(p[b].mean()), float((y[b] > 0).mean()), len(b)) for b in parts]
     index = pd.RangeIndex(1, len(parts) + 1, name="bin")
     return pd.DataFrame(rows, index, columns=["predicted", "liked", "cells"])
-
-# %% ../../nbs/evaluate/calibration.ipynb #eaf11751
-def brier_parts(
-    p: np.ndarray,  # float [n]: predicted probabilities
-    y: np.ndarray,  # float [n]: 1 liked, 0 not liked
-    bins: int = 20,  # of equal numbers of cells
-) -> dict[str, float]:  # Brier = reliability - resolution + uncertainty + rest
-    "Murphy's decomposition of the Brier score (*A new vector partition of the probability score*, 1973)."
-    d, y = reliability(p, y, bins), y > 0
-    share, base, brier = d.cells / len(p), float(y.mean()), float(((p - y) ** 2).mean())
-    unreliable = float((share * (d.predicted - d.liked) ** 2).sum())
-    resolution = float((share * (d.liked - base) ** 2).sum())
-    uncertainty = base * (1 - base)
-    rest = brier - unreliable + resolution - uncertainty
-    out = {"Brier": brier, "reliability": unreliable, "resolution": resolution}
-    return out | {"uncertainty": uncertainty, "rest": rest}
 
 # %% ../../nbs/evaluate/calibration.ipynb #20fe4703
 @dataclass(frozen=True)

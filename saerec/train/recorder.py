@@ -14,12 +14,13 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from ..data import HonestyWarning, Split
+from ..data import HonestyWarning, InputError, Split
 from ..evaluate.baselines import BiasModel, Popularity
 from ..plots import figure
 from .objectives import Objective, find_objective
@@ -28,7 +29,7 @@ from .objectives import Objective, find_objective
 __all__ = ['Recorder', 'log_epochs']
 
 # %% ../../nbs/train/recorder.ipynb #c4ad3f1d
-_LOG = "SAEREC_LOG"  # names the file; the processes of an ensemble see it too
+_LOG = "SAEREC_LOG"  # names the file or folder; the processes of an ensemble see it too
 _COLUMNS = ("started", "training", "epoch", "train_loss", "valid_loss", "metric", "value", "lr", "seconds")
 
 class Recorder:
@@ -48,8 +49,13 @@ class Recorder:
         *before, value = (o.get(self.metric, math.nan) for o in self.rows)
         better = not before or (value > max(before) if self.higher_is_better else value < min(before))
         if better: self.best_epoch = len(self.rows)
-        if file := os.environ.get(_LOG): self._write(Path(file), row)
+        if to := os.environ.get(_LOG): (self._write if Path(to).is_file() else self._draw)(Path(to), row)
         return better
+
+    def _draw(self, folder: Path, row: dict[str, float]) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+        with SummaryWriter(folder / f"{self.objective.name} {self.started}") as writer:
+            for k, v in row.items(): writer.add_scalar(k, v, len(self.rows))
 
     def _write(self, file: Path, row: dict[str, float]) -> None:
         about = {"started": self.started, "training": self.objective.name, "epoch": len(self.rows)}
@@ -96,12 +102,15 @@ class Recorder:
 # %% ../../nbs/train/recorder.ipynb #3aab4161
 @contextmanager
 def log_epochs(
-    file: str | Path,  # a CSV file; rows are added to one that is there
+    to: str | Path,  # a file .csv, to which rows are added; or a folder, for TensorBoard
 ) -> Iterator[None]:
-    "Each epoch that is trained inside adds a row: started, training, epoch, losses, metric and its value, lr, seconds."
-    path, before = Path(file), os.environ.get(_LOG)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if not path.exists() or not path.stat().st_size: path.write_text(",".join(_COLUMNS) + "\n", encoding="utf-8")
+    """Each epoch trained inside adds a row: started, training, epoch, losses, metric and its value, lr, seconds.
+    Raises `InputError` for a folder where TensorBoard is not installed."""
+    path, before, table = Path(to), os.environ.get(_LOG), Path(to).suffix.lower() == ".csv"
+    if not table and find_spec("tensorboard") is None:
+        raise InputError(f"{to}: a folder of TensorBoard needs it (pip install tensorboard); or name a file .csv.")
+    (path.parent if table else path).mkdir(parents=True, exist_ok=True)
+    if table and not path.exists(): path.write_text(",".join(_COLUMNS) + "\n", encoding="utf-8")
     os.environ[_LOG] = str(path.resolve())
     try: yield
     finally:
