@@ -263,13 +263,6 @@ class OwnRatings:
             if len(some) > 10: lines.append(f"  and {len(some) - 10} more")
         return "\n".join(lines)
 
-# %% ../../nbs/recommend/own.ipynb #eacab51e
-def _newer(missing: pd.DataFrame, rec: Recommender) -> str:
-    "How many of the films that were not found are too new for a model, as a sentence; \"\": none."
-    year, told = rec.people.until
-    newer = int((missing.year >= year).sum()) if year else 0
-    return f"{newer} of those not found are of {year} or later. {told}" if newer else ""
-
 # %% ../../nbs/recommend/own.ipynb #c9d2e5f8
 def own_ratings(
     path: str | os.PathLike[str],  # a table (CSV in any encoding, Excel, JSON), a zip, or the folder of an export
@@ -296,5 +289,8 @@ def own_ratings(
     kept = kept.assign(movie=movies.movie_id.to_numpy(), film=[rec.titles.titles[c] for c in kept.code])
     kept = kept[["line", "title", "stars", "movie", "film"]].reset_index(drop=True)
     missing = missing[["line", "title", "year", "stars", "suggestions"]].reset_index(drop=True)
-    notes = [o for o in (said, _newer(missing, rec)) if o] + notes
+    year, told = rec.people.until
+    newer = int((missing.year >= year).sum()) if year else 0
+    late = f"{newer} of those not found are of {year} or later. {told}" if newer else ""
+    notes = [o for o in (said, late) if o] + notes
     return OwnRatings(str(path), rows.attrs["layout"].name, kept, missing, skipped, notes)
