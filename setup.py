@@ -28,7 +28,8 @@ setup(
     packages=find_packages(include=[cfg["lib_path"], cfg["lib_path"] + ".*"]),
     package_data={cfg["lib_path"]: ["py.typed", "bundled/*"], f"{cfg['lib_path']}.app": ["static/*", "templates/*"]},
     install_requires=lines("requirements"),
-    extras_require={extra: lines(f"{extra}_requirements") for extra in ("dev", "excel", "onnx", "tune", "app")},
+    extras_require={extra: lines(f"{extra}_requirements")
+                    for extra in ("dev", "excel", "onnx", "tune", "app", "notebooks")},
     entry_points={"console_scripts": lines("console_scripts"),
                   "nbdev": [f"{cfg['lib_name']}={cfg['lib_path']}._modidx:d"]},
     zip_safe=False,

@@ -143,6 +143,10 @@ def tidy(text: str, sizes: dict[str, str]) -> str:
     text = re.sub(r'<link\b[^>]*href="https?:[^>]*>|<script\b[^>]*src="https?:[^>]*></script>', "", text)
     text = re.sub(r'<span class="math (inline|display)">\\[(\[](.*?)\\[)\]]</span>', mathml, text, flags=re.S)
     text = re.sub(r'<table\b[^>]*class="dataframe".*?</table>', align, text, flags=re.S)
+    # The contents on top of the page are folded
+    contents = r'<nav id="TOC-body" role="doc-toc"><h2[^>]*>(.*?)</h2>(.*?)</nav>'
+    folded = r'<details id="TOC-body"><summary>\1</summary><nav aria-label="\1">\2</nav></details>'
+    text = re.sub(contents, folded, text, flags=re.S)
     # Pictures of double resolution (retina) must not be shown at double size; smalldocs puts the alt text before src
     return re.sub(r'(<img\b[^>]*?\bsrc="data:image/png;base64,([^"]*)")', lambda m: m[1] + sizes.get(m[2], ""), text)
 
