@@ -74,6 +74,11 @@ def _known_movies(
         if role in cols and (said := constant_within(movie, cols[role][0])) is not None: out[role] = said
     return out[out.title != ""], note
 
+# %% ../../nbs/data/reading.ipynb #a65fc293
+def _freeze(a: np.ndarray | None) -> None:
+    "Nobody writes to it any more, so `Ratings` need not copy it."
+    if a is not None and a.base is None: a.setflags(write=False)
+
 # %% ../../nbs/data/reading.ipynb #0f3a439a
 def _from_frame(
     df: pd.DataFrame,
@@ -106,8 +111,7 @@ def _from_frame(
     if duplicates == "refuse" and not rated: duplicates = "latest"  # who comes again has come
     cells = dict[str, Any](user=user, movie=movie, value=value, time=time)
     cells, repeated = one_rating_each(cells, duplicates, users, ids, cols["user"][0].index)
-    for a in cells.values():
-        if a is not None and a.base is None: a.setflags(write=False)  # so `Ratings` need not copy it
+    for a in cells.values(): _freeze(a)
     notes += [note for note in (late, untitled, repeated) if note]
     cells |= {"users": pd.DataFrame({"user_id": users}), "movies": movie_frame(ids, found)}
     return Ratings(**cells, name=name, notes=tuple(notes), scale=scale)
@@ -123,7 +127,15 @@ def read_ratings(
     scale: tuple[float, float] | None = None,  # lowest and best rating; default: those that occur
     duplicates: str = "refuse",  # which rating of a pair rated twice counts: "latest", "first" or "mean"
 ) -> Ratings:  # in the order of the source; its `notes` say what was understood
-    "Ratings from your own data or any published layout. Raises `InputError` with file, line and what to do."
+    """Ratings from your own data or any published layout.
+
+    Columns are found by their usual names, or named in `columns`; `scale` fixes what 0 and the best rating mean.
+    Raises `InputError` with file, line and what to do.
+
+        >>> frame = pd.DataFrame({"user": ["ann", "bob"], "movie": ["Heat (1995)"] * 2, "rating": [4, 5]})
+        >>> read_ratings(frame).value
+        array([4., 5.], dtype=float32)
+    """
     _check_options(unrated, scale, duplicates)
     options = dict[str, Any](columns=columns or {}, unrated=unrated, scale=scale, duplicates=duplicates)
     if isinstance(source, pd.DataFrame):

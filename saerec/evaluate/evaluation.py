@@ -164,21 +164,14 @@ def evaluate(
 ) -> Evaluation:
     """Measure models side by side on the same held-out cells: models fitted on a split, or models that are fitted here
     on several, or on those of a protocol. Raises `InputError` where nothing can be measured."""
-    if part not in ("test", "valid"):
-        raise InputError(f"There is no part {part!r} to evaluate on; there are test and valid.")
-    if (split is None) == (protocol is None):
-        raise InputError("Give evaluate either a split, for fitted models, or a protocol, for others.")
+    _check_question(part, split, protocol)
     on = protocol if split is None else split
     how = find_protocol(on) if isinstance(on, str | EvaluationProtocol) else None
     metrics = metrics if metrics is not None else how.metrics if how else RANK_METRICS
     for m in metrics: find_metric(m)  # an unknown one is said before the test is opened
 
-    splits = _splits_of(on, seeds, ratings)
-    one = {} if isinstance(models, Mapping) else {str(getattr(models, "__name__", type(models).__name__)): models}
-    named: dict[str, Any] = one or dict(models)
-    if how and baselines:  # what is given stays
-        dislikes = any(bool((s.train.value <= 0).any()) for s in splits)
-        named = named | baselines_to_beat(how.kind, dislikes) | named
+    named, splits = _named(models), _splits_of(on, seeds, ratings)
+    if how and baselines: named = named | _baselines_of(how, splits) | named  # what is given stays
     if not named or not splits:
         raise InputError("There is nothing to evaluate: give a model, and a seed.")
 
@@ -192,6 +185,13 @@ def evaluate(
     return Evaluation(runs, _about(splits, how, part, seconds) | {"answers": answers})
 
 # %% ../../nbs/evaluate/evaluation.ipynb #0543b1f8
+def _check_question(part: str, split: Any, protocol: Any) -> None:
+    "Raises `InputError` for another part, or for two questions at once."
+    if part not in ("test", "valid"):
+        raise InputError(f"There is no part {part!r} to evaluate on; there are test and valid.")
+    if (split is None) == (protocol is None):
+        raise InputError("Give evaluate either a split, for fitted models, or a protocol, for others.")
+
 def _splits_of(
     on: Split | Sequence[Split] | EvaluationProtocol | str | None,
     seeds: Sequence[int] | None,
@@ -204,6 +204,10 @@ def _splits_of(
     if wrong := [s for s in splits if not isinstance(s, Split)]:
         raise InputError(f"{type(wrong[0]).__name__} is no split; make one with split_users, split_parts or another.")
     return splits
+
+def _named(models: Any) -> dict[str, Any]:
+    "Models by name."
+    return dict(models) if isinstance(models, Mapping) else {_name_of(models): models}
 
 # %% ../../nbs/evaluate/evaluation.ipynb #d20d7ae6
 def _evaluate_split(
@@ -230,6 +234,15 @@ def _evaluate_split(
         seconds[name]["evaluate"] += time.perf_counter() - middle
         _warn_perfect(name, {k: value_of(v) for k, v in run[name].items()}, len(held.target))
     return run
+
+# %% ../../nbs/evaluate/evaluation.ipynb #a19c8b5c
+def _name_of(model: Any) -> str:
+    "Of a function its own, else that of its class."
+    return str(getattr(model, "__name__", type(model).__name__))
+
+def _baselines_of(protocol: EvaluationProtocol, splits: Sequence[Split]) -> dict[str, Any]:
+    "Those to beat on the splits of a protocol; on known dislikes also one that uses them."
+    return baselines_to_beat(protocol.kind, any(bool((s.train.value <= 0).any()) for s in splits))
 
 # %% ../../nbs/evaluate/evaluation.ipynb #0b72d66d
 def _about(

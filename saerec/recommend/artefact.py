@@ -239,8 +239,7 @@ def _write(artefact: Artefact, folder: Path, card: str) -> None:
     latest = m.dislikes or m.affinity or any(k.endswith(".liked") or a.dtype == np.float16 for k, a in arrays.items())
     # the least that a reader must know
     version = 6 if isinstance(m.ranker, OwnPart) else 5 if latest else 4 if m.liker is None else 3
-    said = m.model_dump(exclude={"checksum"}, exclude_none=True) | {"format": version, "files": files}
-    said = json.loads(json.dumps(said))
+    said = m.model_dump(mode="json", exclude={"checksum"}, exclude_none=True) | {"format": version, "files": files}
     text = json.dumps({"checksum": checksum(said)} | said, indent=1, ensure_ascii=False)
     (folder / "recommender.json").write_text(text, encoding="utf-8")
     for f in folder.iterdir():

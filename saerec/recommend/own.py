@@ -263,6 +263,13 @@ class OwnRatings:
             if len(some) > 10: lines.append(f"  and {len(some) - 10} more")
         return "\n".join(lines)
 
+# %% ../../nbs/recommend/own.ipynb #eacab51e
+def _newer(missing: pd.DataFrame, rec: Recommender) -> str:
+    "How many of the films that were not found are too new for a model, as a sentence; \"\": none."
+    year, told = rec.people.until
+    newer = int((missing.year >= year).sum()) if year else 0
+    return f"{newer} of those not found are of {year} or later. {told}" if newer else ""
+
 # %% ../../nbs/recommend/own.ipynb #c9d2e5f8
 def own_ratings(
     path: str | os.PathLike[str],  # a table (CSV in any encoding, Excel, JSON), a zip, or the folder of an export
@@ -270,7 +277,8 @@ def own_ratings(
     scale: tuple[float, float] | None = None,  # lowest and best rating of the file; None: its layout's, or the model's
     data: bytes | None = None,  # what is in the file, where it lies in memory; None: it is read
 ) -> OwnRatings:
-    "A file of ratings for a model. Raises `InputError` with file, line and column, or if no film of it is known."
+    """A file of ratings for a model; `Recommender.recommend` takes the `ratings` of what comes back.
+    Raises `InputError` with file, line and column, or if no film of it is known."""
     rows, (low, high) = read_own(path, scale, data), rec.manifest.scale
     own, said = _scale_of(rows, (low, high), str(path))
     rows["stars"] = to_model_scale(rows.mark, own, (low, high), rec.manifest.threshold)
@@ -289,8 +297,5 @@ def own_ratings(
     kept = kept.assign(movie=movies.movie_id.to_numpy(), film=[rec.titles.titles[c] for c in kept.code])
     kept = kept[["line", "title", "stars", "movie", "film"]].reset_index(drop=True)
     missing = missing[["line", "title", "year", "stars", "suggestions"]].reset_index(drop=True)
-    year, told = rec.people.until
-    newer = int((missing.year >= year).sum()) if year else 0
-    late = f"{newer} of those not found are of {year} or later. {told}" if newer else ""
-    notes = [o for o in (said, late) if o] + notes
+    notes = [o for o in (said, _newer(missing, rec)) if o] + notes
     return OwnRatings(str(path), rows.attrs["layout"].name, kept, missing, skipped, notes)
