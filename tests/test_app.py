@@ -286,6 +286,9 @@ def test_by_keyboard(tabs, size):
     page.keyboard.press("Tab")
     assert focus()[1] == "Skip to the recommendations" and focus()[2] == "solid"
     page.keyboard.press("Tab")
+    if size == PHONE:  # the search is far below there
+        assert focus()[1] == "Search for films"
+        page.keyboard.press("Tab")
     assert focus()[0] == "q"
     page.keyboard.type("fargo", delay=20)
     page.get_by_text("Fargo (1996)").first.wait_for()

@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import psutil
 import pytest
@@ -18,7 +19,9 @@ import torch
 import torch.distributed as dist
 from safetensors import safe_open
 
+from saerec.cli.command import main as saerec
 from saerec.data import load_movielens, write_csr, write_shards
+from saerec.recommend import Recommender
 from saerec.train.__main__ import main
 from saerec.train.bulk import load_network, read_scores
 
@@ -27,8 +30,8 @@ pytestmark = pytest.mark.skipif(not dist.is_gloo_available(), reason="this torch
 SETTINGS = ["--epochs", "8", "--hidden", "32", "16", "--batch-size", "16", "--seed", "3"]
 
 
-def torchrun(*arguments: object, processes: int = 2, restarts: int = 0) -> list[str]:
-    "The command line of `torchrun` for saerec.train."
+def torchrun(*arguments: object, processes: int = 2, restarts: int = 0, module: str = "saerec.train") -> list[str]:
+    "The command line of `torchrun`."
     return [
         sys.executable,
         "-m",
@@ -39,7 +42,7 @@ def torchrun(*arguments: object, processes: int = 2, restarts: int = 0) -> list[
         "--max-restarts",
         str(restarts),
         "-m",
-        "saerec.train",
+        module,
         *map(str, arguments),
     ]
 
@@ -189,6 +192,42 @@ def test_ended(number: int, two: Path, tmp_path: Path) -> None:
         ), err
     assert main(["--out", str(tmp_path / "run"), *SETTINGS]) == 0
     pd.testing.assert_frame_equal(losses(tmp_path / "run"), losses(two), rtol=1e-4)
+
+
+def small_ratings(path: Path) -> Path:
+    r = load_movielens()
+    well_known = np.flatnonzero(np.bincount(r.movie) >= 60)
+    r.only_movies(well_known).frame().to_csv(path, index=False)
+    return path
+
+
+def test_whole_job(tmp_path: Path, note) -> None:
+    "`saerec train` shared by two, of which one is killed, writes what one process writes; another call finds it done."
+    data = small_ratings(tmp_path / "ratings.csv")
+    asked = ["train", "--data", data, "--epochs", "3", "--out"]
+    assert saerec([*map(str, asked), str(tmp_path / "one")]) == 0
+
+    p = started(torchrun(*asked, "two", restarts=1, module="saerec"), tmp_path)
+    kill(p, 1, 0, tmp_path / ".two-training/likes.safetensors", 1)
+    code, out, err = finished(p)
+    assert code == 0 and "going on with the training that was stopped" in err, err
+    assert out.count("Saved in two") == 1 and "Traceback" not in err
+
+    one, two = (Recommender.load(tmp_path / name) for name in ("one", "two"))
+    assert one.artefact.arrays.keys() == two.artefact.arrays.keys() and one.report.shape == two.report.shape
+    a, b = (m.artefact.arrays for m in (one, two))
+    ranking = [k for k in a if k.startswith("ranker.") and a[k].dtype == np.float32]
+    note(f"largest difference of a weight: {max(float(np.abs(a[k] - b[k]).max(initial=0)) for k in ranking):.1e}")
+    for k in ranking:
+        np.testing.assert_allclose(a[k], b[k], rtol=1e-3, atol=1e-3)
+    told = {"Toy Story (1995)": 5}
+    assert len(two.recommend(told)) == 10
+    pd.testing.assert_series_equal(one.recommend(told).score, two.recommend(told).score, rtol=1e-2)
+
+    code, _, err = finished(started(torchrun(*asked, "two", "--resume", module="saerec"), tmp_path))
+    assert code == 0 and "it is finished already" in err, err
+    code, _, err = finished(started(torchrun("train", "--data", "nowhere.csv", module="saerec"), tmp_path))
+    assert code == 1 and err.count("saerec: nowhere.csv: neither a file or folder") == 1, err
 
 
 SLOW_TO_SAY = """

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from .catalogue import Catalogue, genres_of
 from .visit import MAX_RATINGS, MAX_TEXT, on_scale, read_ratings
 from ..errors import InputError
+from ..recommend.lists import CALIBRATE
 
 # %% auto #0
 __all__ = []
@@ -59,7 +60,7 @@ def recommend(
     genre: str = "",  # only movies of this genre; "": all
     years: tuple[int | None, int | None] = (None, None),  # from, to
     exclude: Sequence[int] = (),  # codes that are never listed
-    **wishes: float,  # diversity, novelty: as of `Recommender.recommend`
+    **wishes: float,  # diversity, novelty, calibrate: as of `Recommender.recommend`
 ) -> RecommendedList:
     "The best movies for these ratings. Raises `InputError` for a genre or years that cannot be."
     never = [f"id:{cat.ids[c]}" for c in exclude]
@@ -183,6 +184,8 @@ class _Wishes(BaseModel):
                              description="0: by score alone; towards 1: away from what is in the list already")
     novelty: float = Field(0.0, ge=0, le=1, allow_inf_nan=False,
                            description="0: by score alone; towards 1: away from what many like")
+    calibrate: float = Field(CALIBRATE, ge=0, le=1, allow_inf_nan=False,
+                             description="0: by score alone; towards 1: genres in the proportions of the likes")
 
 class _OneMovie(BaseModel):
     "Which movie is to be explained."
@@ -230,7 +233,7 @@ async def _get_search(cat: Known, asked: Annotated[SearchQuery, Query()]) -> Fou
 # %% ../../nbs/app/api.ipynb #c8492e83
 def _best(cat: Catalogue, asked: RecommendQuery | RecommendBody) -> RecommendedList:
     return recommend(cat, asked.stars(cat), asked.n, asked.genre, (asked.first, asked.last),
-                     diversity=asked.diversity, novelty=asked.novelty)
+                     diversity=asked.diversity, novelty=asked.novelty, calibrate=asked.calibrate)
 
 @api.get("/recommend", name="recommend")
 async def _get_recommend(cat: Known, asked: Annotated[RecommendQuery, Query()]) -> RecommendedList:

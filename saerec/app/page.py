@@ -24,6 +24,7 @@ from saerec.app.visit import (
     MAX_RATINGS, PageQuery, Visit, address, read_ratings, read_visit, write_hidden, write_id, write_ratings,
 )
 from ..recommend import own_ratings
+from ..recommend.lists import CALIBRATE
 
 # %% auto #0
 __all__ = []
@@ -104,6 +105,7 @@ def _near(cat: Catalogue, code: int) -> list[str]:
 # %% ../../nbs/app/page.ipynb #a1ef4d59
 _VARIETIES = {  # in an address -> what the page calls it, diversity, novelty, share of the best known left out
     "0": ("Surest", 0.0, 0.0, 0.0), "0.3": ("Less known", 0.2, 0.4, 0.003), "0.7": ("Surprise me", 0.2, 0.7, 0.01)}
+_MIXES = {"": ("As I like them", CALIBRATE), "0.3": ("Strictly as I like them", 0.3), "0": ("As it comes", 0.0)}
 
 def _found_view(cat: Catalogue, visit: Visit) -> dict[str, Any]:
     "What was searched and found."
@@ -131,7 +133,8 @@ def _listed(cat: Catalogue, visit: Visit) -> tuple[str, list[_Film]]:
         return about, _starters(cat, visit)
     _, diversity, novelty, famous = _VARIETIES[visit.variety]
     never = [*visit.hidden, *cat.popular[:int(famous * len(cat.popular))]]
-    top = recommend(cat, stars, visit.n, visit.genre, visit.years, never, diversity=diversity, novelty=novelty)
+    top = recommend(cat, stars, visit.n, visit.genre, visit.years, never, diversity=diversity, novelty=novelty,
+                    calibrate=_MIXES[visit.mix][1])
     return top.about, [_film(cat, cat.codes[o.movie], None, o.p_like, o.because, o.share) for o in top.movies]
 
 # %% ../../nbs/app/page.ipynb #2b449d41
@@ -148,6 +151,7 @@ def _whole_view(cat: Catalogue, visit: Visit, most: int = 60) -> dict[str, Any]:
         "taste": genres if len(genres) <= 10 else genres[:7] + genres[-3:],  # what is liked most, and least
         "threshold": f"{cat.threshold:g}", "genres": cat.all_genres,
         "varieties": {k: name for k, (name, *_) in _VARIETIES.items()},
+        "mixes": {k: name for k, (name, _) in _MIXES.items()},
         "hidden": [(write_id(cat.ids[c]), cat.titles[c]) for c in visit.hidden], "x": write_hidden(cat, visit),
         "halves": cat.scale.halves, "can_dislike": cat.scale.steps[0] < cat.threshold,
         "more": {12: 24, 24: 48}.get(visit.n, 0),

@@ -62,11 +62,13 @@ def on_scale(cat: Catalogue, value: float, told: str) -> float:
 # %% ../../nbs/app/visit.ipynb #340957b7
 MAX_TEXT = 100  # characters of a search
 _Variety = Literal["0", "0.3", "0.7"]  # diversity of the list
+_Mix = Literal["", "0", "0.3"]  # how much its genres are those of the likes; "": as the model does it
 
 class PageQuery(BaseModel):
     "The fields of the form, as they come in an address."
     r: str = ""  # ratings
     d: _Variety = "0"
+    mix: _Mix = ""
     g: str = ""  # genre; "": all
     since: str = ""  # only movies of this year or later; "": all
     till: str = ""  # only movies of this year or earlier
@@ -91,6 +93,7 @@ class Visit:
     n: int = 12  # length of the list
     hidden: tuple[int, ...] = ()  # codes of movies that are not for this person
     dislike: bool = False  # whether these count as disliked
+    mix: _Mix = ""  # how much the genres are those of the likes
 
     def counted(self, cat: Catalogue) -> dict[int, float]:
         "The ratings that the list is made of."
@@ -123,7 +126,7 @@ def read_visit(cat: Catalogue, asked: PageQuery) -> Visit:
         raise InputError(f"There is no genre {asked.g[:40]!r}; there are {', '.join(cat.all_genres)}.")
     hidden = read_ratings(cat, "_".join(f"{o}-{cat.scale.high:g}" for o in asked.x.split("_") if o))
     visit = Visit(read_ratings(cat, asked.r), asked.d, asked.g, asked.q, cat.code(asked.why) if asked.why else None,
-                  (_year(asked.since), _year(asked.till)), int(asked.n), tuple(hidden), bool(asked.no))
+                  (_year(asked.since), _year(asked.till)), int(asked.n), tuple(hidden), bool(asked.no), asked.mix)
     return _press(cat, visit, asked.rate) if asked.rate else visit
 
 def write_hidden(cat: Catalogue, visit: Visit) -> str:
@@ -134,8 +137,8 @@ def address(cat: Catalogue, visit: Visit, typed: str = "") -> str:
     "The address that is the visit, such as \"/?r=1-5\"; with what stands in the search field, if that is wanted."
     variety = "" if visit.variety == "0" else visit.variety
     since, till = visit.years
-    given = {"r": write_ratings(cat, visit.stars), "d": variety, "g": visit.genre, "since": since, "till": till,
-             "n": visit.n if visit.n != 12 else "", "x": write_hidden(cat, visit), "no": "1" if visit.dislike else "",
-             "q": typed}
+    given = {"r": write_ratings(cat, visit.stars), "d": variety, "mix": visit.mix, "g": visit.genre,
+             "since": since, "till": till, "n": visit.n if visit.n != 12 else "", "x": write_hidden(cat, visit),
+             "no": "1" if visit.dislike else "", "q": typed}
     query = urlencode({k: v for k, v in given.items() if v})
     return f"/?{query}" if query else "/"

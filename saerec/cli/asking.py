@@ -41,7 +41,7 @@ def run_recommend(args: argparse.Namespace) -> tuple[dict[str, Any], str]:  # fo
     "Recommend to a new person by title, to a known user, or to many people of a table."
     rec, many = Recommender.load(args.model), args.users is not None
     wishes = dict(n=args.n, genres=args.genre, years=parse_years(args.years), exclude=args.exclude,
-                  diversity=args.diversity, novelty=args.novelty)
+                  diversity=args.diversity, novelty=args.novelty, calibrate=args.calibrate)
     if many: return _lists(args, rec, wishes)
     if args.out is not None or {*reading_options(args)} - {"scale"}:
         raise InputError("--out, --columns, --unrated and --duplicates go with --users FILE.")

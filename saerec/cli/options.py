@@ -58,6 +58,7 @@ recommend --out: with --users: the file of lists to write, as CSV (default: they
 --exclude: a film never to list; again for more
 --diversity: 0 (default): by score alone, up to 1: away from what is in the list already
 --novelty: 0 (default): by score alone, up to 1: away from what many like
+--calibrate: 0: by score alone, up to 1: genres in the proportions of what the person likes (default: 0.1)
 similar movie: a title, or id: and an id
 explain movie: the film to explain
 --host: where to listen (default: 127.0.0.1, this computer alone; 0.0.0.0 lets others in)
@@ -85,7 +86,8 @@ _KINDS: dict[str, dict[str, Any]] = {  # what else than a text an option is, and
     "train --out": {"default": "model"}, "tune --out": {"default": "model"}, "--host": {"default": "127.0.0.1"},
     "--seed": {"type": int, "default": 0}, "-n": {"type": int, "default": 10}, "--trials": {"type": int, "default": 20},
     "--port": {"type": int, "default": 8000}, "--threshold": _NUMBER, "--lr": _NUMBER, "--seconds": _NUMBER,
-    "--diversity": _SHARE, "--novelty": _SHARE, "--epochs": _WHOLE, "--held-out": {"type": int, "metavar": "N"},
+    "--diversity": _SHARE, "--novelty": _SHARE, "--epochs": _WHOLE,
+    "--calibrate": {"type": float, "default": 0.1}, "--held-out": {"type": int, "metavar": "N"},
     "--seeds": {"type": int, "nargs": "+", "metavar": "N"}, "--unrated": {"metavar": "N"},
     "--scale": {"type": float, "nargs": 2, "metavar": ("LOW", "HIGH")}, "--columns": {"metavar": "ROLE=NAME,..."},
     "--resume": _FLAG, "--refit": _FLAG, "--only-baselines": _FLAG, "--single": _FLAG, "--timestamps": _FLAG,
@@ -115,7 +117,8 @@ _VERBS = {  # verb -> what it does, its options
     "evaluate": ("measure a saved model again, or train and measure by a named protocol",
                  f"--model --data --protocol --seeds --timestamps --only-baselines --single --epochs {_TABLE} --scale"),
     "recommend": ("recommend movies to a person",
-                  f"{_PERSON} --users --out {_TABLE} -n --genre --years --exclude --diversity --novelty"),
+                  f"{_PERSON} --users --out {_TABLE} -n --genre --years --exclude --diversity --novelty "
+                  "--calibrate"),
     "similar": ("films that go together with one", "movie -n --model"),
     "explain": ("what each rating does to the score of a film", f"movie {_PERSON}"),
     "serve": ("a local web page, and a JSON API, over a model (needs the extra app)", "--host --port --model"),

@@ -13,7 +13,7 @@ import math
 import os
 import shlex
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +27,11 @@ from ..recommend.artefact import check_target
 from ..recommend.card import verdict
 from ..recommend.people import to_model_scale
 from ..recommend.recommender import Recommender
-from ..recommend.resume import finished_model, training_room
-from ..recommend.plan import plan_training
+from ..recommend.resume import finished_model, training_folder, training_room
+from ..data import Ratings
+from ..recommend.plan import able_to_plan, plan_training
+from ..train.processes import LOST, Refused, agreed, end_when_told, exit_group, gathered, lost_another
+from ..train.processes import process_group, say_once, started
 
 # %% ../../nbs/cli/training.ipynb #b366d2b9
 _EXAMPLE = {"Toy Story (1995)": 5.0, "The Matrix (1999)": 5.0, "Fargo (1996)": 4.5, "Heat (1995)": 4.0,
@@ -68,30 +71,83 @@ def _check(args: argparse.Namespace) -> None:
         raise InputError(f"--lr {args.lr:g}: it has to be above 0.")
 
 # %% ../../nbs/cli/training.ipynb #a84922ee
-def run_train(args: argparse.Namespace) -> tuple[dict[str, Any], str]:  # for --json; for people
-    "Train, test once, save, and recommend to an example person; too few ratings are refused before all else."
-    start, out = time.perf_counter(), Path(args.out)
+def _asked(args: argparse.Namespace) -> tuple[Ratings, dict[str, Any], dict[str, Any]]:
+    "The ratings, the settings, and those of `train`. What cannot be, and too few ratings, are refused before all else."
     _check(args)
     r = get_data(args.data, reading_options(args))
     settings = {k: v for k, v in vars(args).items() if k not in _NO_SETTINGS}
-    settings["data"], say = r.fingerprint(), lambda line: to_stderr(f"saerec: {line}")
+    settings["data"] = r.fingerprint()
+    able_to_plan(r, args.threshold, args.held_out)
+
+    changes = {k: v for k in ("epochs", "lr") if (v := getattr(args, k)) is not None}
+    return r, settings, dict(likes_changes=changes, ranking_changes=changes, ranker=args.ranker)
+
+def _train(
+    args: argparse.Namespace,
+    asked: tuple[Ratings, dict[str, Any], dict[str, Any]],  # from `_asked`
+    begun: Callable[[bool], Any] = lambda go: None,  # told whether there is something to train, once there is a room
+) -> tuple[dict[str, Any], str]:
+    "Train, test once, save, and recommend to an example person."
+    start, out, (r, settings, how) = time.perf_counter(), Path(args.out), asked
+    def say(line: str) -> None: to_stderr(f"saerec: {line}")
     if args.resume and (done := finished_model(out, settings)):
+        begun(False)
         told = f"{out}: it is finished already, with these settings and ratings; it was left as it is."
         say(told)
         return _result(done, out, told, 0.0)
 
-    threshold = plan_training(r, args.seed, args.threshold, args.held_out).threshold
     with training_room(out, settings, args.resume, say) as where:
+        begun(True)
+        threshold, *_ = able_to_plan(r, args.threshold, args.held_out)
         to_stderr(show(summary(r, threshold=threshold).T.rename_axis(None)))
+<<<<<<< HEAD
+        wanted: dict[str, Any] = dict(seed=args.seed, threshold=args.threshold, n_held=args.held_out, refit=args.refit)
+        rec = Recommender.fit(r, **wanted, **how, about={"training": settings}, checkpoints=where, verdict_too=False,
+                              progress=True, say=to_stderr, keep=lambda artefact: Recommender(artefact).save(out))
+=======
         changes = {k: v for k in ("epochs", "lr") if (v := getattr(args, k)) is not None}
         asked: dict[str, Any] = dict(seed=args.seed, threshold=args.threshold, n_held=args.held_out, refit=args.refit)
         changed: dict[str, Any] = dict(likes_changes=changes, ranking_changes=changes, about={"training": settings})
         rec = Recommender.fit(r, **asked, **changed, ranker=args.ranker, checkpoints=where, verdict_too=False,
                               progress=args.level != "WARNING", say=to_stderr,
                               keep=lambda artefact: Recommender(artefact).save(out))
+>>>>>>> 9a0f532aec227fa71062e636d1599d6c091ebc0c
 
     seconds = time.perf_counter() - start
     return _result(rec, out, f"Saved in {out}{os.sep} after {seconds:.0f} seconds.", round(seconds, 1))
+
+# %% ../../nbs/cli/training.ipynb #b152a10f
+def _share(args: argparse.Namespace, begun: Callable[[bool], bool], asked: tuple[Any, ...]) -> None:
+    "What all processes but the first do."
+    if not begun(True): return
+    from saerec.recommend.training import share_training
+
+    plan = plan_training(asked[0], args.seed, args.threshold, args.held_out)
+    share_training(plan, checkpoints=training_folder(args.out), **asked[2])
+
+def _train_shared(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    "The same under `torchrun`. The first process tells the result, and the others end here."
+    if args.refit: raise InputError("--refit: it is for one process; leave it out, or train without torchrun.")
+    if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")): args.resume = True
+    end_when_told("")
+    try:
+        with process_group() as group:
+            def begun(go: bool) -> bool: return bool(gathered(group, go)[0])
+            try: asked = agreed(group, lambda: _asked(args))
+            except Refused as e:
+                say_once(group, f"{e}")
+                exit_group(1)
+            if group.rank == 0: return _train(args, asked, begun)
+            _share(args, begun, asked)
+    except RuntimeError as e:
+        if not lost_another(e): raise
+        raise InputError(LOST) from None
+    exit_group(0)
+
+# %% ../../nbs/cli/training.ipynb #67012441
+def run_train(args: argparse.Namespace) -> tuple[dict[str, Any], str]:  # for --json; for people
+    "What `saerec train` does, alone or shared."
+    return _train(args, _asked(args)) if started()[1] == 1 else _train_shared(args)
 
 # %% ../../nbs/cli/training.ipynb #1942727d
 _LOSSES = {

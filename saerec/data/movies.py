@@ -101,5 +101,6 @@ def genre_table(
     movies: pd.DataFrame,  # `genres`, joined by |
 ) -> pd.DataFrame:  # int64 0 or 1, a row a movie, a column a genre
     "Which movie has which genre; \"(no genres listed)\" is none."
-    genres = movies.genres.fillna("").replace("(no genres listed)", "")
-    return genres.str.get_dummies("|").drop(columns="", errors="ignore")
+    codes, kinds = pd.factorize(movies.genres.fillna("").replace("(no genres listed)", ""))  # a tenth as many
+    table = pd.Series(kinds, dtype="str").str.get_dummies("|").drop(columns="", errors="ignore")
+    return table.take(codes).set_axis(movies.index)

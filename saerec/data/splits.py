@@ -54,7 +54,10 @@ def _refuse(target: Ratings, bad: np.ndarray, how: str) -> None:
     raise InputError(f"The split leaks: {int(bad.sum())} of {len(bad)} cells of {how}, first user {user}, movie "
                      f"{movie}; a model would be asked for what it was told.")
 
-def _cells(r: Ratings) -> np.ndarray: return r.user.astype(np.int64) * r.n_movies + r.movie
+def _also_in(target: Ratings, part: Ratings) -> np.ndarray:  # bool [n]: of each rating of the target
+    "Whether its cell is in a part too."
+    cells, others = (r.user.astype(np.int64) * r.n_movies + r.movie for r in (target, part))
+    return np.isin(cells, others[pd.Index(others).isin(cells)])  # a table of the few, not of the many
 
 # %% ../../nbs/data/splits.ipynb #014b6fe5
 def _check_split(train: Ratings, valid: HeldOut, test: HeldOut, new_users: bool) -> None:
@@ -72,7 +75,7 @@ def _check_split(train: Ratings, valid: HeldOut, test: HeldOut, new_users: bool)
                                  ("the test's targets", test.target, learned | later)):
         once = {id(part): (other, part) for other, part in reversed(others.items())}  # parts may be one object
         for other, part in once.values():
-            _refuse(target, np.isin(_cells(target), _cells(part)), f"{name} are also in {other}")
+            _refuse(target, _also_in(target, part), f"{name} are also in {other}")
         for other in ("training", "validation's targets"):
             if new_users and other in others:
                 _refuse(target, np.isin(target.user, others[other].user), f"{name} are of users in {other}")
@@ -234,8 +237,8 @@ def split_fold(
 
 # %% ../../nbs/data/splits.ipynb #7e1bce2c
 def _rank_within(user: np.ndarray, key: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    "For each rating its place (from 0) within its user by ascending `key`, and the user's number of ratings."
-    order = np.lexsort((key, user))
+    "Of each rating its place (from 0) within its user by ascending `key` (0 or more), and the user's number of them."
+    order = np.argsort(user + key / (key.max(initial=0) + 1), kind="stable")  # ten times faster than lexsort
     n = np.bincount(user)
     start = n.cumsum() - n
     place = np.empty(len(user), np.int64)

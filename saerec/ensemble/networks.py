@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.distributed as dist
 
 from ..data import Ratings, Split
 from .tensors import as_tensors, from_tensors
@@ -68,8 +69,8 @@ def train_networks(
     jobs: Sequence[tuple[Split, str, int, Mapping[str, Any]]],  # arguments of `train_network`
     workers: int | None = None,  # processes; None: one a core; 1: in this one
 ) -> list[tuple[StackedAutoencoder, Recorder]]:  # as from `train_network`, in order
-    "Networks side by side, each on one thread; a single one on all."
-    if len(jobs) == 1: return [train_network(*jobs[0])]
+    "Networks side by side, each on one thread; a single one on all; one by one where processes share each of them."
+    if len(jobs) == 1 or (dist.is_available() and dist.is_initialized()): return [train_network(*job) for job in jobs]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     n = min(len(jobs), workers or cores)
     if n <= 1 or multiprocessing.current_process().daemon:  # a daemon may start no process

@@ -31,7 +31,12 @@ __all__ = ['rank_ensemble']
 
 # %% ../../nbs/ensemble/ranking.ipynb #4c009756
 FEW, MANY = 1000, 20_000  # users: kernel ridge is a member between the two
-_MOST_MOVIES = 12_000  # of a closed form in `default_forms`: its matrix has the square of that
+_MOST_MOVIES = 12_000  # of a linear autoencoder in closed form: its matrix has the square of that
+
+def linear_regularizations(train: Ratings) -> tuple[float, ...]:
+    "Of EASE and EDLAE, to choose among; one where an inverse takes as long as many epochs, none where it is too large."
+    if len(np.unique(train.movie)) > _MOST_MOVIES: return ()
+    return (100.0, 200.0, 400.0) if len(np.unique(train.user)) <= MANY else (400.0,)
 
 def _kernels(g: float) -> list[KernelRidge]:
     tried = (1.5, 0.1), (1.5, 0.3), (2.0, 0.3), (2.0, 0.5), (2.0, 1.0)
@@ -63,17 +68,18 @@ def default_forms(
 ) -> Forms:
     "Those that `saerec train` uses for so many users and movies."
     n, n_movies = len(np.unique(train.user)), len(np.unique(train.movie))
-    if n_movies > _MOST_MOVIES:
+    regularizations = linear_regularizations(train)
+    if not regularizations:
         gigabytes = 8e-9 * n_movies**2
         say(f"EDLAE is left out: a matrix of {n_movies:,} x {n_movies:,} movies ({gigabytes:.0f} GB) takes too long.")
         return {}
 
     g = GRADE if has_dislikes(train) else 0.0
-    linear = _linear(g)
-    if n > MANY: linear = [EDLAE(400.0, dislikes=g)]  # one inverse of thousands of movies costs as much as epochs
-    elif train.time is not None: linear = _session_linear(g)
+    balance = BALANCE if n >= FEW else 0.0
+    linear = [EDLAE(regularization, dislikes=g, balance=balance) for regularization in regularizations]
+    if n <= MANY and train.time is not None: linear = [SessionEDLAE(50.0, dislikes=g)]
     found: Forms = {"EDLAE": chosen_on_valid(*linear)}
-    if FEW <= n <= MANY: found["Kernel ridge"] = chosen_on_valid(*_kernels(g))
+    if FEW <= n <= MANY: found["Kernel ridge"] = chosen_on_valid(KernelRidge(2.0, 1.0, g))
     return found
 
 # %% ../../nbs/ensemble/ranking.ipynb #84e5f9a0

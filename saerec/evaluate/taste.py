@@ -64,9 +64,10 @@ def taste_share(
     train: Ratings,  # the likes it was fitted on
     k: int = 20,  # length of a list
     seed: int = 0,  # of `taste_profiles`
-) -> pd.Series:  # float64, by genre, 0..1; empty if no genre has enough movies
-    "The share of the lists of one-genre profiles that has the genre."
-    profiles, genres, shares = taste_profiles(train, seed=seed), genre_table(train.movies), {}
+) -> pd.Series:  # float64, by genre and reader, 0..1; empty if no genre has enough movies
+    "The share of the list of each one-genre reader that has the genre."
+    profiles, genres = taste_profiles(train, seed=seed), genre_table(train.movies)
+    shares: dict[tuple[str, int], float] = {}
     for name, likes in profiles.items():
         rows = torch.repeat_interleave(torch.tensor([len(o) for o in likes]))
         movies = torch.from_numpy(np.concatenate(likes))
@@ -74,5 +75,6 @@ def taste_share(
         scores = model.scores(batch).clone()
         scores[rows, movies] = -torch.inf
         best = scores.topk(min(k, train.n_movies), 1).indices.numpy()
-        shares[name] = float(genres[name].to_numpy()[best].mean())
-    return pd.Series(shares, dtype=np.float64)
+        shares |= {(name, i): float(share) for i, share in enumerate(genres[name].to_numpy()[best].mean(1))}
+    index = pd.MultiIndex.from_tuples(list(shares), names=["genre", "reader"])
+    return pd.Series(list(shares.values()), index, dtype=np.float64)

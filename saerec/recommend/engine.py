@@ -333,12 +333,12 @@ class Engine:
         row: csr_array,  # a user [1, n_movies]
         likes: np.ndarray,  # int64 [k]: its likes that can be reasons
         masked: np.ndarray,  # bool [n_movies]: never listed
-        n: int,  # length of the list
+        choose: Callable[[np.ndarray], np.ndarray],  # scores [n_movies] -> the movies [n] of the list
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # movies; scores; fall of each score without each like, [k, n]
-        "The best movies of one user, and what they owe to each like."
+        "A list for one user, and what its movies owe to each like."
         scores, scores_at = self.scores_beside(row)
         z = scores[0]
         z[masked] = -np.inf
-        top = best_of(z, n)
+        top = choose(z)
         without = scores_at(leave_one_out_rows(row, likes), top)
         return top, z[top], without[0] - without[1:]

@@ -8,7 +8,8 @@ Docs: https://saerec.github.io/saerec/recommend/lists.html.md"""
 __all__ = ['plot_explanation']
 
 # %% ../../nbs/recommend/lists.ipynb #a176701a
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,21 +28,26 @@ def _from_0_to_1(scores: np.ndarray) -> np.ndarray:
     return (scores - scores.min(initial=np.inf)) / max(np.ptp(scores) if len(scores) else 0.0, 1e-12)
 
 # %% ../../nbs/recommend/lists.ipynb #6b3e6259
-def diversify(scores: np.ndarray, likeness: np.ndarray, n: int, diversity: float) -> np.ndarray:
-    "Places of the n candidates taken, of scores [k] in any order, and how alike they are [k, k]."
-    z = _from_0_to_1(scores)
-    taken: list[int] = []
+def rerank(
+    scores: np.ndarray,  # of the candidates [k], in any order
+    n: int,  # so many are taken
+    likeness: np.ndarray | None = None,  # how alike they are [k, k]; None: no diversity
+    diversity: float = 0.0,  # $d$, 0..1
+    genres: Callable[[list[int]], np.ndarray] | None = None,  # those taken -> what each would cost next [k]
+    calibrate: float = 0.0,  # $\lambda$, 0..1
+) -> np.ndarray:  # int64 [<= n]
+    "Places of the candidates taken, one after the other."
+    z, taken = _from_0_to_1(scores), list[int]()
     alike = np.zeros_like(z)
     for _ in range(min(n, len(z))):
         value = (1 - diversity) * z - diversity * alike
+        if genres is not None: value = (1 - calibrate) * value - calibrate * genres(taken)
         value[taken] = -np.inf
         taken.append(int(value.argmax()))
-        alike = np.maximum(alike, likeness[taken[-1]])
+        if likeness is not None: alike = np.maximum(alike, likeness[taken[-1]])
     return np.array(taken, np.int64)
 
 # %% ../../nbs/recommend/lists.ipynb #ad6e8c3d
-_CANDIDATES = 10  # times as many as are wanted
-
 def _fame(people: People, engine: Engine) -> np.ndarray:  # float [n_movies], 0..1
     "How well known each movie is."
     if people.liked is not None: return np.log1p(people.liked) / np.log1p(max(1, people.liked.max()))
@@ -49,11 +55,35 @@ def _fame(people: People, engine: Engine) -> np.ndarray:  # float [n_movies], 0.
     fame[engine.usual] = 1 - np.arange(len(engine.usual)) / len(engine.usual)
     return fame
 
-def _vary(people: People, engine: Engine, top: np.ndarray, scores: np.ndarray, n: int, diversity: float,
-          novelty: float) -> np.ndarray:
-    "Places of the n candidates taken: by score, novelty and diversity."
-    if novelty: scores = (1 - novelty) * _from_0_to_1(scores) - novelty * _fame(people, engine)[top]
-    return diversify(scores, engine.likeness(top, top), n, diversity)
+# %% ../../nbs/recommend/lists.ipynb #e543baa2
+CALIBRATE = 0.1  # $\lambda$ where nothing is said
+_CANDIDATES, _OWN, _ALPHA = 200, 2.0, 0.01  # the last two: $\kappa$, $\alpha$
+
+def genre_cost(
+    p: np.ndarray,  # wanted share of each genre, all above 0
+    x: np.ndarray,  # shares of genres of the candidates [k, genres]
+    taken: list[int],  # places of those in the list
+) -> np.ndarray:  # [k], bits
+    "How far the genres of the list would be from those wanted with each candidate added, times its length."
+    n = len(taken) + 1 + _OWN
+    q = (_OWN * p + x[taken].sum(0) + x) / n
+    return n * (np.log2(p / ((1 - _ALPHA) * q + _ALPHA * p)) @ p)
+
+# %% ../../nbs/recommend/lists.ipynb #47bc385c
+_MORE = 10  # times as many candidates as are wanted, for variety
+
+def choose(people: People, engine: Engine, row: csr_array, scores: np.ndarray, n: int, diversity: float = 0.0,
+           novelty: float = 0.0, calibrate: float = CALIBRATE) -> np.ndarray:  # int64 [<= n]
+    "The movies of a list by the scores [n_movies] of one user, whose likes are a row [1, n_movies]."
+    p = people.genre_mix(row) if calibrate else None
+    if p is None and not diversity and not novelty: return best_of(scores, n)
+
+    top = best_of(scores, _MORE * n if diversity or novelty else max(_CANDIDATES, 2 * n))
+    z = scores[top]
+    if novelty: z = (1 - novelty) * _from_0_to_1(z) - novelty * _fame(people, engine)[top]
+    likeness = engine.likeness(top, top) if diversity else None
+    genres = None if p is None else partial(genre_cost, p, people.genre_shares[top])
+    return top[rerank(z, n, likeness, diversity, genres, calibrate)]
 
 # %% ../../nbs/recommend/lists.ipynb #53154282
 FEW_LIKES = 4  # the fewest likes that a held-out user is shown: 4 of 5
@@ -89,21 +119,19 @@ def _about(people: People, row: csr_array, likes: int, top: np.ndarray, usual: n
 
 _MAX_REASONS = 512  # likes of one user that are left out one by one
 
-def _check_length(n: int, diversity: float = 0.0, novelty: float = 0.0) -> None:
+def _check_length(n: int, **shares: float) -> None:
     if n < 1: raise InputError(f"n={n}: a list needs one movie or more.")
-    for name, share in {"diversity": diversity, "novelty": novelty}.items():
+    for name, share in shares.items():
         if not 0 <= share <= 1: raise InputError(f"{name}={share}: it lies between 0 and 1.")
 
-def ranked_list(people: People, engine: Engine, row: csr_array, masked: np.ndarray, n: int, diversity: float = 0.0,
-                novelty: float = 0.0) -> pd.DataFrame:  # as of `Recommender.recommend`
-    "The n best movies of a row of likes, but for those that are masked. Raises `InputError` for wishes that cannot be."
-    _check_length(n, diversity, novelty)
+def ranked_list(people: People, engine: Engine, row: csr_array, masked: np.ndarray, n: int, **shares: float,
+                ) -> pd.DataFrame:  # as of `Recommender.recommend`
+    """The n best movies of a row of likes, but for those that are masked; `shares` are diversity, novelty and
+    calibrate. Raises `InputError` for wishes that cannot be."""
+    _check_length(n, **shares)
     likes = row.indices[(row.data > 0) & (engine.inner[row.indices] >= 0)]
-    varied = bool(diversity or novelty)
-    top, scores, owed = engine.best(row, likes[:_MAX_REASONS], masked, _CANDIDATES * n if varied else n)
-    if varied:
-        places = _vary(people, engine, top, scores, n, diversity, novelty)
-        top, scores, owed = top[places], scores[places], owed[:, places]
+    top, scores, owed = engine.best(
+        row, likes[:_MAX_REASONS], masked, lambda z: choose(people, engine, row, z, n, **shares))
 
     frame = _list_frame(people, engine, row, likes, (top, scores, owed))
     usual = engine.usual[~masked[engine.usual]][:len(top)]
@@ -232,23 +260,18 @@ def in_model_terms(people: People, r: Ratings, stated: tuple[float, float] | Non
 # %% ../../nbs/recommend/lists.ipynb #826e5e11
 _BLOCK = 2**22  # scores that are made at a time
 
-def _best_varied(people: People, engine: Engine, scores: np.ndarray, n: int, diversity: float, novelty: float,
-                 ) -> np.ndarray:  # int64 [<= n]
-    "The movies of a list by the scores of one user."
-    if not diversity and not novelty: return best_of(scores, n)
-    top = best_of(scores, _CANDIDATES * n)
-    return top[_vary(people, engine, top, scores[top], n, diversity, novelty)]
-
 # %% ../../nbs/recommend/lists.ipynb #4901840f
 def lists_for(
     people: People, engine: Engine,
     source: pd.DataFrame | str | Path | Ratings,  # ratings of the users
     n: int, reading: Mapping[str, Any],  # options of `read_ratings`
-    rated: bool = False, diversity: float = 0.0, novelty: float = 0.0, **wishes: Any,  # of `Recommender.recommend`
+    rated: bool = False, diversity: float = 0.0, novelty: float = 0.0, calibrate: float = CALIBRATE,
+    **wishes: Any,  # as of `Recommender.recommend`
 ) -> pd.DataFrame:
     """The n best movies for each of many users, as first mentioned; attrs['left_out']: a sentence, or ''. Raises as
     `read_ratings` and `in_model_terms`."""
-    _check_length(n, diversity, novelty)
+    shares = {"diversity": diversity, "novelty": novelty, "calibrate": calibrate}
+    _check_length(n, **shares)
     stars, ids, left_out = in_model_terms(people, _read_many(source, reading), reading.get("scale"))
     rows, step, parts = people.likes(stars), max(1, _BLOCK // len(people.movies)), []
     masked = ~people.allowed(**wishes)
@@ -257,7 +280,7 @@ def lists_for(
         scores = engine.rank_scores(some)
         scores[:, masked] = -np.inf
         if not rated: scores[some.tocoo().coords] = -np.inf
-        best = [_best_varied(people, engine, z, n, diversity, novelty) for z in scores]
+        best = [choose(people, engine, some[[i]], z, n, **shares) for i, z in enumerate(scores)]
 
         movie, user = np.concatenate(best), np.repeat(np.arange(len(best)), [len(top) for top in best])
         rank = np.concatenate([np.arange(1, len(top) + 1) for top in best])

@@ -18,7 +18,9 @@ import numpy as np
 import pandas as pd
 from scipy.sparse import csr_array
 
+from ..data.movies import genre_table
 from ..data.ratings import Ratings
+from ..ensemble.content import PRIOR
 from ..errors import InputError
 from .engine import one_row, with_data
 from .titles import Titles
@@ -159,8 +161,25 @@ class People:
 
     @cached_property
     def _genres(self) -> dict[str, np.ndarray]:  # bool [n_movies] each
-        found = self.movies.genres.fillna("").replace("(no genres listed)", "").str.get_dummies("|")
-        return {str(g): found[g].to_numpy(bool) for g in found if g}
+        return {str(g): of_genre.to_numpy(bool) for g, of_genre in genre_table(self.movies).items()}
+
+    @cached_property
+    def genre_shares(self) -> np.ndarray:  # float32 [n_movies, genres]: rows of sum 1, or 0 where none is known
+        "A movie of two genres is half of each."
+        has = genre_table(self.movies).to_numpy(np.float32)
+        return has / np.maximum(has.sum(1, keepdims=True), 1)
+
+    @cached_property
+    def _usual_mix(self) -> np.ndarray:  # float32 [genres], of sum 1
+        "The genres of all likes, one more for each movie; without ratings those of the catalogue."
+        mass = (np.ones(len(self.movies)) if self.liked is None else self.liked + 1) @ self.genre_shares
+        return mass / mass.sum()
+
+    def genre_mix(self, likes: csr_array) -> np.ndarray | None:  # $p$, float32 [genres], of sum 1
+        "The genres of a user's likes, and a little of everybody's; None: there is no like, or no genre."
+        mass = self.genre_shares[likes.indices[likes.data > 0]].sum(0)
+        if not mass.sum(): return None
+        return (mass + np.float32(PRIOR) * self._usual_mix) / (mass.sum() + np.float32(PRIOR))
 
     def _of_genre(self, genre: str) -> np.ndarray:
         known = {g.casefold(): g for g in self._genres}

@@ -21,7 +21,7 @@ from ..ensemble.affinity import Affinity
 from .artefact import Artefact, read_artefact, write_artefact
 from .card import model_card, report_of, verdict
 from .engine import Engine, LikeModel, NetworkModel, make_model
-from .lists import explanation, lists_for, ranked_list, similar_movies
+from .lists import CALIBRATE, explanation, lists_for, ranked_list, similar_movies
 from .manifest import Manifest, OwnPart
 from .people import People, data_end
 from .titles import Titles
@@ -138,6 +138,7 @@ class Recommender:
         rated: bool = False,  # also list what the user has rated
         diversity: float = 0.0,  # 0: by score alone; towards 1: away from what is in the list already
         novelty: float = 0.0,  # 0: by score alone; towards 1: away from what many like
+        calibrate: float = CALIBRATE,  # 0: by score alone; towards 1: genres in the proportions of the likes
     ) -> pd.DataFrame:  # movie (id), title, genres, score, p_like and share (if likes are predicted), because
         """The n best movies for a user; `attrs["about"]` says how far the list is their own.
         *p_like* is the probability for this user, *share* that for somebody of whom nothing is known. *because* names
@@ -145,13 +146,14 @@ class Recommender:
         people = self.people
         row, masked = people.likes(people.stars(person)), ~people.allowed(genres, years, exclude)
         masked[row.indices] |= not rated
-        return ranked_list(people, self.engine, row, masked, n, diversity, novelty)
+        return ranked_list(people, self.engine, row, masked, n, diversity=diversity, novelty=novelty,
+                           calibrate=calibrate)
 
     def recommend_many(self,
         ratings: pd.DataFrame | str | Path | Ratings,  # user, movie (titles or ids), rating, as `read_ratings` has it
         n: int = 10,  # length of each list
         reading: Mapping[str, Any] = MappingProxyType({}),  # options of `read_ratings`, such as columns
-        **wishes: Any,  # as of `recommend`: genres, years, exclude, rated, diversity, novelty
+        **wishes: Any,  # as of `recommend`: genres, years, exclude, rated, diversity, novelty, calibrate
     ) -> pd.DataFrame:  # user, rank, movie, title, score, p_like (if likes are predicted)
         "Lists for many users; attrs: left_out, a sentence. Raises `InputError` for stars off the scale."
         return lists_for(self.people, self.engine, ratings, n, reading, **wishes)

@@ -17,16 +17,19 @@ from ..data import Split
 from ..evaluate import BiasModel, Scorer, baselines_to_beat, evaluate, fit_each
 from ..evaluate.calibration import calibrate
 from ..ensemble.combining import Ensemble
+from ..ensemble.ranking import linear_regularizations
 
 # %% ../../nbs/recommend/report.ipynb #18cea0a6
 _Models = dict[str, Scorer]  # by name
 
-def fit_baselines(pairs: Split | None, users: Split, regularizations: tuple[float, ...] = (100.0, 200.0, 400.0),
+def fit_baselines(pairs: Split | None, users: Split, regularizations: tuple[float, ...] | None = None,
                   ) -> tuple[_Models, _Models]:  # for likes, for ranking
     """Popularity, damped means (calibrated, as the like network is) and for ranking EASE (its regularization chosen on
-    validation), trained like the networks on the training parts; without `pairs` likes are not predicted."""
+    validation; None: among `linear_regularizations`), trained like the networks on the training parts; without `pairs`
+    likes are not predicted."""
+    if regularizations is None: regularizations = linear_regularizations(users.train)
     usual = baselines_to_beat("ranking", regularizations=regularizations)
-    wanted = {name: usual[name] for name in ("Popularity", "EASE")}
+    wanted = {name: usual[name] for name in ("Popularity", *["EASE"] * bool(regularizations))}
     if pairs is None: return {}, fit_each(wanted, users)  # all means are equal
 
     ranking = fit_each({"User + movie means": BiasModel()} | wanted, users)

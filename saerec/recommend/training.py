@@ -127,6 +127,20 @@ def _fitted(
     begin("calibration, saving")
     return best, liker, recorders | found
 
+# %% ../../nbs/recommend/training.ipynb #c4a0d56c
+def share_training(
+    plan: TrainingPlan,
+    ranker: str,  # of `RANKERS`
+    likes_changes: Mapping[str, Any],  # other `Settings`
+    ranking_changes: Mapping[str, Any],
+    checkpoints: Path,  # those of the first process
+) -> None:
+    "What all but the first process under `torchrun` do: their part of every batch, network after network."
+    options: dict[str, Any] = {"checkpoints": checkpoints, "seed": plan.seed, "progress": False, "say": None}
+    if plan.pairs is not None: fit_network("likes", plan.pairs, likes_changes, **options)
+    networks_only = {} if ranker == "network" else {"forms": {}, "content": False}
+    fit_ranker(ranker, plan.users, {**ranking_changes, **networks_only}, **options)
+
 # %% ../../nbs/recommend/training.ipynb #c2414e3d
 def train(
     r: Ratings,  # on any scale; all equal: implicit feedback

@@ -12,14 +12,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch.distributed as dist
-
 from ..data import MOVIELENS, InputError
 from ..model import StackedAutoencoder
 from . import bulk
 from .loop import fit
 from .objectives import batch_size_for, make_model
-from .processes import Group, Refused, agreed, say_once, to_stderr
+from .processes import LOST, Group, Refused, agreed, lost_another, say_once, to_stderr
 from .processes import end_when_told, exit_group, process_group, started
 from ..workers import Terminated, sigterm_as_exception
 
@@ -119,11 +117,6 @@ def _attempt(args: argparse.Namespace) -> None:
             say_once(group, str(e))
             raise
 
-def _lost_another(e: BaseException) -> bool:
-    "Whether a process of the group is gone."
-    if started()[1] == 1: return False
-    return isinstance(e, dist.DistError) or any(k in str(e).lower() for k in ("gloo", "connection"))
-
 # %% ../../nbs/train/program.ipynb #66313506
 def main(argv: Sequence[str] | None = None) -> int:  # exit code
     "The program that `python -m saerec.train` is."
@@ -141,9 +134,8 @@ def main(argv: Sequence[str] | None = None) -> int:  # exit code
         to_stderr(f"{me}{'ended by SIGTERM' if terminated else 'stopped'}; {kept}")
         return 143 if terminated else 130
     except RuntimeError as e:
-        if not _lost_another(e): raise
-        advice = "training goes on from the last finished epoch when it is started again"
-        to_stderr(f"{me}another process was lost or did not answer; {advice}.")
+        if not lost_another(e): raise
+        to_stderr(f"{me}{LOST}")
     else: return 0
     return 1
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import psutil
 import torch
@@ -117,8 +117,17 @@ def end_when_told(sentence: str) -> None:  # said at SIGTERM, unless it is empty
 
     for what in (at_sigterm, with_parent): threading.Thread(target=what, daemon=True).start()
 
+# %% ../../nbs/train/processes.ipynb #30154f04
+LOST = ("another process was lost or did not answer; training goes on from the last finished epoch when it is started "
+        "again.")
+
+def lost_another(e: BaseException) -> bool:
+    "Whether a process of the group is gone."
+    if started()[1] == 1: return False
+    return isinstance(e, dist.DistError) or any(k in str(e).lower() for k in ("gloo", "connection"))
+
 # %% ../../nbs/train/processes.ipynb #b51b0012
-def exit_group(code: int) -> None:
+def exit_group(code: int) -> NoReturn:
     "End the program."
     if started()[1] == 1: sys.exit(code)
     for stream in (sys.stdout, sys.stderr): stream.flush()
