@@ -100,18 +100,10 @@ def _train(
         begun(True)
         threshold, *_ = able_to_plan(r, args.threshold, args.held_out)
         to_stderr(show(summary(r, threshold=threshold).T.rename_axis(None)))
-<<<<<<< HEAD
         wanted: dict[str, Any] = dict(seed=args.seed, threshold=args.threshold, n_held=args.held_out, refit=args.refit)
         rec = Recommender.fit(r, **wanted, **how, about={"training": settings}, checkpoints=where, verdict_too=False,
-                              progress=True, say=to_stderr, keep=lambda artefact: Recommender(artefact).save(out))
-=======
-        changes = {k: v for k in ("epochs", "lr") if (v := getattr(args, k)) is not None}
-        asked: dict[str, Any] = dict(seed=args.seed, threshold=args.threshold, n_held=args.held_out, refit=args.refit)
-        changed: dict[str, Any] = dict(likes_changes=changes, ranking_changes=changes, about={"training": settings})
-        rec = Recommender.fit(r, **asked, **changed, ranker=args.ranker, checkpoints=where, verdict_too=False,
                               progress=args.level != "WARNING", say=to_stderr,
                               keep=lambda artefact: Recommender(artefact).save(out))
->>>>>>> 9a0f532aec227fa71062e636d1599d6c091ebc0c
 
     seconds = time.perf_counter() - start
     return _result(rec, out, f"Saved in {out}{os.sep} after {seconds:.0f} seconds.", round(seconds, 1))
