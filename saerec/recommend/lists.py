@@ -262,6 +262,17 @@ def in_model_terms(people: People, r: Ratings, stated: tuple[float, float] | Non
 # %% ../../nbs/recommend/lists.ipynb #826e5e11
 _BLOCK = 2**22  # scores that are made at a time
 
+def _lists_of(people: People, engine: Engine, rows: csr_array, ids: np.ndarray, scores: np.ndarray, n: int,
+              *shares: float) -> pd.DataFrame:
+    "The lists of some users, by their scores [users, n_movies]."
+    best = [choose(people, engine, rows[[i]], z, n, *shares) for i, z in enumerate(scores)]
+    movie, user = np.concatenate(best), np.repeat(np.arange(len(best)), [len(top) for top in best])
+    rank = np.concatenate([np.arange(1, len(top) + 1) for top in best])
+    columns = {"user": ids[user], "rank": rank} | movie_columns(people, movie, ["movie", "title"])
+    columns["score"] = scores[user, movie]
+    if engine.liker is not None: columns["p_like"] = engine.p_like(rows, movie, user)
+    return pd.DataFrame(columns)
+
 # %% ../../nbs/recommend/lists.ipynb #4901840f
 def lists_for(
     people: People, engine: Engine,
@@ -270,8 +281,7 @@ def lists_for(
     rated: bool = False, diversity: float = 0.0, novelty: float = 0.0, calibrate: float = CALIBRATE,
     **wishes: Any,  # as of `Recommender.recommend`
 ) -> pd.DataFrame:
-    """The n best movies for each of many users, as first mentioned; attrs['left_out']: a sentence, or ''. Raises as
-    `read_ratings` and `in_model_terms`."""
+    "The n best movies for each of many users; attrs: left_out. Raises as `read_ratings` and `in_model_terms`."
     _check_length(n, diversity, novelty, calibrate)
     stars, ids, left_out = in_model_terms(people, _read_many(source, reading), reading.get("scale"))
     rows, step, parts = people.likes(stars), max(1, _BLOCK // len(people.movies)), []
@@ -281,14 +291,7 @@ def lists_for(
         scores = engine.rank_scores(some)
         scores[:, masked] = -np.inf
         if not rated: scores[some.tocoo().coords] = -np.inf
-        best = [choose(people, engine, some[[i]], z, n, diversity, novelty, calibrate)
-                for i, z in enumerate(scores)]
-
-        movie, user = np.concatenate(best), np.repeat(np.arange(len(best)), [len(top) for top in best])
-        rank = np.concatenate([np.arange(1, len(top) + 1) for top in best])
-        part = movie_columns(people, movie, ["movie", "title"]) | {"score": scores[user, movie]}
-        if engine.liker is not None: part["p_like"] = engine.p_like(some, movie, user)
-        parts.append(pd.DataFrame({"user": ids[start + user], "rank": rank} | part))
+        parts.append(_lists_of(people, engine, some, ids[start:start + step], scores, n, diversity, novelty, calibrate))
 
     out = pd.concat(parts, ignore_index=True)
     out.attrs["left_out"] = left_out

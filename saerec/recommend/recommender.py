@@ -78,7 +78,7 @@ class Recommender:
         verdict_too: bool = True,  # say where the test figures win and lose
         **kwargs: Any,  # of `saerec.recommend.training.train`
     ) -> Recommender:
-        "Train and measure. Prints how the models stand beside the baselines, on validation and on the test."
+        "Train and measure, and print how the models stand beside the baselines. Raises `InputError` as `train` does."
         from saerec.recommend.training import train
         artefact, recorders = train(r, seed=seed, **kwargs)
         rec, say = cls(artefact), kwargs.get("say", print)
