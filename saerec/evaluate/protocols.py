@@ -201,7 +201,13 @@ PROTOCOLS["course"] = EvaluationProtocol("course", "ml-100k", "stars", (0,), spl
 
 # %% ../../nbs/evaluate/protocols.ipynb #d67ff0f4
 def find_protocol(name: EvaluationProtocol | str) -> EvaluationProtocol:
-    "A protocol by name. Raises `InputError` with the names there are."
+    """A protocol by name: which data, which splits, which metrics, so that a figure can be made again.
+
+    Raises `InputError` with the names there are.
+
+        >>> find_protocol("strong-small").metrics[0]
+        'NDCG@100'
+    """
     if isinstance(name, EvaluationProtocol): return name
     if name not in PROTOCOLS: raise InputError(f"There is no protocol {name!r}; there are {', '.join(PROTOCOLS)}.")
     return PROTOCOLS[name]
