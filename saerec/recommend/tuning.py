@@ -187,8 +187,7 @@ def tune(
 
     def told(study: Any, trial: Any) -> None:
         value = "diverged" if trial.value is None else f"{about.metric} {trial.value:.4f}"
-        shown = ", ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in trial.params.items())
-        if say is not None: say(f"trial {ended(study)} of {trials}: {value}, {shown}")
+        if say is not None: say(f"trial {ended(study)} of {trials}: {value}, {_shown(trial.params)}")
 
     def ended(study: Any) -> int: return sum(t.state.is_finished() for t in study.trials)  # one may have been killed
     left = trials - ended(study)
@@ -199,6 +198,10 @@ def tune(
     return Tuning(study, objective, space, about.metric)
 
 # %% ../../nbs/recommend/tuning.ipynb #8e573973
+def _shown(found: Mapping[str, Any]) -> str:
+    "Settings in a line."
+    return ", ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in found.items())
+
 def _train_once(trial: Any, split: Split, space: Mapping[str, Sequence[Any]], objective: str, seed: int) -> float:
     "The metric of the best epoch with the settings of a trial."
     options, changes = as_changes(_suggest(trial, space))
