@@ -1,5 +1,6 @@
 """Every notebook runs, its stored outputs are what it gives today, it is clean, documented, and the same as the package."""
 import difflib
+import doctest
 import importlib
 import inspect
 import json
@@ -294,6 +295,13 @@ def undocumented(f) -> list[str]:
         if n in FIXED or p.kind is inspect.Parameter.VAR_KEYWORD: continue
         if not (docs.get(n) and docs[n].docment): gaps.append(n)
     return gaps
+
+
+def test_examples_in_docstrings() -> None:
+    "Each gives what stands below it."
+    modules = [f"saerec.{m}" for m in MODULES if ">>> " in (PACKAGE / f"{m.replace('.', '/')}.py").read_text("utf-8")]
+    results = {m: doctest.testmod(importlib.import_module(m)) for m in modules}
+    assert len(modules) >= 5 and not {m: r for m, r in results.items() if r.failed or not r.attempted}
 
 
 @pytest.mark.parametrize("module", MODULES)

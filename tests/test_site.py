@@ -198,6 +198,10 @@ CUT_OFF = """() => [...document.querySelectorAll("main *")].filter(e => {
 }).map(e => e.outerHTML.slice(0, 80))"""
 
 
+SCROLLS = """() => [...document.querySelectorAll("main pre")].filter(e => e.scrollWidth > e.clientWidth + 1)
+    .map(e => e.innerText.slice(0, 80))"""
+
+
 @pytest.mark.parametrize("width", [1280, 390])
 def test_every_page_opens(tab, address, pages, width):
     tab.set_viewport_size({"width": width, "height": 900})
@@ -205,6 +209,8 @@ def test_every_page_opens(tab, address, pages, width):
         tab.goto(address + name, wait_until="networkidle")
         assert tab.locator("main h1").first.is_visible(), name
         assert not tab.evaluate(CUT_OFF), f"{name}: cut off on a screen of {width} pixels"
+        assert not tab.evaluate(SCROLLS), f"{name}: code is wider than its column on a screen of {width} pixels"
+        if tab.locator("#TOC").count(): assert tab.locator("#TOC-body summary").is_visible(), f"{name}: no contents"
 
 
 @pytest.mark.parametrize("width", [1280, 390])

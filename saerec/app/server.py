@@ -35,7 +35,9 @@ def make_app(
     rec: Recommender,
     hosts: Collection[str] = (),  # names under which it may be called, in lower case; (): all
 ) -> Guard:  # an ASGI application
-    "The page and the API over a recommender. Raises `InputError` if the packages of the extra are missing."
+    """The page and the API over a recommender, for any ASGI server: `uvicorn.run(make_app(rec))`.
+
+    Raises `InputError` if the packages of the extra `app` are missing."""
     with _needs_extra(): from saerec.app.web import application
     return application(rec, hosts)
 

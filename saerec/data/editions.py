@@ -87,6 +87,13 @@ def load_movielens(
     name: str = "bundled",  # "bundled" (offline) or an edition of `MOVIELENS` (downloaded, checked, cached)
     **kwargs: Any,  # passed to `download_movielens`
 ) -> Ratings:
-    "MovieLens ratings by name; without a name those bundled with the package."
+    """MovieLens ratings by name; without a name those bundled with the package.
+
+    Raises `InputError` for an unknown name, or as `download_movielens` and `read_ratings` do. Reference: Harper and
+    Konstan, *The MovieLens Datasets* (TiiS 2015).
+
+        >>> load_movielens()
+        Ratings(ml-latest-small (10/2016, bundled): 100,004 ratings, 671 users, 9,066 movies)
+    """
     if name == "bundled": return load_bundled()
     return read_ratings(download_movielens(name, **kwargs), name=name)

@@ -127,7 +127,15 @@ def read_ratings(
     scale: tuple[float, float] | None = None,  # lowest and best rating; default: those that occur
     duplicates: str = "refuse",  # which rating of a pair rated twice counts: "latest", "first" or "mean"
 ) -> Ratings:  # in the order of the source; its `notes` say what was understood
-    "Ratings from your own data or any published layout. Raises `InputError` with file, line and what to do."
+    """Ratings from your own data or any published layout.
+
+    Columns are found by their usual names, or named in `columns`; `scale` fixes what 0 and the best rating mean.
+    Raises `InputError` with file, line and what to do.
+
+        >>> frame = pd.DataFrame({"user": ["ann", "bob"], "movie": ["Heat (1995)"] * 2, "rating": [4, 5]})
+        >>> read_ratings(frame).value
+        array([4., 5.], dtype=float32)
+    """
     _check_options(unrated, scale, duplicates)
     options = dict[str, Any](columns=columns or {}, unrated=unrated, scale=scale, duplicates=duplicates)
     if isinstance(source, pd.DataFrame):

@@ -222,7 +222,10 @@ def split_fold(
     valid: float = 0.1,  # share of the other folds that goes to validation, at random
     seed: int = 0,
 ) -> Split:
-    "The `fold`-th block of consecutive ratings is the test (u1..u5 of ml-100k)."
+    """The `fold`-th block of consecutive ratings is the test (u1..u5 of ml-100k).
+
+    Of the others a random share validates. Raises `InputError` for a fold that there is not, or for fewer ratings than
+    twice the folds."""
     if not 1 <= fold <= folds: raise InputError(f"There is no fold {fold}: they are numbered 1 to {folds}.")
     _check_size(r, 2 * folds)
 
@@ -263,7 +266,10 @@ def split_per_user(
     valid: float = 0.1,  # the same for validation
     seed: int = 0,
 ) -> Split:
-    "Random ratings of every user; users with fewer than three ratings stay in train."
+    """Random ratings of every user; users with fewer than three ratings stay in train.
+
+    Validation and test are shown what is before them: training, then training and validation. Raises `InputError`
+    for fewer than three ratings or two users."""
     part = _parts_of_each(r, np.random.default_rng(seed).random(len(r)), test, valid)
     tr, known = r.select(part == 0), r.select(part < 2)
     how = f"per_user(test={test:g}, valid={valid:g})"
@@ -340,7 +346,10 @@ def split_by_time(
     seed: int = 0,  # unused; every split takes one
     per_user: bool = False,  # shares of each user's ratings, at least one; False: one cut in time for all
 ) -> Split:
-    "Old ratings train, newer ones validate, the newest test. Raises `InputError` without times to cut at."
+    """Old ratings train, newer ones validate, the newest test.
+
+    One cut in time for all, as in service: users and movies may then be new in the test. Or, with `per_user`, one for
+    each user. Raises `InputError` without times to cut at."""
     newest, how = _newest_first(r), f"time(test={test:g}, valid={valid:g}"
     if per_user: return _pairs_split(r, _parts_of_each(r, newest, test, valid), f"{how}, per user)", seed)
     _check_size(r, 10)
@@ -358,7 +367,10 @@ def leave_one_out(
     by: str = "time",  # "time": the last of each user; "random": any
     seed: int = 0,  # of "random"
 ) -> Split:
-    "One rating of each user for the test, one for validation; users with fewer than three ratings stay in train."
+    """One rating of each user for the test, one for validation; users with fewer than three ratings stay in train.
+
+    Raises `InputError` for another `by`, and by time for ratings without. Reference: He et al., *Neural Collaborative
+    Filtering* (WWW 2017)."""
     if by not in ("time", "random"): raise InputError(f"There is no leave_one_out by {by!r}; there are time, random.")
     key = _newest_first(r) if by == "time" else np.random.default_rng(seed).random(len(r))
     return _pairs_split(r, _parts_of_each(r, key, 0, 0), f"leave_one_out({by})", seed)

@@ -39,7 +39,8 @@ SHAPES = {
 def shape_at(
     n: int,  # ratings, at least 20,000
 ) -> _Shape:  # between two editions every figure lies between theirs
-    "The shape of MovieLens when it had `n` ratings; below ml-1m and above ml-32m only the users become fewer or more."
+    """The shape of MovieLens when it had `n` ratings; below ml-1m and above ml-32m only the users become fewer or
+    more. Raises `InputError` below 20,000."""
     if n < 20_000:
         raise InputError(f"Synthetic ratings need 20,000 or more to have the shape of MovieLens; {n} are too few.")
     known = np.array(list(SHAPES.values()))
@@ -147,7 +148,8 @@ def synthetic_ratings(
     n: int | str = "ml-1m",  # ratings, exactly; or the edition of `SHAPES` whose shape is wanted
     seed: int = 0,  # the same seed, the same ratings
 ) -> Ratings:  # in the order of users and movies; no times; genres are the planted groups
-    "Made-up ratings of MovieLens's shape with planted taste. For tests of scale only, never for a figure of quality."
+    """Made-up ratings of MovieLens's shape with planted taste. For tests of scale only, never for a figure of quality.
+    Raises `InputError` for an unknown shape, or below 20,000 ratings."""
     if isinstance(n, str) and n not in SHAPES:
         raise InputError(f"There is no published shape of {n!r}; there are {', '.join(SHAPES)}, or give a number of "
                          "ratings.")

@@ -41,7 +41,10 @@ def few_as_likes(batch: Batch) -> Batch:
 
 # %% ../../nbs/ensemble/combining.ipynb #71144dc4
 class Ensemble:
-    "Standardized scores of members, added. Has `scores`, like every model that ranks."
+    """Standardized scores of members, added, with a weight each.
+
+    Standardized over the movies of each row, so that scales do not matter. Has `scores` [B, n_movies], like every
+    model that ranks. Raises `InputError` for weights below 0, or none above."""
     predicts_likes = False
 
     def __init__(self,

@@ -117,7 +117,10 @@ def rating_stack(
     workers: int | None = None,  # of `train_networks`
     **changes: Any,  # of `fit`, for every network: epochs, progress
 ) -> RatingStack:
-    "The default ensemble for likes and stars. Raises `InputError` if `timestamps` are wanted of ratings without."
+    """The default ensemble for likes and stars: damped means and networks for users and for movies.
+
+    It predicts in units of the ratings (of likes: a probability). Raises `InputError` if `timestamps` are wanted of
+    ratings without, and as `fit` does. Reference: Breiman, *Stacked Regressions* (Machine Learning 1996)."""
     if timestamps: known_times(split.train)
     networks, stops = _train_networks(split, workers, changes, [None] * len(_NETWORKS))
     stack = RatingStack(BiasModel().fit(split.train), networks, timestamps).weigh(split.valid)

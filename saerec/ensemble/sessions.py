@@ -96,7 +96,9 @@ class SessionEDLAE(EDLAE):
 
 # %% ../../nbs/ensemble/sessions.ipynb #422679a3
 class TimedEnsemble(Ensemble):
-    "An ensemble whose scores fall for movies that nobody had liked yet when the user last rated. Saved: an `Ensemble`."
+    """An ensemble whose scores fall for movies that nobody had liked yet when the user last rated.
+
+    Saved it is an `Ensemble`. Raises `InputError` for ratings without times."""
     def __init__(self,
         ensemble: Ensemble,  # fitted
         split: Split,  # its people, by their codes; with times

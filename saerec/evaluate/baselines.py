@@ -23,7 +23,9 @@ __all__ = ['Popularity', 'BiasModel', 'ItemKNN', 'EASE', 'EDLAE', 'KernelRidge']
 
 # %% ../../nbs/evaluate/baselines.ipynb #169a6a7b
 class Popularity:
-    "Everybody gets the most liked movies."
+    """Everybody gets the most liked movies: a score is a number of likes.
+
+    The baseline of every ranking; masked as all lists are, so each user gets what is popular and new to them."""
     predicts_likes = False
     def fit(self, train: Ratings) -> Popularity:
         "Count the likes (values above 0) of each movie."
@@ -36,7 +38,10 @@ class Popularity:
 
 # %% ../../nbs/evaluate/baselines.ipynb #972131d0
 class BiasModel:
-    "User and movie means: $\\mu + b_u + b_m$, damped."
+    """User and movie means: $\\mu + b_u + b_m$, damped; in units of the ratings that it was fitted on.
+
+    Of likes it is a probability, kept within 0 and 1 where it is measured; a new user's $b_u$ comes from their row.
+    Reference: Koren, Bell and Volinsky, *Matrix Factorization Techniques for Recommender Systems* (Computer 2009)."""
     predicts_likes = True
     def __init__(self,
         damping: float = 5.0,  # ratings at the mean added to each user and movie
@@ -101,7 +106,7 @@ class ItemKNN:
     ):
         self.k, self.shrinkage = k, shrinkage
     def fit(self, train: Ratings) -> ItemKNN:
-        "Find the neighbours of each movie."
+        "Find the neighbours of each movie. Raises `InputError` if they will not fit into memory."
         from scipy.sparse import csc_array, hstack
         x = like_matrix(train).tocsc()
         norm, n = np.sqrt(x.sum(0)), train.n_movies
@@ -199,7 +204,10 @@ def balance_people(x: Any, balance: float) -> Any:
 
 # %% ../../nbs/evaluate/baselines.ipynb #86dda852
 class EASE:
-    "The closed-form linear autoencoder of Steck, *Embarrassingly Shallow Autoencoders for Sparse Data* (WWW 2019)."
+    """The closed-form linear autoencoder of Steck, *Embarrassingly Shallow Autoencoders for Sparse Data* (WWW 2019).
+
+    `weights` is [n_movies, n_movies] with a zero diagonal, so memory grows with the square of the catalogue; `fit`
+    raises `InputError` where that is too much. Scores order movies, they are no probabilities."""
     predicts_likes = False
     dropout = dislikes = balance = 0.0  # of `EDLAE`
     def __init__(self,
@@ -221,7 +229,10 @@ class EASE:
 
 # %% ../../nbs/evaluate/baselines.ipynb #597500b1
 class EDLAE(EASE):
-    "The closed-form denoising linear autoencoder of Steck (NeurIPS 2020); EASE if `dropout` is 0."
+    """The closed-form denoising linear autoencoder of Steck, *Autoencoders that don't overfit towards the Identity*
+    (NeurIPS 2020); EASE if `dropout` is 0.
+
+    Raises `InputError` for a dropout outside of 0 up to 1; `fit` as that of `EASE`."""
     def __init__(self,
         regularization: float = 200.0,  # $\\lambda$
         dropout: float = 0.5,  # $p$, 0 up to below 1: share of the input that the denoising drops
@@ -234,7 +245,10 @@ class EDLAE(EASE):
 
 # %% ../../nbs/evaluate/baselines.ipynb #9f0cc2c1
 class KernelRidge:
-    "RBF kernel ridge regression between people; every movie is a target."
+    """RBF kernel ridge regression between people; every movie is a target.
+
+    Memory grows with the square of the users and with users times movies; `fit` raises `InputError` where that is too
+    much. Reference: Saunders, Gammerman and Vovk, *Ridge Regression in Dual Variables* (ICML 1998)."""
     predicts_likes = False
     def __init__(self,
         gamma: float = 2.0,  # $\\gamma$; larger: only people with very similar likes count

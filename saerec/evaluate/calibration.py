@@ -109,7 +109,10 @@ def calibrate(
     model: Scorer,  # fitted on split.train
     split: Split,  # of likes; the map is fitted on its validation part
 ) -> Calibrated:
-    "The model with its scores made probabilities, as well as validation allows."
+    """The model with its scores made probabilities, as well as validation allows.
+
+    The map never falls, so the order of the scores stays, but for ties. Raises `InputError` as `predict_cells` does.
+    References: Platt (1999); Zadrozny and Elkan (KDD 2002) for isotonic regression."""
     from saerec.evaluate.likes import predict_cells
     held = split.valid
     scores = predict_cells(model, held)
@@ -120,7 +123,8 @@ def plot_reliability(
     cells: Mapping[str, tuple[np.ndarray, np.ndarray]],  # name -> predictions float [n], answers float [n]
     bins: int = 10,  # of equal numbers of cells
 ) -> Any:  # a matplotlib figure
-    "Predicted against liked; the diagonal is a promise kept. Below it, how often each probability is given."
+    """Predicted against liked; the diagonal is a promise kept. Below it, how often each probability is
+    given. Raises `InputError` without cells."""
     with figure(2, 1, size=(4.6, 5.2), height_ratios=[3, 1], sharex=True) as (fig, (top, below)):
         top.plot([0, 1], [0, 1], color="gray", linewidth=0.8)
         for name, (p, y) in cells.items():

@@ -107,7 +107,14 @@ def like_metrics(
     user: np.ndarray,  # [n]: user of each cell, for GAUC
     probabilities: bool = True,  # False: p are only scores; MSE and log loss are then missing
 ) -> dict[str, float]:
-    "How well likes are told from not-likes. Raises `InputError` unless there are cells of both kinds."
+    """How well likes are told from not-likes, over cells; GAUC is the AUC within a user, weighted by their cells.
+
+    Raises `InputError` unless there are cells of both kinds.
+
+        >>> m = like_metrics(np.array([0.9, 0.6, 0.4]), np.array([1.0, 0.0, 0.0]), np.array([0, 0, 1]))
+        >>> round(m["MSE"], 3), m["AUC"]
+        (0.177, 1.0)
+    """
     liked, n = check_kinds(y), len(y)
     values = {name: value_of(s) for name, s in like_sums(p, y, user, probabilities).items()}
     names = ("MSE", "log loss", "AUC", "GAUC", "accuracy")

@@ -118,7 +118,11 @@ def rank_metrics(
     metrics: Sequence[str | MetricFunction] = RANK_METRICS,  # names, or functions
     batch_size: int = 512,  # users scored at a time, at most; fewer where the catalogue is large
 ) -> pd.DataFrame:  # a row a user (index: user code), a column a metric; take the mean
-    "Rank the full catalogue for each held-out user, without seen items. Raises `InputError` for an unknown metric."
+    """Rank the full catalogue for each held-out user, without seen items.
+
+    Users who have nothing to find are left out. Raises `InputError` for an unknown metric, `ValueError` where a score
+    is NaN. References: Järvelin and Kekäläinen (TOIS 2002) for NDCG; Krichene and Rendle, *On Sampled Metrics for
+    Item Recommendation* (KDD 2020) for why all movies are ranked."""
     wanted = [find_metric(m) for m in metrics]
     relevant = held.target.select(held.target.value > 0)
     users = np.unique(relevant.user)

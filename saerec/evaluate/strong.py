@@ -47,7 +47,8 @@ def chosen_on_valid(
     *models: Any,  # candidates with `fit(train)`
     metric: str = "NDCG@100",  # of a ranking; higher is better
 ) -> Callable[[Split], Scorer]:  # a function of a split, for `evaluate`
-    "The candidate that ranks best on each split's validation, fitted again on all that is known where that is more."
+    """The candidate that ranks best on each split's validation, fitted again on all that is known where that is more.
+    The function raises `InputError` for something that cannot be fitted."""
     def fit_best(split: Split) -> Scorer:
         fitted = {str(i): prepare(m, split, choosing=True) for i, m in enumerate(models)}
         best = best_on_valid(fitted, split, metric)

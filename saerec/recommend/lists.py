@@ -75,14 +75,14 @@ _MORE = 10  # times as many candidates as are wanted, for variety
 def choose(people: People, engine: Engine, row: csr_array, scores: np.ndarray, n: int, diversity: float = 0.0,
            novelty: float = 0.0, calibrate: float = CALIBRATE) -> np.ndarray:  # int64 [<= n]
     "The movies of a list by the scores [n_movies] of one user, whose likes are a row [1, n_movies]."
-    p = people.genre_mix(row) if calibrate else None
+    p = people.genres.mix(row) if calibrate else None
     if p is None and not diversity and not novelty: return best_of(scores, n)
 
     top = best_of(scores, _MORE * n if diversity or novelty else max(_CANDIDATES, 2 * n))
     z = scores[top]
     if novelty: z = (1 - novelty) * _from_0_to_1(z) - novelty * _fame(people, engine)[top]
     likeness = engine.likeness(top, top) if diversity else None
-    genres = None if p is None else partial(genre_cost, p, people.genre_shares[top])
+    genres = None if p is None else partial(genre_cost, p, people.genres.shares[top])
     return top[rerank(z, n, likeness, diversity, genres, calibrate)]
 
 # %% ../../nbs/recommend/lists.ipynb #53154282
@@ -119,19 +119,21 @@ def _about(people: People, row: csr_array, likes: int, top: np.ndarray, usual: n
 
 _MAX_REASONS = 512  # likes of one user that are left out one by one
 
-def _check_length(n: int, **shares: float) -> None:
+_SHARES = ("diversity", "novelty", "calibrate")
+
+def _check_length(n: int, *shares: float) -> None:
     if n < 1: raise InputError(f"n={n}: a list needs one movie or more.")
-    for name, share in shares.items():
+    for name, share in zip(_SHARES, shares, strict=False):
         if not 0 <= share <= 1: raise InputError(f"{name}={share}: it lies between 0 and 1.")
 
-def ranked_list(people: People, engine: Engine, row: csr_array, masked: np.ndarray, n: int, **shares: float,
+def ranked_list(people: People, engine: Engine, row: csr_array, masked: np.ndarray, n: int,
+                *shares: float,  # diversity, novelty, calibrate
                 ) -> pd.DataFrame:  # as of `Recommender.recommend`
-    """The n best movies of a row of likes, but for those that are masked; `shares` are diversity, novelty and
-    calibrate. Raises `InputError` for wishes that cannot be."""
-    _check_length(n, **shares)
+    "The n best movies of a row of likes, but for those that are masked. Raises `InputError` for wishes that cannot be."
+    _check_length(n, *shares)
     likes = row.indices[(row.data > 0) & (engine.inner[row.indices] >= 0)]
     top, scores, owed = engine.best(
-        row, likes[:_MAX_REASONS], masked, lambda z: choose(people, engine, row, z, n, **shares))
+        row, likes[:_MAX_REASONS], masked, lambda z: choose(people, engine, row, z, n, *shares))
 
     frame = _list_frame(people, engine, row, likes, (top, scores, owed))
     usual = engine.usual[~masked[engine.usual]][:len(top)]
@@ -260,6 +262,17 @@ def in_model_terms(people: People, r: Ratings, stated: tuple[float, float] | Non
 # %% ../../nbs/recommend/lists.ipynb #826e5e11
 _BLOCK = 2**22  # scores that are made at a time
 
+def _lists_of(people: People, engine: Engine, rows: csr_array, ids: np.ndarray, scores: np.ndarray, n: int,
+              *shares: float) -> pd.DataFrame:
+    "The lists of some users, by their scores [users, n_movies]."
+    best = [choose(people, engine, rows[[i]], z, n, *shares) for i, z in enumerate(scores)]
+    movie, user = np.concatenate(best), np.repeat(np.arange(len(best)), [len(top) for top in best])
+    rank = np.concatenate([np.arange(1, len(top) + 1) for top in best])
+    columns = {"user": ids[user], "rank": rank} | movie_columns(people, movie, ["movie", "title"])
+    columns["score"] = scores[user, movie]
+    if engine.liker is not None: columns["p_like"] = engine.p_like(rows, movie, user)
+    return pd.DataFrame(columns)
+
 # %% ../../nbs/recommend/lists.ipynb #4901840f
 def lists_for(
     people: People, engine: Engine,
@@ -268,10 +281,8 @@ def lists_for(
     rated: bool = False, diversity: float = 0.0, novelty: float = 0.0, calibrate: float = CALIBRATE,
     **wishes: Any,  # as of `Recommender.recommend`
 ) -> pd.DataFrame:
-    """The n best movies for each of many users, as first mentioned; attrs['left_out']: a sentence, or ''. Raises as
-    `read_ratings` and `in_model_terms`."""
-    shares = {"diversity": diversity, "novelty": novelty, "calibrate": calibrate}
-    _check_length(n, **shares)
+    "The n best movies for each of many users; attrs: left_out. Raises as `read_ratings` and `in_model_terms`."
+    _check_length(n, diversity, novelty, calibrate)
     stars, ids, left_out = in_model_terms(people, _read_many(source, reading), reading.get("scale"))
     rows, step, parts = people.likes(stars), max(1, _BLOCK // len(people.movies)), []
     masked = ~people.allowed(**wishes)
@@ -280,13 +291,7 @@ def lists_for(
         scores = engine.rank_scores(some)
         scores[:, masked] = -np.inf
         if not rated: scores[some.tocoo().coords] = -np.inf
-        best = [choose(people, engine, some[[i]], z, n, **shares) for i, z in enumerate(scores)]
-
-        movie, user = np.concatenate(best), np.repeat(np.arange(len(best)), [len(top) for top in best])
-        rank = np.concatenate([np.arange(1, len(top) + 1) for top in best])
-        part = movie_columns(people, movie, ["movie", "title"]) | {"score": scores[user, movie]}
-        if engine.liker is not None: part["p_like"] = engine.p_like(some, movie, user)
-        parts.append(pd.DataFrame({"user": ids[start + user], "rank": rank} | part))
+        parts.append(_lists_of(people, engine, some, ids[start:start + step], scores, n, diversity, novelty, calibrate))
 
     out = pd.concat(parts, ignore_index=True)
     out.attrs["left_out"] = left_out

@@ -277,7 +277,8 @@ def own_ratings(
     scale: tuple[float, float] | None = None,  # lowest and best rating of the file; None: its layout's, or the model's
     data: bytes | None = None,  # what is in the file, where it lies in memory; None: it is read
 ) -> OwnRatings:
-    "A file of ratings for a model. Raises `InputError` with file, line and column, or if no film of it is known."
+    """A file of ratings for a model; `Recommender.recommend` takes the `ratings` of what comes back.
+    Raises `InputError` with file, line and column, or if no film of it is known."""
     rows, (low, high) = read_own(path, scale, data), rec.manifest.scale
     own, said = _scale_of(rows, (low, high), str(path))
     rows["stars"] = to_model_scale(rows.mark, own, (low, high), rec.manifest.threshold)

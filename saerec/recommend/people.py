@@ -65,6 +65,30 @@ def to_model_scale(
     disliked = value.round().clip(upper=threshold - 1).clip(lower=low) if low < high else float("nan")
     return pd.Series(high, marks.index).where(share >= _LIKED - 1e-9, disliked)
 
+# %% ../../nbs/recommend/people.ipynb #fc74d862
+class Genres:
+    "Which movie has which genre, and how much of each is liked."
+    def __init__(self,
+        movies: pd.DataFrame,  # `genres`, joined by |
+        liked: np.ndarray | None = None,  # int64 [n_movies]: likes of each; None: not known
+    ):
+        table = genre_table(movies)
+        self.has = {str(g): of_genre.to_numpy(bool) for g, of_genre in table.items()}  # bool [n_movies] each
+        shares = table.to_numpy(np.float32)
+        self.shares = shares / np.maximum(shares.sum(1, keepdims=True), 1)  # [n_movies, genres]: rows of sum 1 or 0
+        self.mass = self.shares.sum(0) if liked is None else (liked + 1) @ self.shares  # of all likes
+
+    def of(self, genre: str) -> np.ndarray:  # bool [n_movies]
+        "The movies of a genre. Raises `InputError` if there is none of that name."
+        known = {g.casefold(): g for g in self.has}
+        if genre.casefold() in known: return self.has[known[genre.casefold()]]
+        raise InputError(f"There is no genre {genre!r}; there are {', '.join(self.has)}.")
+
+    def mix(self, likes: csr_array) -> np.ndarray | None:  # $p$, float64 [genres], of sum 1
+        "The genres of a user's likes, and a little of everybody's; None: there is no like, or no genre."
+        mass = self.shares[likes.indices[likes.data > 0]].sum(0)
+        return (mass + PRIOR * self.mass / self.mass.sum()) / (mass.sum() + PRIOR) if mass.any() else None
+
 # %% ../../nbs/recommend/people.ipynb #6d0d9f00
 class People:
     "Reads ratings of users, and wishes, in the terms of one catalogue."
@@ -153,36 +177,13 @@ class People:
             raise InputError(f"years={years}: the first is later than the last.")
 
         keep = np.ones(len(self.movies), bool)
-        if len(wanted): keep = np.any([self._of_genre(g) for g in wanted], axis=0)
+        if len(wanted): keep = np.any([self.genres.of(g) for g in wanted], axis=0)
         if first is not None: keep &= (self.movies.year >= first).fillna(False).to_numpy(bool)
         if last is not None: keep &= (self.movies.year <= last).fillna(False).to_numpy(bool)
         keep[[self.titles.find(m) for m in exclude]] = False
         return keep
 
     @cached_property
-    def _genres(self) -> dict[str, np.ndarray]:  # bool [n_movies] each
-        return {str(g): of_genre.to_numpy(bool) for g, of_genre in genre_table(self.movies).items()}
-
-    @cached_property
-    def genre_shares(self) -> np.ndarray:  # float32 [n_movies, genres]: rows of sum 1, or 0 where none is known
-        "A movie of two genres is half of each."
-        has = genre_table(self.movies).to_numpy(np.float32)
-        return has / np.maximum(has.sum(1, keepdims=True), 1)
-
-    @cached_property
-    def _usual_mix(self) -> np.ndarray:  # float32 [genres], of sum 1
-        "The genres of all likes, one more for each movie; without ratings those of the catalogue."
-        mass = (np.ones(len(self.movies)) if self.liked is None else self.liked + 1) @ self.genre_shares
-        return mass / mass.sum()
-
-    def genre_mix(self, likes: csr_array) -> np.ndarray | None:  # $p$, float32 [genres], of sum 1
-        "The genres of a user's likes, and a little of everybody's; None: there is no like, or no genre."
-        mass = self.genre_shares[likes.indices[likes.data > 0]].sum(0)
-        if not mass.sum(): return None
-        return (mass + np.float32(PRIOR) * self._usual_mix) / (mass.sum() + np.float32(PRIOR))
-
-    def _of_genre(self, genre: str) -> np.ndarray:
-        known = {g.casefold(): g for g in self._genres}
-        if genre.casefold() not in known:
-            raise InputError(f"There is no genre {genre!r}; there are {', '.join(self._genres)}.")
-        return self._genres[known[genre.casefold()]]
+    def genres(self) -> Genres:
+        "Which movie has which genre."
+        return Genres(self.movies, self.liked)

@@ -78,7 +78,7 @@ class Recommender:
         verdict_too: bool = True,  # say where the test figures win and lose
         **kwargs: Any,  # of `saerec.recommend.training.train`
     ) -> Recommender:
-        "Train and measure. Prints how the models stand beside the baselines, on validation and on the test."
+        "Train and measure, and print how the models stand beside the baselines. Raises `InputError` as `train` does."
         from saerec.recommend.training import train
         artefact, recorders = train(r, seed=seed, **kwargs)
         rec, say = cls(artefact), kwargs.get("say", print)
@@ -140,14 +140,12 @@ class Recommender:
         novelty: float = 0.0,  # 0: by score alone; towards 1: away from what many like
         calibrate: float = CALIBRATE,  # 0: by score alone; towards 1: genres in the proportions of the likes
     ) -> pd.DataFrame:  # movie (id), title, genres, score, p_like and share (if likes are predicted), because
-        """The n best movies for a user; `attrs["about"]` says how far the list is their own.
-        *p_like* is the probability for this user, *share* that for somebody of whom nothing is known. *because* names
-        the like without which the movie would fall furthest. Raises `InputError` for what cannot be understood."""
+        """The n best movies for a user; `attrs["about"]` says how far they are their own. *p_like* is the probability
+        for this user, *share* that for somebody unknown; without *because* it would fall most. Raises `InputError`."""
         people = self.people
         row, masked = people.likes(people.stars(person)), ~people.allowed(genres, years, exclude)
         masked[row.indices] |= not rated
-        return ranked_list(people, self.engine, row, masked, n, diversity=diversity, novelty=novelty,
-                           calibrate=calibrate)
+        return ranked_list(people, self.engine, row, masked, n, diversity, novelty, calibrate)
 
     def recommend_many(self,
         ratings: pd.DataFrame | str | Path | Ratings,  # user, movie (titles or ids), rating, as `read_ratings` has it

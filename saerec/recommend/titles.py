@@ -156,7 +156,7 @@ class Titles:
         return code
 
     def look_up(self, movie: str | int) -> tuple[int, str]:
-        "As `find`, with the sentence in place of the warning; \"\" if it is what was typed."
+        "As `find`, errors too, with the sentence in place of the warning; \"\" if it is what was typed."
         text = " ".join(movie.split()) if isinstance(movie, str) else f"id:{movie}"
         if text[:3].casefold() == "id:":
             if (i := text[3:].strip()) in self.ids: return self.ids[i], ""

@@ -154,7 +154,8 @@ class Tuning:
         ratings: Ratings,  # those that it was tuned on
         **kwargs: Any,  # of `Recommender.fit`; seed, threshold and n_held as for `tune`
     ) -> Recommender:
-        "Train and measure a recommender with the best settings; its test is opened here, once."
+        """Train and measure a recommender with the best settings; its test is opened here, once. Raises `InputError`
+        for an objective that a recommender has no network for."""
         if self.objective not in ("ranking", "likes"):
             raise InputError(f"A recommender has no network for {self.objective}; train one with fit and the settings "
                              "in best, and hand it to Recommender.from_model.")
@@ -175,7 +176,10 @@ def tune(
     n_held: int | None = None,  # users held out for each of validation and test; None: by the size of the data
     say: Callable[[str], None] | None = print,  # told of each trial; None: nothing
 ) -> Tuning:
-    "Search the settings of a network on validation. Raises `InputError` without optuna, or for another space."
+    """Search the settings of a network on validation; the test stays closed.
+
+    What comes back has the trials as a table, the best settings, and `retrain`. Raises `InputError` without optuna, for
+    a setting that there is not, or if no trial ends. Reference: Akiba et al., *Optuna* (KDD 2019)."""
     space = SPACE if space is None else space
     _check_space(space)
     split = _split_of(ratings, objective, seed, threshold, n_held)

@@ -104,7 +104,9 @@ def trainer(
     options: Mapping[str, Any] | None = None,  # of `make_model`
     **changes: Any,  # of `fit`
 ) -> Callable[[Split], StackedAutoencoder]:  # a function of a split; its name is "Stacked autoencoder"
-    "Makes and trains a network on a split, with the seed of the split."
+    """Makes and trains a network on a split, with the seed of the split: what `evaluate` takes for a protocol.
+
+    Raises `InputError` for an unknown objective; the function it gives raises as `fit` does."""
     wanted = find_objective(objective)
 
     def train_on(split: Split) -> StackedAutoencoder:

@@ -27,7 +27,9 @@ __all__ = ['OBJECTIVES', 'Settings', 'Objective', 'make_model', 'settings_for']
 # %% ../../nbs/train/objectives.ipynb #b3213bd1
 @dataclass(frozen=True)
 class Settings:
-    "What training does; each of `OBJECTIVES` has good ones."
+    """What training does; each of `OBJECTIVES` has good ones.
+
+    `fit(..., lr=1e-2)` changes one of them."""
     objective: str  # its name
     epochs: int = 30  # passes over the users; the cosine schedule ends there
     batch_size: int = 32  # users a step; below a thousand users many small steps matter
@@ -121,7 +123,10 @@ Divisor = Callable[[Batch, Tensor, Settings], Tensor]
 # %% ../../nbs/train/objectives.ipynb #7f6e68cd
 @dataclass(frozen=True)
 class Objective:
-    "What a network is trained for. `fit` takes one of your own as well."
+    """What a network is trained for: its loss, what judges it on validation, and settings. `fit` takes one of your own.
+
+    `loss` gives a mean over what it counts, a scalar tensor; `validate` a dict of columns. `OBJECTIVES` has three:
+    "ranking", "multinomial", "likes"."""
     loss: LossFunction  # (network, whole rows, masked rows, bool [n] visible, settings) -> a mean
     validate: Validation  # (model, held-out part) -> columns of an epoch, one is valid_loss
     metric: str  # the column that chooses the epoch
@@ -169,7 +174,13 @@ def make_model(
     n_movies: int,  # width of input and output
     **options: Any,  # of `StackedAutoencoder`, before those of the objective
 ) -> StackedAutoencoder:
-    "The network that fits an objective: wide and residual for ranking, centred on the damped means for likes."
+    """The network that fits an objective: wide and residual for ranking, centred on the damped means for likes.
+
+    Raises `InputError` for an unknown objective, or layers that cannot be.
+
+        >>> make_model("ranking", 5_312).config["hidden"]
+        [800, 200]
+    """
     return StackedAutoencoder(n_movies, **({**find_objective(objective).network} | options))
 
 # %% ../../nbs/train/objectives.ipynb #9ec1e7d1
@@ -188,7 +199,8 @@ def settings_for(
     train: Ratings,  # to learn from
     member: bool = False,  # of an ensemble, which has settings of its own for few users too
 ) -> dict[str, Any]:  # changes to the settings of the objective
-    "What the number of users and ratings asks for: many small steps for few, fewer and larger ones for many."
+    """What the number of users and ratings asks for: many small steps for few, fewer and larger ones for many.
+    Raises `InputError` for an unknown objective."""
     name, n = find_objective(objective).name, len(np.unique(train.user))
     # measured on ML-1M only
     large = dict(batch_size=batch_size_for(n), lr=5e-3, patience=3) if n >= 20_000 else {}
