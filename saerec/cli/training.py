@@ -100,7 +100,7 @@ def _train(
         begun(True)
         threshold, *_ = able_to_plan(r, args.threshold, args.held_out)
         to_stderr(show(summary(r, threshold=threshold).T.rename_axis(None)))
-        how |= {k: getattr(args, k) for k in ("seed", "threshold", "refit")} | {"n_held": args.held_out}
+        how |= dict(seed=args.seed, threshold=args.threshold, n_held=args.held_out, refit=args.refit)
         rec = Recommender.fit(r, **how, about={"training": settings}, checkpoints=where, verdict_too=False,
                               progress=args.level != "WARNING", say=to_stderr,
                               keep=lambda artefact: Recommender(artefact).save(out))
