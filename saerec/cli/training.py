@@ -92,7 +92,7 @@ def _train(
     def say(line: str) -> None: to_stderr(f"saerec: {line}")
     if args.resume and (done := finished_model(out, settings)):
         begun(False)
-        told = f"{out}: it is finished already, with these settings and ratings; it was left as it is."
+        told = f"{out}: it is finished, with these settings and ratings; it is left as it is."
         say(told)
         return _result(done, out, told, 0.0)
 
