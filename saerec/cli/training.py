@@ -85,14 +85,14 @@ def _asked(args: argparse.Namespace) -> tuple[Ratings, dict[str, Any], dict[str,
 def _train(
     args: argparse.Namespace,
     asked: tuple[Ratings, dict[str, Any], dict[str, Any]],  # from `_asked`
-    begun: Callable[[bool], Any] = lambda go: None,  # told whether there is something to train, once there is a room
+    begun: Callable[[bool], Any] = bool,  # told in a room of its own whether there is work
 ) -> tuple[dict[str, Any], str]:
     "Train, test once, save, and recommend to an example person."
     start, out, (r, settings, how) = time.perf_counter(), Path(args.out), asked
     def say(line: str) -> None: to_stderr(f"saerec: {line}")
     if args.resume and (done := finished_model(out, settings)):
         begun(False)
-        told = f"{out}: it is finished already, with these settings and ratings; it was left as it is."
+        told = f"{out}: it is finished, with these settings and ratings; it is left as it is."
         say(told)
         return _result(done, out, told, 0.0)
 
@@ -100,8 +100,8 @@ def _train(
         begun(True)
         threshold, *_ = able_to_plan(r, args.threshold, args.held_out)
         to_stderr(show(summary(r, threshold=threshold).T.rename_axis(None)))
-        wanted: dict[str, Any] = dict(seed=args.seed, threshold=args.threshold, n_held=args.held_out, refit=args.refit)
-        rec = Recommender.fit(r, **wanted, **how, about={"training": settings}, checkpoints=where, verdict_too=False,
+        how |= dict(seed=args.seed, threshold=args.threshold, n_held=args.held_out, refit=args.refit)
+        rec = Recommender.fit(r, **how, about={"training": settings}, checkpoints=where, verdict_too=False,
                               progress=args.level != "WARNING", say=to_stderr,
                               keep=lambda artefact: Recommender(artefact).save(out))
 

@@ -92,10 +92,7 @@ def _atomic(path: Path) -> pd.DataFrame:
                          "user_id:token.")
     table.columns = pd.Index([name for name, _, _ in head])
     for name, _, kind in head:
-        if kind == "float" or name.endswith("_id"): table[name] = _numbers(table[name])
+        if kind != "float" and not name.endswith("_id"): continue
+        numbers = pd.to_numeric(table[name], errors="coerce")
+        if numbers.notna().all(): table[name] = numbers
     return table
-
-def _numbers(texts: pd.Series) -> pd.Series:
-    "Numbers, if all of them are; else the texts."
-    found = pd.to_numeric(texts, errors="coerce")
-    return texts if found.isna().any() else found

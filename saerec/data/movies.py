@@ -39,11 +39,6 @@ def complete_titles(
 # %% ../../nbs/data/movies.ipynb #b874f39a
 LINKS = {"imdb": "https://www.imdb.com/title/tt{:0>7}/", "tmdb": "https://www.themoviedb.org/movie/{}"}  # by number
 
-def _link_of(column: object) -> str:
-    "The place whose numbers a column has, as links.csv of MovieLens; \"\" for any other."
-    name = re.sub("[^a-z]", "", str(column).lower()).removesuffix("id")
-    return name if name in LINKS else ""
-
 # %% ../../nbs/data/movies.ipynb #e27f09bf
 def movie_frame(
     ids: pd.Index,  # the ids of the rated movies, in code order
@@ -57,7 +52,8 @@ def movie_frame(
         title = as_texts(cols["title"][0])
         if "year" in cols: title = complete_titles(title, cols["year"][0].reset_index(drop=True))
         genres = as_texts(cols["genres"][0]) if "genres" in cols else ""
-        links = {k: as_texts(movies[c]).str.extract(r"([0-9]+)")[0] for c in movies if (k := _link_of(c))}
+        plain = {c: re.sub("[^a-z]", "", str(c).lower()).removesuffix("id") for c in movies}  # as in links.csv
+        links = {k: as_texts(movies[c]).str.extract(r"([0-9]+)")[0] for c, k in plain.items() if k in LINKS}
         found = pd.DataFrame({"title": title, "genres": genres} | links, dtype="str")
         found.index = pd.Index(ids_like(cols["movie"][0], ids).array)
         found = found[found.index.notna() & ~found.index.duplicated()]

@@ -76,11 +76,6 @@ def _manifest(folder: Path, kind: str) -> _Manifest:
         return m
 
 # %% ../../nbs/data/shards.ipynb #20a0ba82
-def _in_order(r: Ratings) -> Ratings:
-    "The same ratings in the order of users and movies."
-    key = r.user.astype(np.int64) * r.n_movies + r.movie
-    return r if (key[1:] >= key[:-1]).all() else r.select(np.argsort(key, kind="stable"))
-
 def _shard_file(folder: Path, i: int) -> Path: return folder / f"ratings-{i:05}.parquet"
 
 # %% ../../nbs/data/shards.ipynb #d7e6751f
@@ -94,7 +89,8 @@ def write_shards(
     Raises `InputError`, and leaves nothing behind, where that fails."""
     import pyarrow as pa
     import pyarrow.parquet as pq
-    r, times = _in_order(r), r.time is not None
+    key, times = r.user.astype(np.int64) * r.n_movies + r.movie, r.time is not None
+    if (key[1:] < key[:-1]).any(): r = r.select(np.argsort(key, kind="stable"))
     ends = [*range(0, r.n_users, users_per_shard), r.n_users]
     at = np.searchsorted(r.user, ends).tolist()
     shards = [{"first_user": u, "users": v - u, "ratings": b - a}

@@ -136,11 +136,6 @@ def _likes(r: Ratings) -> Ratings:
     "Likes at a threshold that fits the scale: 4 stars and more on MovieLens."
     return r.likes(default_threshold(r))
 
-# %% ../../nbs/evaluate/protocols.ipynb #059add1f
-def _published_lists(r: Ratings, seed: int) -> Split:
-    "The lists in the folder `$SAEREC_DATA/ml1m-m1`."
-    return split_lists(r, Path(os.environ.get("SAEREC_DATA", ""), "ml1m-m1"), seed=seed)
-
 # %% ../../nbs/evaluate/protocols.ipynb #37b5f806
 def _new_users(r: Ratings, n: int, seed: int, dislikes: bool = False) -> Split:
     "n users held out for each of validation and test."
@@ -152,7 +147,7 @@ _RANKINGS: dict[str, tuple[str, tuple[int, ...], Callable[..., Split]]] = {
     "strong-small-2018": ("ml-latest-small", (0, 1, 2, 3), partial(_new_users, n=100)),
     "strong-1m": ("ml-1m", (0, 1), partial(_new_users, n=600)),
     "strong-1m-dislikes": ("ml-1m", (0, 1), partial(_new_users, n=600, dislikes=True)),
-    "ml1m-m1": ("ml-1m", (0,), _published_lists),
+    "ml1m-m1": ("ml-1m", (0,), lambda r, seed: split_lists(r, Path(os.environ.get("SAEREC_DATA", "")) / "ml1m-m1")),
     "weak-100k": ("ml-100k", (0, 1), lambda r, seed: split_per_user(r.likes(0), seed=seed)),
     "u1-rank": ("ml-100k", (0,), lambda r, seed: split_fold(_likes(r), 1, seed=seed)),
     "liang-20m": ("ml-20m", (98765,), lambda r, seed: split_liang(_likes(r), seed=seed)),

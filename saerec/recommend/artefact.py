@@ -220,16 +220,6 @@ def _entry(path: Path) -> dict[str, Any]:
                          "train on fewer movies or users.")
     with open(path, "rb") as file: return {"size": size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
 
-def _write_tables(artefact: Artefact, folder: Path) -> None:
-    "Movies, and the ratings of known users."
-    movies = artefact.movies
-    rank = pd.array([None] * len(movies), dtype="Int32")
-    rank[artefact.rank_codes] = np.arange(len(artefact.rank_codes), dtype=np.int32)
-    movies.assign(rank_code=rank).to_parquet(folder / "movies.parquet", index=False)
-    if (k := artefact.known) is not None:
-        d = pd.DataFrame({"user": k.users.user_id.to_numpy()[k.user], "movie": k.movie, "rating": k.value})
-        d.to_parquet(folder / "ratings.parquet", compression="zstd", index=False)
-
 def _write(artefact: Artefact, folder: Path, card: str) -> None:
     "The files of a saved recommender, on the disk and readable for everybody."
     from safetensors.numpy import save_file
@@ -237,15 +227,19 @@ def _write(artefact: Artefact, folder: Path, card: str) -> None:
     if pd.api.types.is_integer_dtype(ids): arrays["movie_ids"] = ids.to_numpy(np.int64)
     save_file({k: np.asarray(a, order="C") for k, a in arrays.items()}, folder / "weights.safetensors")
     (folder / "model_card.md").write_text(card, encoding="utf-8")
-    _write_tables(artefact, folder)
+    rank = pd.array([None] * len(artefact.movies), dtype="Int32")
+    rank[artefact.rank_codes] = np.arange(len(artefact.rank_codes), dtype=np.int32)
+    artefact.movies.assign(rank_code=rank).to_parquet(folder / "movies.parquet", index=False)
+    if (k := artefact.known) is not None:
+        d = pd.DataFrame({"user": k.users.user_id.to_numpy()[k.user], "movie": k.movie, "rating": k.value})
+        d.to_parquet(folder / "ratings.parquet", compression="zstd", index=False)
 
     files = {f.name: _entry(f) for f in sorted(folder.iterdir())}
     m = artefact.manifest
     latest = m.dislikes or m.affinity or any(k.endswith(".liked") or a.dtype == np.float16 for k, a in arrays.items())
     # the least that a reader must know
     version = 6 if isinstance(m.ranker, OwnPart) else 5 if latest else 4 if m.liker is None else 3
-    said = m.model_dump(exclude={"checksum"}, exclude_none=True) | {"format": version, "files": files}
-    said = json.loads(json.dumps(said))
+    said = m.model_dump(mode="json", exclude={"checksum"}, exclude_none=True) | {"format": version, "files": files}
     text = json.dumps({"checksum": checksum(said)} | said, indent=1, ensure_ascii=False)
     (folder / "recommender.json").write_text(text, encoding="utf-8")
     for f in folder.iterdir():
