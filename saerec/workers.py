@@ -75,13 +75,10 @@ def _without_main() -> Iterator[None]:
     finally: sys.modules["__main__"] = main
 
 # %% ../nbs/base/workers.ipynb #6a21037e
-def _end(
-    processes: Sequence[BaseProcess],
-    seconds: float = 5.0,  # that they have to write where they stand
-) -> None:
+def _end(processes: Sequence[BaseProcess]) -> None:
     "End all of them."
     for p in processes: p.terminate()
-    until = time.monotonic() + seconds
+    until = time.monotonic() + 5  # seconds that they have to write where they stand
     for p in processes: p.join(max(0.0, until - time.monotonic()))
     for p in processes: p.kill()
 

@@ -153,10 +153,10 @@ DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {  # how, what is said
         "'rank_codes' has codes",
     ),
     "another width": (lambda d: ranker_option(d, hidden=[10**6, 4]), "recommender.json asks for"),
-    "unknown option": (lambda d: ranker_option(d, __class__="os.system"), "the option '__class__'"),
-    "unknown kind": (lambda d: ranker_option(d, kind="builtins.eval"), "no model of the kind 'builtins.eval'"),
+    "unknown option": (lambda d: ranker_option(d, __class__="os.system"), "__class__: Extra inputs are not permitted"),
+    "unknown kind": (lambda d: ranker_option(d, kind="builtins.eval"), "Input tag 'builtins.eval' found"),
     "unknown format": (lambda d: sign(d, format=99), "format '99'"),
-    "no threshold": (lambda d: sign(d, threshold=None), "`threshold` is missing"),
+    "no threshold": (lambda d: sign(d, threshold=None), "threshold: Field required"),
     "a wrong scale": (lambda d: sign(d, scale=[5, 1]), "`scale` has an invalid value"),
     "manifest altered": (
         lambda d: bytes_of(d, "recommender.json", lambda b: b.replace(b'"threshold": 4', b'"threshold": 2')),

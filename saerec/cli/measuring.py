@@ -20,7 +20,7 @@ from ..data.editions import BUNDLED, MOVIELENS
 from ..errors import InputError
 from ..evaluate.evaluation import Evaluation, evaluate
 from ..evaluate.protocols import find_protocol, open_edition
-from ..recommend.artefact import Artefact, read_artefact
+from ..recommend.artefact import read_artefact
 from ..recommend.card import verdict
 from ..recommend.report import SAE
 from ..recommend.training import compute_report
@@ -70,13 +70,6 @@ def _told(about: str, found: Evaluation, differences: pd.DataFrame) -> str:
         parts.append(f"Differences of {name}, with 95% intervals over users (paired bootstrap):\n{shown}")
     return "\n\n".join(o for o in [*parts, found.described] if o)
 
-# %% ../../nbs/cli/measuring.ipynb #5992e9a9
-def _as_read_before(artefact: Artefact) -> dict[str, Any]:  # of `read_ratings`
-    "How the ratings of a model were read when it was trained, such as with --columns."
-    asked = getattr(artefact.manifest, "training", {})
-    options = ("columns", "unrated", "scale", "duplicates")
-    return reading_options(argparse.Namespace(**{k: asked.get(k) for k in options}))
-
 # %% ../../nbs/cli/measuring.ipynb #4fc08067
 def run_evaluate(args: argparse.Namespace) -> tuple[dict[str, Any], str]:  # for --json; for people
     "Measure a saved model again."
@@ -95,8 +88,11 @@ def run_evaluate(args: argparse.Namespace) -> tuple[dict[str, Any], str]:  # for
             "where they are."
         )
 
-    if args.data: r = get_data(args.data, reading_options(args))
-    else: r = get_data("bundled" if name == BUNDLED else name, _as_read_before(artefact) | reading_options(args))
+    options, trained = reading_options(args), getattr(artefact.manifest, "training", {})
+    if not args.data:  # read as when it was trained, such as with --columns
+        before = {k: trained.get(k) for k in ("columns", "unrated", "scale", "duplicates")}
+        options = reading_options(argparse.Namespace(**before)) | options
+    r = get_data(args.data or ("bundled" if name == BUNDLED else name), options)
     table, data = compute_report(artefact, r), artefact.manifest.data.model_dump()
     about, told = table.attrs, verdict(table)
     on = [f"held-out ratings: {about['likes']}"] if about["likes"] else []

@@ -92,7 +92,7 @@ def _train(
     def say(line: str) -> None: to_stderr(f"saerec: {line}")
     if args.resume and (done := finished_model(out, settings)):
         begun(False)
-        told = f"{out}: it is finished already, with these settings and ratings; it was left as it is."
+        told = f"{out}: it is finished, with these settings and ratings; it is left as it is."
         say(told)
         return _result(done, out, told, 0.0)
 
@@ -100,7 +100,7 @@ def _train(
         begun(True)
         threshold, *_ = able_to_plan(r, args.threshold, args.held_out)
         to_stderr(show(summary(r, threshold=threshold).T.rename_axis(None)))
-        how |= {k: getattr(args, k) for k in ("seed", "threshold", "refit")} | {"n_held": args.held_out}
+        how |= dict(seed=args.seed, threshold=args.threshold, n_held=args.held_out, refit=args.refit)
         rec = Recommender.fit(r, **how, about={"training": settings}, checkpoints=where, verdict_too=False,
                               progress=args.level != "WARNING", say=to_stderr,
                               keep=lambda artefact: Recommender(artefact).save(out))

@@ -23,14 +23,13 @@ __all__ = ['damped_means', 'Batch', 'to_batch', 'row_offset']
 def damped_means(
     r: Ratings,  # stars or likes
     damping: float = 5.0,  # $\lambda$: ratings at the mean added to each user and movie
-    sweeps: int = 10,  # times the two kinds of offsets are computed in turn, at least 1
 ) -> tuple[float, np.ndarray, np.ndarray]:  # mean; offsets of users and of movies, float32
     "The mean, and the damped offsets of users and movies from it."
     mean = float(r.value.mean(dtype=np.float64)) if len(r) else 0.0
     n_movie = np.bincount(r.movie, minlength=r.n_movies) + damping
     n_user = np.bincount(r.user, minlength=r.n_users) + damping
     rest, user = r.value.astype(np.float64) - mean, np.zeros(r.n_users)
-    for _ in range(sweeps):
+    for _ in range(10):  # the two kinds of offsets in turn
         movie = np.bincount(r.movie, rest - user[r.user], r.n_movies) / np.maximum(n_movie, 1e-9)
         user = np.bincount(r.user, rest - movie[r.movie], r.n_users) / np.maximum(n_user, 1e-9)
     return mean, user.astype(np.float32), movie.astype(np.float32)

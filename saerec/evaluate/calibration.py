@@ -75,15 +75,14 @@ def choose_calibration(
     score: np.ndarray,  # float [n]: scores of validation cells
     y: np.ndarray,  # float [n]: 1 liked, 0 not liked
     user: np.ndarray,  # [n]: a user's cells stay together in a fold
-    folds: int = 5,  # of the cross-validation
 ) -> tuple[Calibration, dict[str, float]]:  # the map; the cross-validated log loss of each kind
     "The kind with the least cross-validated log loss, fitted on all cells; none if either answer is too rare to tell."
     from sklearn.metrics import log_loss
     from sklearn.model_selection import GroupKFold
     y, kinds = np.asarray(y) > 0, ("none", "platt", "isotonic")
-    if min(y.sum(), (~y).sum()) < 50 or len(np.unique(user)) < folds: return Calibration(), {}
+    if min(y.sum(), (~y).sum()) < 50 or len(np.unique(user)) < 5: return Calibration(), {}
     out = {k: np.empty(len(y)) for k in kinds}
-    for fit, ask in GroupKFold(folds).split(score, y, user):
+    for fit, ask in GroupKFold(5).split(score, y, user):
         if y[fit].all() or not y[fit].any(): return Calibration(), {}
         for k in kinds: out[k][ask] = Calibration.fit(k, score[fit], y[fit])(score[ask])
     losses = {k: float(log_loss(y, np.clip(v, 0.01, 0.99))) for k, v in out.items()}
@@ -121,14 +120,13 @@ def calibrate(
 # %% ../../nbs/evaluate/calibration.ipynb #1e01cc5e
 def plot_reliability(
     cells: Mapping[str, tuple[np.ndarray, np.ndarray]],  # name -> predictions float [n], answers float [n]
-    bins: int = 10,  # of equal numbers of cells
 ) -> Any:  # a matplotlib figure
     """Predicted against liked; the diagonal is a promise kept. Below it, how often each probability is
     given. Raises `InputError` without cells."""
     with figure(2, 1, size=(4.6, 5.2), height_ratios=[3, 1], sharex=True) as (fig, (top, below)):
         top.plot([0, 1], [0, 1], color="gray", linewidth=0.8)
         for name, (p, y) in cells.items():
-            d = reliability(p, y, bins)
+            d = reliability(p, y)
             top.plot(d.predicted, d.liked, marker="o", markersize=4, label=name)
             below.hist(p, bins=np.linspace(0, 1, 41).tolist(), histtype="step")
         top.set(ylabel="share that was liked", xlim=(0, 1), ylim=(0, 1))

@@ -80,7 +80,6 @@ def split_lists(
     r: Ratings,  # each is a positive
     folder: Path,  # of validation_data.json and test_data.json: for each user a list of movies, numbered from 0
     least: int = 20,  # ratings of each user and movie
-    seed: int = 0,  # unused; every split takes one
 ) -> Split:  # validation is neither learned from nor masked when the test is ranked
     "The split of LCFN, UltraGCN and SimpleX. Raises `InputError` for lists that are no lists, or of other ratings."
     r = _many_ratings(r.likes(0), least)
@@ -96,7 +95,7 @@ def split_lists(
         part[here] = k
 
     train, valid, test = (r.select(part == k) for k in range(3))
-    return Split(train, HeldOut(train, train, valid), HeldOut(train, train, test), f"lists(least={least})", seed)
+    return Split(train, HeldOut(train, train, valid), HeldOut(train, train, test), f"lists(least={least})")
 
 # %% ../../nbs/evaluate/protocols.ipynb #9f6d27da
 @dataclass(frozen=True, repr=False)

@@ -20,7 +20,6 @@ from .ranking import Scorer
 def genre_distance(
     lists: np.ndarray,  # int [n_users, k], from `top_lists`; -1: nothing
     held: HeldOut,  # the users; their fold-in likes are the taste
-    alpha: float = 0.01,  # share of $p$ mixed into $q$
 ) -> pd.Series:  # float64, bits, by user index; users or lists without any genre are left out
     "How far the genres of each list are from those of its user's likes; 0: the same mix."
     genres = genre_table(held.fold_in.movies).to_numpy()
@@ -34,27 +33,24 @@ def genre_distance(
 
     known = (p.sum(1) > 0) & (q.sum(1) > 0)
     p, q = (x[known] / x[known].sum(1, keepdims=True) for x in (p, q))
+    alpha = 0.01  # share of p mixed into q
     bits = np.where(p > 0, p * np.log2(np.where(p > 0, p, 1) / ((1 - alpha) * q + alpha * p + (p == 0))), 0)
     return pd.Series(bits.sum(1), index=held.users[known])
 
 # %% ../../nbs/evaluate/taste.ipynb #d85fd5ce
 def taste_profiles(
     train: Ratings,  # likes
-    n: int = 10,  # profiles a genre
-    size: int = 12,  # likes a profile
-    min_likes: int = 8,  # of a movie that may be in a profile
-    min_movies: int = 60,  # such movies of a genre
     seed: int = 0,
 ) -> dict[str, list[np.ndarray]]:  # genre -> movie indices of each profile, ascending
-    "Readers with one clear taste."
+    "Ten readers of twelve likes for each genre that has 60 movies of eight likes or more."
     liked = np.bincount(train.movie[train.value > 0], minlength=train.n_movies)
     out = {}
     for name, of_genre in genre_table(train.movies).items():
-        pool = np.flatnonzero((of_genre > 0) & (liked >= min_likes))
-        if len(pool) < min_movies: continue
+        pool = np.flatnonzero((of_genre > 0) & (liked >= 8))
+        if len(pool) < 60: continue
 
         rng, p = np.random.default_rng(seed), liked[pool] / liked[pool].sum()
-        out[str(name)] = [np.sort(rng.choice(pool, size, replace=False, p=p)) for _ in range(n)]
+        out[str(name)] = [np.sort(rng.choice(pool, 12, replace=False, p=p)) for _ in range(10)]
     return out
 
 # %% ../../nbs/evaluate/taste.ipynb #ab912ee7
@@ -63,10 +59,9 @@ def taste_share(
     model: Scorer,  # fitted
     train: Ratings,  # the likes it was fitted on
     k: int = 20,  # length of a list
-    seed: int = 0,  # of `taste_profiles`
 ) -> pd.Series:  # float64, by genre and reader, 0..1; empty if no genre has enough movies
     "The share of the list of each one-genre reader that has the genre."
-    profiles, genres = taste_profiles(train, seed=seed), genre_table(train.movies)
+    profiles, genres = taste_profiles(train), genre_table(train.movies)
     shares: dict[tuple[str, int], float] = {}
     for name, likes in profiles.items():
         rows = torch.repeat_interleave(torch.tensor([len(o) for o in likes]))

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ..evaluate.calibration import Calibration
 
@@ -109,14 +109,7 @@ class OwnPart(_Part):
         return {k: (tuple(shape), self.types.get(k, "f4")) for k, shape in self.tensors.items()}
 
 # %% ../../nbs/recommend/manifest.ipynb #9ed72bc0
-def _kind(v: Any) -> str:
-    "Which model a description is of; the first format named none."
-    kind = v.get("kind", "StackedAutoencoder") if isinstance(v, Mapping) else getattr(v, "kind", "")
-    return kind if isinstance(kind, str) else ""
-
-Member = Annotated[
-    Annotated[NetworkPart, Tag("StackedAutoencoder")] | Annotated[LinearPart, Tag("EDLAE")]
-    | Annotated[KernelPart, Tag("KernelRidge")] | Annotated[ContentPart, Tag("Content")], Discriminator(_kind)]
+Member = Annotated[NetworkPart | LinearPart | KernelPart | ContentPart, Field(discriminator="kind")]
 
 # %% ../../nbs/recommend/manifest.ipynb #93df9fbd
 class EnsemblePart(_Part):
@@ -134,10 +127,7 @@ class EnsemblePart(_Part):
     def shapes(self, n_movies: int) -> Shapes:
         return {f"{i}.{name}": v for i, m in enumerate(self.members.values()) for name, v in m.shapes(n_movies).items()}
 
-Ranker = Annotated[
-    Annotated[NetworkPart, Tag("StackedAutoencoder")] | Annotated[LinearPart, Tag("EDLAE")]
-    | Annotated[KernelPart, Tag("KernelRidge")] | Annotated[EnsemblePart, Tag("RankStack")]
-    | Annotated[OwnPart, Tag("own")], Discriminator(_kind)]
+Ranker = Annotated[NetworkPart | LinearPart | KernelPart | EnsemblePart | OwnPart, Field(discriminator="kind")]
 
 # %% ../../nbs/recommend/manifest.ipynb #ccceaca6
 LIMITS = {  # files of a saved model, and bytes; nothing larger is read
@@ -221,15 +211,8 @@ def checksum(info: Mapping[str, Any]) -> str:  # 64 hex digits
 def _first_fault(e: ValidationError) -> str:
     "The first fault that pydantic found, in a few words."
     fault = e.errors(include_url=False)[0]
-    kinds = ("StackedAutoencoder", "EDLAE", "KernelRidge", "Content", "RankStack", "own")
-    place = [str(o) for o in fault["loc"] if o not in kinds]
-    where = ".".join(place)[:80]
-    if fault["type"] == "missing": return f"`{where}` is missing"
-    if fault["type"] == "extra_forbidden":
-        return f"the option {place[-1][:40]!r} of {'.'.join(place[:-1])[:60]} is unknown"
-    if fault["type"] == "union_tag_invalid": return f"there is no model of the kind {str(fault['ctx']['tag'])[:40]!r}"
-    if fault["type"] == "value_error": return str(fault["ctx"]["error"])
-    return f"`{where}` has an invalid value"
+    where = ".".join(map(str, fault["loc"]))[:80] or "as a whole"
+    return f"{where}: {fault['msg'].removeprefix('Value error, ')[:200]}"
 
 # %% ../../nbs/recommend/manifest.ipynb #e9af0777
 def parse_manifest(text: bytes) -> Manifest:
@@ -245,6 +228,7 @@ def parse_manifest(text: bytes) -> Manifest:
     if (version >= 3 or "checksum" in info) and info.get("checksum") != checksum(info):
         raise ValueError("it was altered, its checksum is not that of what it says")
 
+    if isinstance(info.get("ranker"), dict): info["ranker"].setdefault("kind", "StackedAutoencoder")  # format 1
     try: manifest = Manifest.model_validate(info)
     except ValidationError as e: raise ValueError(_first_fault(e)) from None
     names, possible = set(manifest.files or {}), set(LIMITS) - {"recommender.json"}
