@@ -30,7 +30,7 @@ from ..train.objectives import BALANCE, GRADE
 __all__ = ['rank_ensemble']
 
 # %% ../../nbs/ensemble/ranking.ipynb #4c009756
-FEW, MANY = 1000, 20_000  # users: kernel ridge is a member between the two
+FEW, MANY = 1000, 20_000  # users: between the two, kernel ridge may be a member
 _MOST_MOVIES = 12_000  # of a linear autoencoder in closed form: its matrix has the square of that
 
 def linear_regularizations(train: Ratings) -> tuple[float, ...]:
@@ -79,7 +79,7 @@ def default_forms(
     linear = [EDLAE(regularization, dislikes=g, balance=balance) for regularization in regularizations]
     if n <= MANY and train.time is not None: linear = [SessionEDLAE(50.0, dislikes=g)]
     found: Forms = {"EDLAE": chosen_on_valid(*linear)}
-    if FEW <= n <= MANY: found["Kernel ridge"] = chosen_on_valid(KernelRidge(2.0, 1.0, g))
+    if FEW <= n <= MANY and not g: found["Kernel ridge"] = chosen_on_valid(KernelRidge(2.0, 1.0))
     return found
 
 # %% ../../nbs/ensemble/ranking.ipynb #84e5f9a0
