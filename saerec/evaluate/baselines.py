@@ -188,7 +188,7 @@ def _zero_diagonal_weights(x: Any, regularization: float, dropout: float = 0.0) 
     square = x.multiply(x).sum(0)  # the diagonal of the Gram matrix
     users, movies, n = np.flatnonzero(x.multiply(x).sum(1)), np.flatnonzero(square), x.shape[1]
     instead = "keep fewer movies (Ratings.only_movies), or use ItemKNN or a network"
-    n_bytes = 16 * len(movies)**2 + 4 * n**2
+    n_bytes = 12 * len(movies)**2 + 4 * n**2
     announce_memory(f"A movies x movies matrix of {n:,} movies", n_bytes, instead)
 
     penalty = regularization + dropout / (1 - dropout) * square[movies]
@@ -217,7 +217,7 @@ class EASE:
 
     def fit(self, train: Ratings) -> Self:
         "Solve for the weights; likes count. Raises `InputError` if the matrix cannot be inverted or held."
-        x = balance_people(like_matrix(train, self.dislikes), self.balance)
+        x = balance_people(like_matrix(train, self.dislikes), self.balance).astype(np.float32)
         self.weights = _zero_diagonal_weights(x, self.regularization, self.dropout)
         return self
 
