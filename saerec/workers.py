@@ -15,10 +15,10 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from types import ModuleType
 from typing import Any
@@ -48,22 +48,27 @@ def sigterm_as_exception() -> Iterator[None]:
         if ours: signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 # %% ../nbs/base/workers.ipynb #e0d11128
-def _begin() -> None:
-    "A worker is deaf to Ctrl-C, and ends with its parent."
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _end_with_parent() -> None:
+    "Wait until the parent has ended, and end this process."
     parent = multiprocessing.parent_process()
+    if parent is not None: parent.join()
+    os._exit(1)
 
-    def end_with_parent() -> None:
-        if parent is not None: parent.join()
-        os._exit(1)
+def _work(connection: Connection, function: str) -> None:
+    "The life of a worker."
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    while True:
+        try: job = connection.recv()
+        except EOFError: return  # no more work
 
-    threading.Thread(target=end_with_parent, daemon=True).start()
-
-def _do(function: str, job: Sequence[Any]) -> Any:
-    "One job."
-    try:
-        with sigterm_as_exception(): return pkgutil.resolve_name(function)(*job)
-    except Terminated: os._exit(143)
+        try:
+            with sigterm_as_exception(): result = pkgutil.resolve_name(function)(*job)
+        except Terminated: os._exit(143)
+        except Exception as e:
+            if not isinstance(e, InputError): e.add_note(f"In a worker:\n{traceback.format_exc()}")
+            result = e
+        connection.send(result)
 
 # %% ../nbs/base/workers.ipynb #62581264
 @contextmanager
@@ -83,13 +88,31 @@ def _end(processes: Sequence[BaseProcess]) -> None:
     for p in processes: p.kill()
 
 def _lost(processes: Sequence[BaseProcess]) -> BaseException:
-    "Why one of them is not there any more; the others were ended by SIGTERM then."
-    for p in processes: p.join(6)
-    codes = {p.exitcode for p in processes if p.exitcode} - {143, -signal.SIGTERM}
-    if not codes: return Terminated()
-    how = f"signal {-code}" if (code := min(codes)) < 0 else f"exit code {code}"
+    "Why one of them is not there any more."
+    for p in processes: p.join(1)
+    codes = [p.exitcode for p in processes if p.exitcode]
+    if {143, -signal.SIGTERM} & set(codes): return Terminated()
+    how = f"signal {-codes[0]}" if codes and codes[0] < 0 else f"exit code {codes[0] if codes else 'unknown'}"
     cause = "most often because memory ran out; free memory, or train fewer at a time"
     return InputError(f"A process that trained a network was lost ({how}), {cause}.")
+
+# %% ../nbs/base/workers.ipynb #00bfccef
+def _deal_out(jobs: Sequence[Any], idle: list[Connection]) -> list[Any]:
+    "The results of jobs that are sent to workers, in the order of the jobs."
+    waiting, under_way, results = list(enumerate(jobs))[::-1], dict[Connection, int](), dict[int, Any]()
+    while waiting or under_way:
+        while waiting and idle:
+            connection = idle.pop()
+            under_way[connection], job = waiting.pop()
+            connection.send(job)
+
+        ready = wait(list(under_way))
+        for connection in [c for c in under_way if c in ready]:
+            result = connection.recv()
+            if isinstance(result, Exception): raise result
+            results[under_way.pop(connection)] = result
+            idle.append(connection)
+    return [results[i] for i in range(len(jobs))]
 
 # %% ../nbs/base/workers.ipynb #307184ec
 def side_by_side(
@@ -98,14 +121,16 @@ def side_by_side(
     n: int,  # processes
 ) -> list[Any]:  # what it gives, in the order of the jobs
     "Do jobs in processes that end with this one. Raises what a job raises, and `InputError` if a process is lost."
-    before, processes = multiprocessing.active_children(), list[BaseProcess]()
-    pool = ProcessPoolExecutor(n, multiprocessing.get_context("spawn"), _begin)
+    # pipes and no ProcessPoolExecutor: that of Python 3.11.2 can hang where a process is lost
+    pipes = [multiprocessing.Pipe() for _ in range(n)]
+    process = multiprocessing.get_context("spawn").Process
+    processes = [process(target=_work, args=(there, function), daemon=True) for _, there in pipes]
     try:
-        with _without_main(): todo = [pool.submit(_do, function, job) for job in jobs]
-        processes = [p for p in multiprocessing.active_children() if p not in before]
-        for one in wait(todo, return_when=FIRST_EXCEPTION).done: one.result()
-        return [one.result() for one in todo]
-    except BrokenProcessPool: raise _lost(processes) from None
+        with _without_main():
+            for p in processes: p.start()
+        for _, there in pipes: there.close()
+        return _deal_out(jobs, [here for here, _ in pipes])
+    except (EOFError, ConnectionError): raise _lost(processes) from None
     finally:
-        _end([p for p in multiprocessing.active_children() if p not in before])
-        pool.shutdown(cancel_futures=True)
+        for here, _ in pipes: here.close()
+        _end([p for p in processes if p.pid])
