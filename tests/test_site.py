@@ -202,15 +202,16 @@ SCROLLS = """() => [...document.querySelectorAll("main pre")].filter(e => e.scro
     .map(e => e.innerText.slice(0, 80))"""
 
 
-@pytest.mark.parametrize("width", [1280, 390])
-def test_every_page_opens(tab, address, pages, width):
-    tab.set_viewport_size({"width": width, "height": 900})
+def test_every_page_opens(tab, address, pages):
+    "Each page once, seen on a screen and on a phone."
     for name in sorted(pages):
         tab.goto(address + name, wait_until="networkidle")
         assert tab.locator("main h1").first.is_visible(), name
-        assert not tab.evaluate(CUT_OFF), f"{name}: cut off on a screen of {width} pixels"
-        assert not tab.evaluate(SCROLLS), f"{name}: code is wider than its column on a screen of {width} pixels"
-        if tab.locator("#TOC").count(): assert tab.locator("#TOC-body summary").is_visible(), f"{name}: no contents"
+        for width in (1280, 390):
+            tab.set_viewport_size({"width": width, "height": 900})
+            assert not tab.evaluate(CUT_OFF), f"{name}: cut off on a screen of {width} pixels"
+            assert not tab.evaluate(SCROLLS), f"{name}: code is wider than its column on a screen of {width} pixels"
+            if tab.locator("#TOC").count(): assert tab.locator("#TOC-body summary").is_visible(), f"{name}: no contents"
 
 
 @pytest.mark.parametrize("width", [1280, 390])
