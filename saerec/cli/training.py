@@ -85,7 +85,7 @@ def _asked(args: argparse.Namespace) -> tuple[Ratings, dict[str, Any], dict[str,
 def _train(
     args: argparse.Namespace,
     asked: tuple[Ratings, dict[str, Any], dict[str, Any]],  # from `_asked`
-    begun: Callable[[bool], Any] = bool,  # told in a room of its own whether there is work
+    begun: Callable[[bool], Any] = bool,  # told whether there is something to train
 ) -> tuple[dict[str, Any], str]:
     "Train, test once, save, and recommend to an example person."
     start, out, (r, settings, how) = time.perf_counter(), Path(args.out), asked
@@ -100,7 +100,7 @@ def _train(
         begun(True)
         threshold, *_ = able_to_plan(r, args.threshold, args.held_out)
         to_stderr(show(summary(r, threshold=threshold).T.rename_axis(None)))
-        how |= dict(seed=args.seed, threshold=args.threshold, n_held=args.held_out, refit=args.refit)
+        how = how | dict(seed=args.seed, threshold=args.threshold, n_held=args.held_out, refit=args.refit)
         rec = Recommender.fit(r, **how, about={"training": settings}, checkpoints=where, verdict_too=False,
                               progress=args.level != "WARNING", say=to_stderr,
                               keep=lambda artefact: Recommender(artefact).save(out))
@@ -127,7 +127,7 @@ def _train_shared(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
             def begun(go: bool) -> bool: return bool(gathered(group, go)[0])
             try: asked = agreed(group, lambda: _asked(args))
             except Refused as e:
-                say_once(group, f"{e}")
+                say_once(group, str(e))
                 exit_group(1)
             if group.rank == 0: return _train(args, asked, begun)
             _share(args, begun, asked)

@@ -41,6 +41,7 @@ def fit_baselines(pairs: Split | None, users: Split, regularizations: tuple[floa
 SAE = "Stacked autoencoder"
 ONLY_LIKES = ("MSE, AUC and the probability of a like are left out: all ratings are likes, so nothing tells liked from "
               "not liked.")
+_NO_EASE = "EASE is left out: its matrix of movies x movies takes too long, or does not fit into memory."
 
 def _on_test(models: Mapping[str, Scorer], split: Split, likes: bool) -> tuple[pd.DataFrame, pd.DataFrame, list[str]]:
     "One half of the report, its test opened: defined figures; differences with intervals; why others are left out."
@@ -80,9 +81,10 @@ def report(
     tables, differences, left_out = zip(*halves, strict=True)
 
     out = pd.concat(tables, axis=1)
+    missing = [ONLY_LIKES] * (how["likes"] is None) + [_NO_EASE] * ("EASE" not in baselines[1])
     told = pd.concat([d for d in differences if len(d)] or [differences[0]], ignore_index=True)
     out.attrs = how | {
         "data": tables[-1].attrs["data"], "finals": [s.finals for s in (pairs, users) if s is not None and s.finals],
         "differences": json.loads(told.to_json(orient="records")),
-        "left_out": [ONLY_LIKES] * (how["likes"] is None) + [line for part in left_out for line in part]}
+        "left_out": [*missing, *(line for part in left_out for line in part)]}
     return out
