@@ -38,7 +38,9 @@ EPOCHS = 8
 
 def work(folder: str, started, finished) -> None:
     "One training from wherever its checkpoint is, in a process of its own."
-    split = split_users(load_movielens().likes(), seed=0)
+    r = load_movielens()
+    r = r.only_movies(np.flatnonzero(np.bincount(r.movie) >= 10))
+    split = split_users(r.likes(), seed=0)
     model = make_model("ranking", split.train.n_movies, hidden=(64, 16), dropout=0.2, seed=0)
     started.set()
     fit(
@@ -438,68 +440,47 @@ def train_ensemble(data: Path, out: Path, *options: str) -> subprocess.Popen[str
     )
 
 
-def processes_of(p: subprocess.Popen[str]) -> list[psutil.Process]:
-    "A program and everything that it started."
-    return [psutil.Process(p.pid), *psutil.Process(p.pid).children(recursive=True)]
+def epochs_kept(out: Path) -> list[int]:
+    "Those in the checkpoints of the networks of an ensemble."
+    found = []
+    for file in (out.parent / f".{out.name}-training").glob("ranking-*.safetensors"):
+        with safe_open(file, "pt") as f:
+            found.append(json.loads(f.metadata()["saerec"])["epoch"])
+    return found
 
 
 def wait_for_ensemble(p: subprocess.Popen[str], out: Path) -> list[psutil.Process]:
+    "Wait until the networks train in processes of their own and have kept an epoch; all that the program started."
     until = time.monotonic() + 120
-    while len(list((out.parent / f".{out.name}-training").glob("ranking-*.safetensors"))) < 2:
+    while len(found := [psutil.Process(p.pid), *psutil.Process(p.pid).children(recursive=True)]) < 3 or (
+        len(epochs_kept(out)) < 2
+    ):
         assert p.poll() is None and time.monotonic() < until, "the networks of the ensemble did not begin"
         time.sleep(0.02)
-    return processes_of(p)
+    return found
 
 
 @pytest.fixture(scope="module")
 def undisturbed_ensemble(data: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    "The weights of an ensemble whose training nothing happened to."
+    "The weights of an ensemble whose training nothing happened to, one network after the other."
     out = tmp_path_factory.mktemp("undisturbed") / "model"
-    p = train_ensemble(data, out)
-    _, err = p.communicate(timeout=300)
-    assert p.returncode == 0, err
+    assert main(["train", "--data", str(data), "--out", str(out), *ENSEMBLE]) == 0
     return (out / "weights.safetensors").read_bytes()
 
 
-@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGTERM that a program hears")
-@pytest.mark.parametrize(
-    ("number", "to_all", "code", "said"),
-    [
-        pytest.param(
-            signal.SIGTERM,
-            False,
-            143,
-            "saerec: ended by SIGTERM; the same command with --resume goes on.",
-            id="SIGTERM, as Docker sends it",
-        ),
-        pytest.param(
-            signal.SIGTERM,
-            True,
-            143,
-            "saerec: ended by SIGTERM; the same command with --resume goes on.",
-            id="SIGTERM to all, as systemd sends it",
-            marks=pytest.mark.slow,
-        ),
-        pytest.param(
-            signal.SIGINT,
-            True,
-            130,
-            "saerec: stopped; the same command with --resume goes on.",
-            id="Ctrl-C",
-            marks=pytest.mark.slow,
-        ),
-        pytest.param(signal.SIGKILL, False, -signal.SIGKILL, "", id="SIGKILL"),
-    ],
-)
-def test_ensemble_ends_with_its_workers(
-    number: int, to_all: bool, code: int, said: str, data: Path, tmp_path: Path, undisturbed_ensemble: bytes
-) -> None:
-    "No process is left, one line says so, and with --resume the end is that of an undisturbed training."
-    out = tmp_path / "place" / "model"
-    p = train_ensemble(data, out)
-    everything = wait_for_ensemble(p, out)
-    assert len(everything) >= 3, "it trains in one process"
+GOES_ON = "the same command with --resume goes on."
+ENDS: dict[str, tuple[int, bool, int, str]] = {  # how -> signal, to all of the group?, exit code, what is said at last
+    "SIGTERM, as Docker sends it": (signal.SIGTERM, False, 143, f"saerec: ended by SIGTERM; {GOES_ON}"),
+    "SIGTERM to all, as systemd sends it": (signal.SIGTERM, True, 143, f"saerec: ended by SIGTERM; {GOES_ON}"),
+    "Ctrl-C": (signal.SIGINT, True, 130, f"saerec: stopped; {GOES_ON}"),
+    "SIGKILL": (signal.SIGKILL, False, -signal.SIGKILL, ""),
+}
 
+
+def ended(how: str, p: subprocess.Popen[str], out: Path) -> None:
+    "Send a signal to a training that is under way: no process is left, and one line says so."
+    number, to_all, code, said = ENDS[how]
+    everything = wait_for_ensemble(p, out)
     if to_all:
         os.killpg(p.pid, number)
     else:
@@ -510,17 +491,9 @@ def test_ensemble_ends_with_its_workers(
     if said:
         assert err.splitlines()[-1] == said and err.count("--resume") == 1
 
-    p = train_ensemble(data, out, "--resume")
-    _, err = p.communicate(timeout=300)
-    assert p.returncode == 0 and "going on with the training that was stopped" in err, err
-    assert (out / "weights.safetensors").read_bytes() == undisturbed_ensemble
-    assert [o.name for o in out.parent.iterdir()] == [out.name]
 
-
-def test_lost_worker(data: Path, tmp_path: Path) -> None:
-    "A worker that is killed, as where memory runs out: one sentence, and the others end too."
-    out = tmp_path / "model"
-    p = train_ensemble(data, out)
+def worker_killed(p: subprocess.Popen[str], out: Path) -> None:
+    "A worker is lost, as where memory runs out: one sentence, and the others end too."
     everything = wait_for_ensemble(p, out)
     max(everything[1:], key=lambda o: o.memory_info().rss).kill()
     _, err = p.communicate(timeout=60)
@@ -528,17 +501,54 @@ def test_lost_worker(data: Path, tmp_path: Path) -> None:
     assert psutil.wait_procs(everything, timeout=20)[1] == []
 
 
-def test_killed_before_anything_was_kept(data: Path, tmp_path: Path) -> None:
+def ensemble_goes_on(data: Path, out: Path, undisturbed: bytes, capsys: pytest.CaptureFixture[str]) -> None:
+    "With --resume the end is that of an undisturbed training."
+    assert main(["train", "--data", str(data), "--out", str(out), *ENSEMBLE, "--resume"]) == 0
+    assert "going on with the training that was stopped" in capsys.readouterr().err
+    assert (out / "weights.safetensors").read_bytes() == undisturbed
+    assert [o.name for o in out.parent.iterdir()] == [out.name]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGTERM that a program hears")
+def test_ensemble_ends_with_its_workers(
+    data: Path, tmp_path: Path, undisturbed_ensemble: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    "A training that loses a worker, then is ended by SIGTERM, then is killed, comes to the undisturbed end."
+    out = tmp_path / "place" / "model"
+    worker_killed(train_ensemble(data, out), out)
+    assert max(epochs_kept(out)) < 30
+    ended("SIGTERM, as Docker sends it", train_ensemble(data, out, "--resume"), out)
+    ended("SIGKILL", train_ensemble(data, out, "--resume"), out)
+    ensemble_goes_on(data, out, undisturbed_ensemble, capsys)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGTERM that a program hears")
+@pytest.mark.parametrize("how", ENDS)
+def test_ensemble_ends_by(
+    how: str, data: Path, tmp_path: Path, undisturbed_ensemble: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "place" / "model"
+    ended(how, train_ensemble(data, out), out)
+    ensemble_goes_on(data, out, undisturbed_ensemble, capsys)
+
+
+def dies_at_the_first_network() -> None:
+    def die(*_: Any) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    train_module.Training.batches = die  # type: ignore[method-assign,assignment]
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="this system has no SIGKILL")
+def test_killed_before_anything_was_kept(
+    data: Path, tmp_path: Path, undisturbed: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
     "Who goes on with such a training is told that it begins anew."
-    out = tmp_path / "model"
-    p = train_ensemble(data, out)
-    until = time.monotonic() + 60
-    while not (settings := tmp_path / ".model-training" / "settings.json").exists():
-        assert p.poll() is None and time.monotonic() < until
-        time.sleep(0.005)
-    p.kill()
-    p.communicate()
-    for checkpoint in settings.parent.glob("*.safetensors"):
-        checkpoint.unlink()  # of an epoch that was quicker than we are
-    p = train_ensemble(data, out, "--resume", "--ranker", "network", "--epochs", "1")
-    assert "had kept nothing yet, so it begins anew" in p.communicate(timeout=120)[1] and p.returncode == 0
+    (tmp_path / "place").mkdir()
+    out = tmp_path / "place" / "model"
+    assert Train(dies_at_the_first_network, data, out, tmp_path).end()[0] == -signal.SIGKILL
+    left = sorted(o.name for o in (out.parent / ".model-training").iterdir())
+    assert "settings.json" in left and "likes.safetensors" not in left
+    goes_on(data, out, undisturbed)
+    assert "had kept nothing yet, so it begins anew" in capsys.readouterr().err
