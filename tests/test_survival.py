@@ -154,12 +154,10 @@ def shell(trick: Callable[[], None], out: str, err: str, argv: list[str]) -> Non
 class Train:
     "`saerec train` in a process of its own."
 
-    def __init__(self, trick: Callable[[], None], data: Path, out: Path, notes: Path) -> None:
+    def __init__(self, trick: Callable[[], None], data: Path, out: Path, notes: Path, *options: str) -> None:
         self.files = notes / "stdout", notes / "stderr"
-        self.process = START.Process(
-            target=shell,
-            args=(trick, *map(str, self.files), ["train", "--data", str(data), "--out", str(out), *SMALL, "--json"]),
-        )
+        asked = ["train", "--data", str(data), "--out", str(out), *(options or SMALL), "--json"]
+        self.process = START.Process(target=shell, args=(trick, *map(str, self.files), asked))
         self.process.start()
         self.pid = self.process.pid or 0
 
@@ -419,12 +417,99 @@ def test_a_rival_of_the_program(tmp_path: Path, capsys: pytest.CaptureFixture[st
 
 # --- an ensemble, whose networks train in processes of their own ---
 
-ENSEMBLE = ["--epochs", "30", "--held-out", "15", "--ranker", "stack", "--json"]
+ENSEMBLE = ["--epochs", "30", "--held-out", "15", "--ranker", "stack"]
 
 
-def train_ensemble(data: Path, out: Path, *options: str) -> subprocess.Popen[str]:
+def epochs_kept(out: Path) -> list[int]:
+    "Those in the checkpoints of the networks of an ensemble."
+    found = []
+    for file in (out.parent / f".{out.name}-training").glob("ranking-*.safetensors"):
+        with safe_open(file, "pt") as f:
+            found.append(json.loads(f.metadata()["saerec"])["epoch"])
+    return found
+
+
+def wait_for_ensemble(pid: int, out: Path, before: list[int]) -> list[psutil.Process]:
+    "Wait until two networks or more train side by side and have kept an epoch more; all that the program started."
+    until = time.monotonic() + 120
+    while len(kept := epochs_kept(out)) < 2 or sum(kept) <= sum(before):
+        assert psutil.pid_exists(pid) and time.monotonic() < until, "the networks of the ensemble did not begin"
+        time.sleep(0.02)
+    found = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
+    assert len(found) >= 3, "it trains in one process"
+    return found
+
+
+@pytest.fixture(scope="module")
+def undisturbed_ensemble(data: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    "The weights of an ensemble whose training nothing happened to, one network after the other."
+    out = tmp_path_factory.mktemp("undisturbed") / "model"
+    assert main(["train", "--data", str(data), "--out", str(out), *ENSEMBLE, "--json"]) == 0
+    return (out / "weights.safetensors").read_bytes()
+
+
+GOES_ON = "the same command with --resume goes on."
+ENDS: dict[str, tuple[int, bool, int, str]] = {  # how -> signal, to all of the group?, exit code, what is said at last
+    "SIGTERM, as Docker sends it": (signal.SIGTERM, False, 143, f"saerec: ended by SIGTERM; {GOES_ON}"),
+    "SIGTERM to all, as systemd sends it": (signal.SIGTERM, True, 143, f"saerec: ended by SIGTERM; {GOES_ON}"),
+    "Ctrl-C": (signal.SIGINT, True, 130, f"saerec: stopped; {GOES_ON}"),
+    "SIGKILL": (signal.SIGKILL, False, -signal.SIGKILL, ""),
+}
+
+
+def has_two_cores() -> None:
+    os.sched_getaffinity = lambda pid: {0, 1}
+
+
+def ended(how: str, data: Path, out: Path, *options: str) -> None:
+    "Send a signal to a training that is under way: no process is left, and one line says so."
+    number, _, code, said = ENDS[how]
+    before, p = epochs_kept(out), Train(has_two_cores, data, out, out.parent.parent, *ENSEMBLE, *options)
+    everything = wait_for_ensemble(p.pid, out, before)
+    os.kill(p.pid, number)
+    left(p.end(), everything, code, said)
+
+
+def left(end: tuple[int | None, str, str], everything: list[psutil.Process], code: int, said: str) -> None:
+    assert psutil.wait_procs(everything, timeout=20)[1] == []
+    assert end[0] == code and "Traceback" not in end[2], end
+    if said:
+        assert end[2].splitlines()[-1] == said and end[2].count("--resume") == 1
+
+
+def worker_killed(data: Path, out: Path) -> None:
+    "A worker is lost, as where memory runs out: one sentence, and the others end too."
+    p = Train(has_two_cores, data, out, out.parent.parent, *ENSEMBLE)
+    everything = wait_for_ensemble(p.pid, out, [])
+    max(everything[1:], key=lambda o: o.memory_info().rss).kill()
+    code, _, err = p.end()
+    one_sentence(code, err, "A process that trained a network was lost (signal 9)")
+    assert psutil.wait_procs(everything, timeout=20)[1] == []
+
+
+def ensemble_goes_on(data: Path, out: Path, undisturbed: bytes, capsys: pytest.CaptureFixture[str]) -> None:
+    "With --resume the end is that of an undisturbed training."
+    assert main(["train", "--data", str(data), "--out", str(out), *ENSEMBLE, "--json", "--resume"]) == 0
+    assert "going on with the training that was stopped" in capsys.readouterr().err
+    assert (out / "weights.safetensors").read_bytes() == undisturbed
+    assert [o.name for o in out.parent.iterdir()] == [out.name]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGTERM that a program hears")
+def test_ensemble_ends_with_its_workers(
+    data: Path, tmp_path: Path, undisturbed_ensemble: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    "A training that loses a worker, then is ended by SIGTERM, then is killed, comes to the undisturbed end."
+    out = tmp_path / "place" / "model"
+    worker_killed(data, out)
+    ended("SIGTERM, as Docker sends it", data, out, "--resume")
+    ended("SIGKILL", data, out, "--resume")
+    ensemble_goes_on(data, out, undisturbed_ensemble, capsys)
+
+
+def train_ensemble(data: Path, out: Path) -> subprocess.Popen[str]:
     "`saerec train` as a shell starts it, the first of a process group of its own."
-    command = [sys.executable, "-m", "saerec", "train", "--data", str(data), "--out", str(out), *ENSEMBLE, *options]
+    command = [sys.executable, "-m", "saerec", "train", "--data", str(data), "--out", str(out), *ENSEMBLE, "--json"]
     env = os.environ | {
         "OMP_NUM_THREADS": "1",
         "PYTHONPATH": os.pathsep.join([str(Path(__file__).resolve().parents[1]), os.environ.get("PYTHONPATH", "")]),
@@ -440,96 +525,22 @@ def train_ensemble(data: Path, out: Path, *options: str) -> subprocess.Popen[str
     )
 
 
-def epochs_kept(out: Path) -> list[int]:
-    "Those in the checkpoints of the networks of an ensemble."
-    found = []
-    for file in (out.parent / f".{out.name}-training").glob("ranking-*.safetensors"):
-        with safe_open(file, "pt") as f:
-            found.append(json.loads(f.metadata()["saerec"])["epoch"])
-    return found
-
-
-def wait_for_ensemble(p: subprocess.Popen[str], out: Path) -> list[psutil.Process]:
-    "Wait until the networks train in processes of their own and have kept an epoch; all that the program started."
-    until = time.monotonic() + 120
-    while len(found := [psutil.Process(p.pid), *psutil.Process(p.pid).children(recursive=True)]) < 3 or (
-        len(epochs_kept(out)) < 2
-    ):
-        assert p.poll() is None and time.monotonic() < until, "the networks of the ensemble did not begin"
-        time.sleep(0.02)
-    return found
-
-
-@pytest.fixture(scope="module")
-def undisturbed_ensemble(data: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    "The weights of an ensemble whose training nothing happened to, one network after the other."
-    out = tmp_path_factory.mktemp("undisturbed") / "model"
-    assert main(["train", "--data", str(data), "--out", str(out), *ENSEMBLE]) == 0
-    return (out / "weights.safetensors").read_bytes()
-
-
-GOES_ON = "the same command with --resume goes on."
-ENDS: dict[str, tuple[int, bool, int, str]] = {  # how -> signal, to all of the group?, exit code, what is said at last
-    "SIGTERM, as Docker sends it": (signal.SIGTERM, False, 143, f"saerec: ended by SIGTERM; {GOES_ON}"),
-    "SIGTERM to all, as systemd sends it": (signal.SIGTERM, True, 143, f"saerec: ended by SIGTERM; {GOES_ON}"),
-    "Ctrl-C": (signal.SIGINT, True, 130, f"saerec: stopped; {GOES_ON}"),
-    "SIGKILL": (signal.SIGKILL, False, -signal.SIGKILL, ""),
-}
-
-
-def ended(how: str, p: subprocess.Popen[str], out: Path) -> None:
-    "Send a signal to a training that is under way: no process is left, and one line says so."
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGTERM that a program hears")
+@pytest.mark.parametrize("how", ENDS)
+def test_ensemble_ends_in_a_shell(
+    how: str, data: Path, tmp_path: Path, undisturbed_ensemble: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "place" / "model"
     number, to_all, code, said = ENDS[how]
-    everything = wait_for_ensemble(p, out)
+    p = train_ensemble(data, out)
+    everything = wait_for_ensemble(p.pid, out, [])
     if to_all:
         os.killpg(p.pid, number)
     else:
         os.kill(p.pid, number)
-    _, err = p.communicate(timeout=60)
-    assert psutil.wait_procs(everything, timeout=20)[1] == []
-    assert p.returncode == code and "Traceback" not in err, err
-    if said:
-        assert err.splitlines()[-1] == said and err.count("--resume") == 1
-
-
-def worker_killed(p: subprocess.Popen[str], out: Path) -> None:
-    "A worker is lost, as where memory runs out: one sentence, and the others end too."
-    everything = wait_for_ensemble(p, out)
-    max(everything[1:], key=lambda o: o.memory_info().rss).kill()
-    _, err = p.communicate(timeout=60)
-    one_sentence(p.returncode, err, "A process that trained a network was lost (signal 9)")
-    assert psutil.wait_procs(everything, timeout=20)[1] == []
-
-
-def ensemble_goes_on(data: Path, out: Path, undisturbed: bytes, capsys: pytest.CaptureFixture[str]) -> None:
-    "With --resume the end is that of an undisturbed training."
-    assert main(["train", "--data", str(data), "--out", str(out), *ENSEMBLE, "--resume"]) == 0
-    assert "going on with the training that was stopped" in capsys.readouterr().err
-    assert (out / "weights.safetensors").read_bytes() == undisturbed
-    assert [o.name for o in out.parent.iterdir()] == [out.name]
-
-
-@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGTERM that a program hears")
-def test_ensemble_ends_with_its_workers(
-    data: Path, tmp_path: Path, undisturbed_ensemble: bytes, capsys: pytest.CaptureFixture[str]
-) -> None:
-    "A training that loses a worker, then is ended by SIGTERM, then is killed, comes to the undisturbed end."
-    out = tmp_path / "place" / "model"
-    worker_killed(train_ensemble(data, out), out)
-    assert max(epochs_kept(out)) < 30
-    ended("SIGTERM, as Docker sends it", train_ensemble(data, out, "--resume"), out)
-    ended("SIGKILL", train_ensemble(data, out, "--resume"), out)
-    ensemble_goes_on(data, out, undisturbed_ensemble, capsys)
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGTERM that a program hears")
-@pytest.mark.parametrize("how", ENDS)
-def test_ensemble_ends_by(
-    how: str, data: Path, tmp_path: Path, undisturbed_ensemble: bytes, capsys: pytest.CaptureFixture[str]
-) -> None:
-    out = tmp_path / "place" / "model"
-    ended(how, train_ensemble(data, out), out)
+    told, err = p.communicate(timeout=60)
+    left((p.returncode, told, err), everything, code, said)
     ensemble_goes_on(data, out, undisturbed_ensemble, capsys)
 
 
