@@ -76,7 +76,7 @@ def _open(folder: Path, name: str, told: FileEntry | None) -> BinaryIO:
 # %% ../../nbs/recommend/artefact.ipynb #c2e28a1c
 def _mapped(path: Path) -> tuple[mmap.mmap, dict[str, np.ndarray]]:
     "A safetensors file, and its tensors as views of it: of a large table only the pages that are read take memory."
-    types = {"F16": "f2", "F32": "f4", "F64": "f8", "I32": "i4", "I64": "i8", "U8": "u1"}
+    types = {"F16": "f2", "F32": "f4", "F64": "f8", "I32": "i4", "I64": "i8", "U8": "u1", "I8": "i1"}
     with open(path, "rb") as file: view = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     start = 8 + int.from_bytes(view[:8], "little")
     arrays = {}
@@ -97,8 +97,9 @@ def _read_arrays(folder: Path, manifest: Manifest) -> dict[str, np.ndarray]:
         view, arrays = _mapped(path)
     except (SafetensorError, LookupError, TypeError, AttributeError, OSError) as e:
         raise ValueError(f"it is no whole safetensors file ({str(e)[:100]})") from None
-    check_arrays(arrays, manifest)
-    if hasattr(mmap, "MADV_DONTNEED"): view.madvise(mmap.MADV_DONTNEED)  # the check has read them all
+    def forget() -> None:  # what was read to be checked
+        if hasattr(mmap, "MADV_DONTNEED"): view.madvise(mmap.MADV_DONTNEED)
+    check_arrays(arrays, manifest, forget)
     return arrays
 
 # %% ../../nbs/recommend/artefact.ipynb #5e289235
@@ -236,9 +237,10 @@ def _write(artefact: Artefact, folder: Path, card: str) -> None:
 
     files = {f.name: _entry(f) for f in sorted(folder.iterdir())}
     m = artefact.manifest
-    latest = m.dislikes or m.affinity or any(k.endswith(".liked") or a.dtype == np.float16 for k, a in arrays.items())
+    small = any(a.dtype in (np.float16, np.int8) for a in arrays.values())
+    latest = m.dislikes or m.affinity or any(k.endswith(".liked") for k in arrays)
     # the least that a reader must know
-    version = 6 if isinstance(m.ranker, OwnPart) else 5 if latest else 4 if m.liker is None else 3
+    version = 7 if small else 6 if isinstance(m.ranker, OwnPart) else 5 if latest else 4 if m.liker is None else 3
     said = m.model_dump(mode="json", exclude={"checksum"}, exclude_none=True) | {"format": version, "files": files}
     text = json.dumps({"checksum": checksum(said)} | said, indent=1, ensure_ascii=False)
     (folder / "recommender.json").write_text(text, encoding="utf-8")

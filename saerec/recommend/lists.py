@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.sparse import csr_array
 
 from ..data.ratings import Ratings, default_threshold
+from ..ensemble.content import Rows
 from ..errors import InputError
 from ..plots import figure
 from .engine import Engine, best_of, leave_one_out_rows
@@ -72,7 +72,7 @@ def genre_cost(
 # %% ../../nbs/recommend/lists.ipynb #47bc385c
 _MORE = 10  # times as many candidates as are wanted, for variety
 
-def choose(people: People, engine: Engine, row: csr_array, scores: np.ndarray, n: int, diversity: float = 0.0,
+def choose(people: People, engine: Engine, row: Rows, scores: np.ndarray, n: int, diversity: float = 0.0,
            novelty: float = 0.0, calibrate: float = CALIBRATE) -> np.ndarray:  # int64 [<= n]
     "The movies of a list by the scores [n_movies] of one user, whose likes are a row [1, n_movies]."
     p = people.genres.mix(row) if calibrate else None
@@ -92,7 +92,7 @@ def movie_columns(people: People, movies: np.ndarray, names: Sequence[str]) -> d
     "Columns of a table, of movies by index: movie (its id), title, genres."
     return {k: people.columns[k].take(movies) for k in names}
 
-def _list_frame(people: People, engine: Engine, row: csr_array, likes: np.ndarray, best: tuple[np.ndarray, ...],
+def _list_frame(people: People, engine: Engine, row: Rows, likes: np.ndarray, best: tuple[np.ndarray, ...],
                 ) -> pd.DataFrame:  # movie (id), title, genres, score, p_like (if likes are predicted), because
     "What `Engine.best` gives, as a table; `likes` are those that can be reasons."
     top, scores, owed = best
@@ -107,7 +107,7 @@ def _list_frame(people: People, engine: Engine, row: csr_array, likes: np.ndarra
     return pd.DataFrame(columns, index=pd.RangeIndex(1, len(top) + 1, name="rank"), copy=False)
 
 # %% ../../nbs/recommend/lists.ipynb #cd593276
-def _about(people: People, row: csr_array, likes: int, top: np.ndarray, usual: np.ndarray) -> str:
+def _about(people: People, row: Rows, likes: int, top: np.ndarray, usual: np.ndarray) -> str:
     "How much is known about a user, and how much of the list anybody would get."
     if not len(top): return f"Nothing that the model can list fits these wishes. {people.until[1]}".rstrip()
     same, kind = int(np.isin(top, usual).sum()), "is a like" if likes == 1 else "are likes"
@@ -126,7 +126,7 @@ def _check_length(n: int, *shares: float) -> None:
     for name, share in zip(_SHARES, shares, strict=False):
         if not 0 <= share <= 1: raise InputError(f"{name}={share}: it lies between 0 and 1.")
 
-def ranked_list(people: People, engine: Engine, row: csr_array, masked: np.ndarray, n: int,
+def ranked_list(people: People, engine: Engine, row: Rows, masked: np.ndarray, n: int,
                 *shares: float,  # diversity, novelty, calibrate
                 ) -> pd.DataFrame:  # as of `Recommender.recommend`
     "The n best movies of a row of likes, but for those that are masked. Raises `InputError` for wishes that cannot be."
@@ -145,7 +145,7 @@ def _check_known(people: People, engine: Engine, code: int, so: str) -> None:
     if engine.inner[code] >= 0: return
     raise InputError(f"{people.titles.titles[code]!r} has no likes in the training data, so {so}.")
 
-def explanation(people: People, engine: Engine, stars: csr_array, code: int) -> pd.DataFrame:
+def explanation(people: People, engine: Engine, stars: Rows, code: int) -> pd.DataFrame:
     "What each rating of a user does to the score of one movie. Raises `InputError` if the ranker does not know it."
     _check_known(people, engine, code, "it is never recommended and nothing can be explained")
     asked, rated = np.array([code]), stars.indices
@@ -153,7 +153,7 @@ def explanation(people: People, engine: Engine, stars: csr_array, code: int) -> 
     frame = pd.DataFrame(movie_columns(people, rated, ["movie", "title"]) | {"stars": stars.data})
     frame.attrs = {"title": people.titles.titles[code], "score": None, "p_like": None, "threshold": people.threshold}
 
-    answers = {"change": ("score", engine.scores_beside(many[[0]])[1](many, asked))}
+    answers = {"change": ("score", engine.scores_beside(many[:1])[1](many, asked))}
     if engine.liker is not None: answers["p_change"] = ("p_like", engine.p_like(many, asked))
     for column, (name, values) in answers.items():
         frame[column], frame.attrs[name] = values[0, 0] - values[1:, 0], float(values[0, 0])
@@ -241,7 +241,7 @@ def _left_out(people: People, r: Ratings, found: np.ndarray) -> str:
 
 # %% ../../nbs/recommend/lists.ipynb #626c78f7
 def in_model_terms(people: People, r: Ratings, stated: tuple[float, float] | None,
-                   ) -> tuple[csr_array, np.ndarray, str]:
+                   ) -> tuple[Rows, np.ndarray, str]:
     """Stars, a row a user as first mentioned; their ids; what was left out, as a sentence or "". `stated`: the scale
     of the ratings. Raises `InputError` for stars off the scale of the model and for movies rated twice."""
     table = zip(r.movies.movie_id, r.movies.title, r.movies.year, strict=True)
@@ -257,15 +257,15 @@ def in_model_terms(people: People, r: Ratings, stated: tuple[float, float] | Non
         raise InputError(f"The user {ids[user[i]]} rated {people.titles.titles[code[i]]!r} twice; keep one of the two.")
 
     offsets = np.concatenate([[0], np.bincount(user, minlength=len(users)).cumsum()])
-    return csr_array((stars, code, offsets), shape=(len(users), len(people.movies))), ids, _left_out(people, r, found)
+    return Rows(stars, code, offsets, len(people.movies)), ids, _left_out(people, r, found)
 
 # %% ../../nbs/recommend/lists.ipynb #826e5e11
 _BLOCK = 2**22  # scores that are made at a time
 
-def _lists_of(people: People, engine: Engine, rows: csr_array, ids: np.ndarray, scores: np.ndarray, n: int,
+def _lists_of(people: People, engine: Engine, rows: Rows, ids: np.ndarray, scores: np.ndarray, n: int,
               *shares: float) -> pd.DataFrame:
     "The lists of some users, by their scores [users, n_movies]."
-    best = [choose(people, engine, rows[[i]], z, n, *shares) for i, z in enumerate(scores)]
+    best = [choose(people, engine, rows[i:i + 1], z, n, *shares) for i, z in enumerate(scores)]
     movie, user = np.concatenate(best), np.repeat(np.arange(len(best)), [len(top) for top in best])
     rank = np.concatenate([np.arange(1, len(top) + 1) for top in best])
     columns = {"user": ids[user], "rank": rank} | movie_columns(people, movie, ["movie", "title"])
@@ -290,7 +290,7 @@ def lists_for(
         some = rows[start:start + step]
         scores = engine.rank_scores(some)
         scores[:, masked] = -np.inf
-        if not rated: scores[some.tocoo().coords] = -np.inf
+        if not rated: scores[some.users, some.indices] = -np.inf
         parts.append(_lists_of(people, engine, some, ids[start:start + step], scores, n, diversity, novelty, calibrate))
 
     out = pd.concat(parts, ignore_index=True)

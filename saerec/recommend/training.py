@@ -33,7 +33,7 @@ from ..ensemble.affinity import WithAffinity, with_affinity
 from ..ensemble.combining import Ensemble
 from ..ensemble.networks import NETWORK_OPTIONS, has_dislikes, train_network
 from ..ensemble.ranking import default_forms, fit_again, rank_ensemble
-from ..ensemble.tensors import as_tensors, from_tensors
+from ..ensemble.tensors import as_tensors, from_tensors, round_weights
 from ..train import Recorder, fit, make_model, settings_for
 
 # %% auto #0
@@ -254,6 +254,7 @@ def _again(split: Split, part: Any, recorder: Recorder, progress: bool) -> Stack
     model = make_model(recorder.objective, split.train.n_movies, seed=split.seed, **own)
     settings = {k: v for k, v in vars(recorder.settings).items() if k != "objective"} | {"progress": progress}
     fit(model, split, recorder.objective, seed=split.seed, stop_at=recorder.best_epoch, **settings)
+    round_weights(model)
     return model
 
 def _refit(artefact: Artefact, plan: TrainingPlan, ranker: Any, recorders: Mapping[str, Recorder],
