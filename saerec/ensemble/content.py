@@ -74,7 +74,7 @@ class Rows:
         return np.repeat(np.arange(self.shape[0]), self.counts)
 
     @cached_property
-    def _used(self) -> tuple[np.ndarray, np.ndarray]:  # the movies rated by any; the place of each cell among them
+    def _used(self) -> tuple[np.ndarray, np.ndarray]:  # the movies of any; the place of each cell
         return np.unique(self.indices, return_inverse=True)
 
     def times(self,
@@ -149,7 +149,7 @@ class Content:
         return np.log((mass + PRIOR * q) / (mass.sum(1, keepdims=True) + PRIOR) / q)
 
     def rate(self,
-        rows: Rows,  # [B, n_movies]: ratings of users; values above 0 are likes, the others dislikes
+        rows: Rows,  # [B, n_movies]: values above 0 are likes, the others dislikes
     ) -> np.ndarray:  # float64 [B, genres]: logarithms
         "How much oftener than usual a user likes what they rate of each genre."
         liked = (rows.data > 0).astype(np.float32)

@@ -48,9 +48,12 @@ _ACTIVATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "tanh": np.tanh, "sigmoid": lambda x: 1 / (1 + np.exp(-x)), "relu": lambda x: np.maximum(x, 0), "gelu": _gelu,
     "selu": lambda x: 1.0507009873554805 * np.where(x > 0, x, 1.6732632423543772 * np.expm1(np.minimum(x, 0)))}
 
+ALL = slice(None)
+Movies = np.ndarray | slice  # indices, or all of them
+
 class Model(Protocol):
     "What scores rows of users: all movies, or those asked for."
-    def scores(self, rows: Rows, movies: np.ndarray | None = None) -> np.ndarray: ...
+    def scores(self, rows: Rows, movies: Movies = ALL) -> np.ndarray: ...
 
 Scores = Callable[[Rows, np.ndarray], np.ndarray]  # (rows, movies [k]) -> [B, k]
 
@@ -60,9 +63,9 @@ class NetworkModel:
     def __init__(self, config: Mapping[str, Any], arrays: Mapping[str, np.ndarray]):
         large = "table", "second", "decoder"  # stay as they are: rarely are many of their rows read
         self.config = config
-        self.arrays = {k: a if k in large else a.astype(np.float32, copy=False) for k, a in arrays.items()}
+        self.arrays = {k: a if k in large else a.astype(np.float32) for k, a in arrays.items()}
         self.decoder = arrays["table" if config["tied"] else "decoder"]  # [n_movies, width]
-        self.bias = arrays["decoder_bias"] + arrays["movie_offset"] if config["centred"] else arrays["decoder_bias"]
+        self.bias = arrays["decoder_bias"] + (arrays["movie_offset"] if config["centred"] else 0)
 
     def base(self, rows: Rows) -> np.ndarray:  # float32 [B]
         "The mean plus the damped offset of each user; zeros for a network that does not centre."
@@ -96,33 +99,26 @@ class NetworkModel:
             else: h = f(dense(h, f"stack.{i}.linear"))
         return h.astype(np.float32, copy=False)
 
-    def scores(self, rows: Rows, movies: np.ndarray | None = None) -> np.ndarray:  # [B, n_movies] or [B, k]
+    def scores(self, rows: Rows, movies: Movies = ALL) -> np.ndarray:  # [B, k]
         "From ratings to scores."
-        h, base = self.encode(rows), self.base(rows)[:, None]
-        if movies is None: return h @ self.whole_decoder.T + self.bias + base
-        return h @ self.decoder[movies].astype(np.float32).T + self.bias[movies] + base
+        d = self.whole_decoder if movies is ALL else self.decoder[movies].astype(np.float32)
+        return self.encode(rows) @ d.T + self.bias[movies] + self.base(rows)[:, None]
 
     @cached_property
     def whole_decoder(self) -> np.ndarray:  # float32 [n_movies, width]
         "The vectors of all movies, ready for a product."
         return self.decoder.astype(np.float32, copy=False)
 
-    def cells(self, rows: Rows, users: np.ndarray, movies: np.ndarray) -> np.ndarray:  # float32 [n]
-        "Scores of single cells: of a row, and of a movie."
-        products = np.einsum("ij,ij->i", self.encode(rows)[users], self.decoder[movies].astype(np.float32))
-        return products + self.bias[movies] + self.base(rows)[users]
-
 # %% ../../nbs/recommend/engine.ipynb #20ac2ed6
 class LinearModel:
     "A fitted `EDLAE` (or EASE): the weighted sum of the weight rows of each user's movies."
     def __init__(self, config: Mapping[str, Any], arrays: Mapping[str, np.ndarray]):
         self.dislikes, self.weights = config["dislikes"], arrays["weights"]
-        self.scale = arrays.get("scale", np.ones(len(self.weights), np.float32))  # of bytes, column by column
+        self.scale = arrays.get("scale", np.ones(len(self.weights), np.float32))  # of each column
 
-    def scores(self, rows: Rows, movies: np.ndarray | None = None) -> np.ndarray:
+    def scores(self, rows: Rows, movies: Movies = ALL) -> np.ndarray:
         entry = np.where(rows.data > 0, 1, self.dislikes)
-        some = slice(None) if movies is None else movies
-        return rows.times(entry, self.weights, some) * self.scale[some]
+        return rows.times(entry, self.weights, movies) * self.scale[movies]
 
 # %% ../../nbs/recommend/engine.ipynb #8fc8baac
 class KernelModel:
@@ -133,14 +129,14 @@ class KernelModel:
         shape = (len(arrays["indptr"]) - 1, self.weights.shape[1])
         self.rows = csr_array(tuple(arrays[k] for k in ("data", "indices", "indptr")), shape=shape)
 
-    def scores(self, rows: Rows, movies: np.ndarray | None = None) -> np.ndarray:
+    def scores(self, rows: Rows, movies: Movies = ALL) -> np.ndarray:
         from scipy.sparse import csr_array
         entry = np.where(rows.data > 0, 1, self.config["dislikes"]).astype(np.float64)
-        entry /= np.sqrt(np.maximum(np.bincount(rows.users, entry**2, rows.shape[0]), 1e-12))[rows.users]
-        unit = csr_array((entry, rows.indices, rows.indptr), shape=rows.shape)
+        length = np.sqrt(np.maximum(np.bincount(rows.users, entry**2, rows.shape[0]), 1e-12))
+        unit = csr_array((entry / length[rows.users], rows.indices, rows.indptr), shape=rows.shape)
         cosine = (unit @ self.rows.T).toarray().astype(np.float32)
         kernel = np.exp(2 * self.config["gamma"] * (cosine - 1)).astype(np.float32)
-        return kernel @ (self.weights if movies is None else self.weights[:, movies])
+        return kernel @ self.weights[:, movies]
 
 # %% ../../nbs/recommend/engine.ipynb #012a6de7
 class LikeModel:
@@ -148,16 +144,11 @@ class LikeModel:
     def __init__(self, network: NetworkModel, affinity: Affinity | None = None):
         self.network, self.affinity = network, affinity
 
-    def scores(self, rows: Rows, movies: np.ndarray | None = None) -> np.ndarray:  # [B, n_movies] or [B, k]
+    def scores(self, rows: Rows, movies: Movies = ALL) -> np.ndarray:  # [B, k]
         "How probably movies are liked, not calibrated."
-        movies = np.arange(len(self.network.bias)) if movies is None else movies  # all are rarely asked for
+        if movies is ALL: movies = np.arange(len(self.network.bias))  # rarely asked for, so nothing is kept
         z = self.network.scores(rows, movies)
         return z if self.affinity is None else z + self.affinity.scores(rows, movies)
-
-    def cells(self, rows: Rows, users: np.ndarray, movies: np.ndarray) -> np.ndarray:  # float32 [n]
-        "The same for single cells: of a row, and of a movie."
-        z = self.network.cells(rows, users, movies)
-        return z if self.affinity is None else z + self.affinity.cells(rows, users, movies)
 
 # %% ../../nbs/recommend/engine.ipynb #765ec448
 class ContentModel:
@@ -167,8 +158,8 @@ class ContentModel:
         weights = {k: config[k] for k in ("genre", "year", "popularity", "like_rate")}
         self.content = Content(**weights).of(arrays["liked"], features)
 
-    def scores(self, rows: Rows, movies: np.ndarray | None = None) -> np.ndarray:
-        return self.content.of_rows(rows, slice(None) if movies is None else movies)
+    def scores(self, rows: Rows, movies: Movies = ALL) -> np.ndarray:
+        return self.content.of_rows(rows, movies)
 
 # %% ../../nbs/recommend/engine.ipynb #92b11aee
 def _scale_of(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:  # float32 [B, 1] each
@@ -189,7 +180,8 @@ class EnsembleModel:
         if not any(isinstance(m, ContentModel) for m in self.members.values()): return rows
         return rows.where((rows.data > 0) | (counts[rows.users] >= FEW_RATINGS))
 
-    def _terms(self, rows: Rows) -> Iterator[tuple[Model, np.ndarray, Any, Any]]:  # a member; scores; mean; factor
+    def _terms(self, rows: Rows) -> Iterator[tuple[Model, np.ndarray, Any, Any]]:
+        "Of each member in use: itself, its scores, and what makes them z-scores: a mean and a factor."
         told = self._told(rows, rows.counts)
         for name, w in self.weights.items():
             if not w: continue
@@ -198,10 +190,10 @@ class EnsembleModel:
             mean, factor = (0, 1) if judges else _scale_of(own)
             yield self.members[name], own, mean, np.float32(w) * factor
 
-    def scores(self, rows: Rows, movies: np.ndarray | None = None) -> np.ndarray:
+    def scores(self, rows: Rows, movies: Movies = ALL) -> np.ndarray:
         z = np.zeros(rows.shape, np.float32)
         for _, own, mean, factor in self._terms(rows): z += factor * (own - mean)
-        return z if movies is None else z[:, movies]
+        return z[:, movies]
 
     def scores_beside(self, row: Rows) -> tuple[np.ndarray, Scores]:
         """Scores of one user [1, n_movies], and what scores other rows at some movies on the same scale, so that the
@@ -287,7 +279,7 @@ class Engine:
         if isinstance(ranker, EnsembleModel): scores, beside = ranker.scores_beside(inner)
         else: scores, beside = ranker.scores(inner), ranker.scores
 
-        def scores_at(rows: Rows, movies: np.ndarray) -> np.ndarray:  # [B, k]; the ranker knows all of these
+        def scores_at(rows: Rows, movies: np.ndarray) -> np.ndarray:  # [B, k], of known movies
             return beside(self._of_ranker(rows), self.inner[movies])
 
         return self._of_catalogue(scores), scores_at
@@ -297,13 +289,10 @@ class Engine:
         "What would be listed for an empty row, all of it."
         return best_of(self.rank_scores(no_ratings(self.n_movies))[0], self.n_movies)
 
-    def p_like(self, rows: Rows, movies: np.ndarray | None = None, users: np.ndarray | None = None) -> np.ndarray:
-        """How probably movies would be liked if they were seen: all, some, or with `users` (rows) single cells.
-        Raises `InputError` if that is not predicted."""
-        liker = self.liker
-        if liker is None: raise InputError("This model learned from implicit feedback: it predicts no likes.")
-        z = liker.scores(rows, movies) if users is None or movies is None else liker.cells(rows, users, movies)
-        return self.calibration(z).astype(np.float32)
+    def p_like(self, rows: Rows, movies: Movies = ALL) -> np.ndarray:  # float32 [B, k]
+        "How probably movies would be liked if they were seen. Raises `InputError` if that is not predicted."
+        if self.liker is not None: return self.calibration(self.liker.scores(rows, movies)).astype(np.float32)
+        raise InputError("This model learned from implicit feedback: it predicts no likes.")
 
     @cached_property
     def share(self) -> np.ndarray:  # float32 [n_movies]
@@ -311,16 +300,16 @@ class Engine:
         return self.p_like(no_ratings(self.n_movies))[0]
 
     @cached_property
-    def _vectors(self) -> tuple[np.ndarray, np.ndarray] | None:  # [ranker's movies, width], and their lengths
-        "What the decoder of the (first) ranking network has for movies; None: no model has one."
-        members = self.ranker.members.values() if isinstance(self.ranker, EnsembleModel) else [self.ranker]
+    def _vectors(self) -> tuple[np.ndarray, np.ndarray] | None:  # [ranker's movies, width], [movies]
+        "What the decoder of the (first) ranking network has for movies, and the lengths; None: no model has one."
+        members = getattr(self.ranker, "members", {"": self.ranker}).values()
         d = next((v for m in members if (v := getattr(m, "whole_decoder", None)) is not None), None)
         return None if d is None else (d, np.maximum(np.sqrt(np.einsum("ij,ij->i", d, d)), 1e-12))
 
-    def likeness(self, movies: np.ndarray, others: np.ndarray | None = None) -> np.ndarray:  # float32 [k, j] in -1..1
-        """Cosines between the vectors of movies, and of others or of all that the ranker knows; without vectors the
-        scores of the others for a user who likes that movie alone, 0 their mean."""
-        a, b = self.inner[movies], slice(None) if others is None else self.inner[others]
+    def likeness(self, movies: np.ndarray, others: np.ndarray | None = None) -> np.ndarray:
+        """Cosines [k, j] between the vectors of movies, and of others or of all that the ranker knows; without vectors
+        the scores of the others for a user who likes that movie alone, 0 their mean."""
+        a, b = self.inner[movies], ALL if others is None else self.inner[others]
         if self._vectors is None: return _alone(self.ranker, a, len(self.rank_codes))[:, b]
         d, lengths = self._vectors
         return d[a] @ d[b].T / np.outer(lengths[a], lengths[b])
@@ -329,9 +318,9 @@ class Engine:
         row: Rows,  # a user [1, n_movies]
         likes: np.ndarray,  # int64 [k]: its likes that can be reasons
         masked: np.ndarray,  # bool [n_movies]: never listed
-        choose: Callable[[np.ndarray], np.ndarray],  # scores [n_movies] -> the movies [n] of the list
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # movies; scores; fall of each score without each like, [k, n]
-        "A list for one user, and what its movies owe to each like."
+        choose: Callable[[np.ndarray], np.ndarray],  # scores [n_movies] -> movies of the list
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # movies [n], scores [n], what they owe [k, n]
+        "A list for one user, and the fall of each score without each like."
         scores, scores_at = self.scores_beside(row)
         z = scores[0]
         z[masked] = -np.inf

@@ -104,7 +104,7 @@ class ContentPart(_Part):
 class OwnPart(_Part):
     "A class that is not saerec's; what its tensors are like it says itself."
     kind: Literal["own"]
-    path: Annotated[str, Field(max_length=200)]  # "module:Class"; imported only where the user says so
+    path: Annotated[str, Field(max_length=200)]  # "module:Class"; imported if the user says so
     config: dict[str, Any]  # options of the class
     tensors: dict[str, list[Annotated[int, Field(ge=0)]]]  # shape of each
     types: dict[str, Literal["f4", "f8", "i8", "u1"]]
@@ -151,7 +151,7 @@ class DataEntry(_Part):
     ratings: _Count
     users: _Count
     movies: _Count
-    last: str | None = Field(None, pattern=r"^[0-9]{4}-(0[1-9]|1[0-2])-[0-9]{2}$")  # day of the newest rating
+    last: str | None = Field(None, pattern=r"^[0-9]{4}-(0[1-9]|1[0-2])-[0-9]{2}$")  # of the newest rating
 
 # %% ../../nbs/recommend/manifest.ipynb #f43b53a1
 class CalibrationEntry(_Part):

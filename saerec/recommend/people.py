@@ -53,7 +53,7 @@ def to_model_scale(
     own: tuple[float, float],  # the lowest and the best rating of the file
     model: tuple[float, float],  # those of the model's data
     threshold: float,  # from which one is a like there
-) -> pd.Series:  # ratings as the model's data have them; NaN: not liked, which a model of likes alone cannot take
+) -> pd.Series:  # as the model's data have them; NaN: not liked, where only likes are read
     "The same share of the best rating. On a scale of three steps or fewer the file's own decides what is a like."
     if own == model: return marks
     (low, high), start = model, min(own[0], 0)
@@ -144,6 +144,10 @@ class People:
             if not self.limits[0] <= cells[code] <= self.limits[1]:
                 raise InputError(f"The rating {stars!r} of {title!r} is not on the scale of this data, {self.scale}.")
 
+        return self.row_of(cells)
+
+    def row_of(self, cells: Mapping[int, float]) -> Rows:  # stars, float32 [1, n_movies]
+        "Ratings by the index of the movie."
         codes = sorted(cells)
         return one_row(np.array(codes, np.int64), np.array([cells[c] for c in codes]), len(self.movies))
 
@@ -166,7 +170,7 @@ class People:
 
     def allowed(self,
         genres: str | Sequence[str] = (),  # one of these
-        years: int | tuple[int | None, int | None] = (None, None),  # this one, or from one to another, both included
+        years: int | tuple[int | None, int | None] = (None, None),  # this one, or from one to another
         exclude: Sequence[str | int] = (),  # titles or ids
     ) -> np.ndarray:  # bool [n_movies]
         "Which movies may be listed. Raises `InputError` for unknown genres or titles, and years the wrong way round."

@@ -25,7 +25,7 @@ from ..evaluate import EDLAE, KernelRidge
 from ..evaluate.ranking import checked_scores
 from ..model import StackedAutoencoder
 from .artefact import Artefact
-from .engine import no_ratings
+from .engine import ALL, Movies, no_ratings
 from .manifest import DataEntry, Manifest, OwnPart
 
 # %% ../../nbs/recommend/scorer.ipynb #37a932c4
@@ -35,14 +35,14 @@ class ScorerModel:
         self.scorer, self.n_movies = scorer, n_movies
         self.scores(no_ratings(n_movies))  # what is wrong is said now
 
-    def scores(self, rows: Rows, movies: np.ndarray | None = None) -> np.ndarray:  # [B, n_movies] or [B, k]
+    def scores(self, rows: Rows, movies: Movies = ALL) -> np.ndarray:  # [B, k]
         "Its scores. Raises `InputError` for scores that are none."
         cells = (torch.from_numpy(np.array(a, t)) for a, t in
                  ((rows.indptr, np.int64), (rows.indices, np.int64), (rows.data, np.float32)))
         batch = Batch(*cells, self.n_movies, torch.arange(rows.shape[0]))
         with torch.no_grad(): z = checked_scores(self.scorer, batch).numpy()
         if np.isnan(z).any(): raise InputError(f"{type(self.scorer).__name__}: a score is NaN.")
-        return z if movies is None else z[:, movies]
+        return z[:, movies]
 
     @property
     def whole_decoder(self) -> np.ndarray | None:  # float32 [n_movies, width]
