@@ -26,7 +26,7 @@ _HELP_TEXT = """
 --scale: the lowest and the best rating there can be (default: those that occur; of an export, as its place has it)
 --duplicates: which rating counts where a user rated a movie again (default: refuse)
 train --data: bundled (default), an edition of MovieLens such as ml-1m or ml-latest (the newest films), or a path: a
-    table (CSV, JSON, Excel, Parquet), a folder or zip of one, a folder of shards
+    table (CSV, JSON, Excel, Parquet), a folder or zip of one
 --out: folder to write (default: model)
 --seed: of splits, first weights and training (default: 0)
 --threshold: rating from which one is a like (default: fits the scale; said)

@@ -26,7 +26,7 @@ __all__ = []
 
 # %% ../../nbs/train/program.ipynb #b09f2d6c
 _OPTIONS: dict[str, tuple[type, Any, str]] = {  # type, default, help
-    "--data": (str, "bundled", f"{', '.join(MOVIELENS)}, a file, or a folder of shards or rows"),
+    "--data": (str, "bundled", f"{', '.join(MOVIELENS)}, a file, or one of rows (.safetensors)"),
     "--out": (str, "trained", "folder to write; training goes on from its checkpoint"),
     "--objective": (str, "ranking", "or multinomial: squared error or softmax"),
     "--epochs": (int, None, "passes over the users"),
@@ -95,7 +95,7 @@ def _run(args: argparse.Namespace, group: Group) -> None:
     _check_numbers(args)
     out = Path(args.out)
     weights = out / "weights.safetensors"
-    source = bulk.open_data(args.data, out, group)
+    source = agreed(group, lambda: bulk.open_data(args.data))
     if args.only_score: model = agreed(group, lambda: bulk.load_network(weights))
     else: model = _train(args, source, group)
     if not (args.score or args.only_score): return
