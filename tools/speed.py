@@ -58,7 +58,7 @@ def seconds_both_ways(n_rows: int, n_movies: int, width: int, repeats: int = 3) 
     (code, table, bias), batch = random_factors(n_rows, n_movies, width)
 
     def gram() -> Tensor:
-        return gram_error(code, table, bias, batch, torch.ones_like(batch.values)) / (n_rows * n_movies)
+        return gram_error(Factored(code, table, bias), batch)
 
     def dense() -> Tensor:
         return catalogue_mse(Factored(code, table, bias).dense(), batch)
