@@ -198,10 +198,11 @@ def settings_for(
     objective: Objective | str,  # or its name
     train: Ratings,  # to learn from
     member: bool = False,  # of an ensemble, which has settings of its own for few users too
+    n_users: int | None = None,  # None: those of `train`
 ) -> dict[str, Any]:  # changes to the settings of the objective
     """What the number of users and ratings asks for: many small steps for few, fewer and larger ones for many.
     Raises `InputError` for an unknown objective."""
-    name, n = find_objective(objective).name, len(np.unique(train.user))
+    name, n = find_objective(objective).name, n_users or len(np.unique(train.user))
     # measured on ML-1M only
     large = dict(batch_size=batch_size_for(n), lr=5e-3, patience=3) if n >= 20_000 else {}
     graded = dict(dislikes=GRADE) if name == "ranking" and (train.value <= 0).any() else {}
