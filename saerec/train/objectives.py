@@ -208,7 +208,7 @@ def settings_for(
     graded = dict(dislikes=GRADE) if name == "ranking" and (train.value <= 0).any() else {}
     if not member and n < 1000: return graded
 
-    if name == "likes" and n < 1000: return dict(epochs=30, weight_decay=5.0)
+    if name == "likes" and n < 5000: return dict(epochs=30, weight_decay=5.0)
     if name == "likes" and large: return dict(epochs=12, weight_decay=6.0) | large
     if name == "likes": return dict(epochs=12, weight_decay=4.0, batch_size=batch_size_for(n), lr=3e-3)
     if name == "multinomial" and n >= 1000: return dict(epochs=30, batch_size=256, lr=2e-3, balance=BALANCE)
