@@ -19,7 +19,7 @@ from torch import Tensor
 from ..data import Split, to_batch
 from ..model import Network, StackedAutoencoder
 from .checkpoints import guarded, save_checkpoint
-from .objectives import Objective, find_objective, make_model
+from .objectives import Objective, find_objective, make_model, settings_for
 from .recorder import Recorder, compare, progress_bar
 from .steps import Rows, Training, check_network, validate
 
@@ -66,7 +66,7 @@ def _train_epochs(
 def fit(
     model: Network,  # trained in place
     split: Split,  # learns from train, chooses the epoch on valid, never opens the test
-    objective: Objective | str = "ranking",  # or the name of one in `OBJECTIVES`
+    objective: Objective | str = "ranking",  # or the name of one in `OBJECTIVES`, with what `settings_for` adds
     seed: int = 0,  # of the order of users, of what is masked and of dropout
     device: str | None = None,  # None: CUDA where there is one, else the CPU
     stop_at: int | None = None,  # train exactly so many epochs and keep the last; None: choose on validation
@@ -80,7 +80,9 @@ def fit(
 ) -> Recorder:
     """Train in place, and keep the weights of the epoch that is best on validation, also after Ctrl-C. Raises
     `Diverged` if the loss becomes NaN or grows a thousandfold, `InputError` for a network or checkpoint of no use."""
-    objective = find_objective(objective).changed(**changes)
+    n_users = None if rows is None else len(rows)
+    sized = settings_for(objective, split.train, n_users=n_users) if isinstance(objective, str) else {}
+    objective = find_objective(objective).changed(**(sized | changes))
     if rows is None: rows = to_batch(split.train)
     check_network(model, rows)
     model.centre(split.train)
@@ -107,11 +109,11 @@ def trainer(
     """Makes and trains a network on a split, with the seed of the split: what `evaluate` takes for a protocol.
 
     Raises `InputError` for an unknown objective; the function it gives raises as `fit` does."""
-    wanted = find_objective(objective)
+    find_objective(objective)  # an unknown name is told now
 
     def train_on(split: Split) -> StackedAutoencoder:
-        model = make_model(wanted, split.train.n_movies, **({"seed": split.seed} | dict(options or {})))
-        fit(model, split, wanted, **({"seed": split.seed, "say": None} | changes))
+        model = make_model(objective, split.train.n_movies, **({"seed": split.seed} | dict(options or {})))
+        fit(model, split, objective, **({"seed": split.seed, "say": None} | changes))
         return model
 
     train_on.__name__ = "Stacked autoencoder"

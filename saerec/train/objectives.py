@@ -198,16 +198,17 @@ def settings_for(
     objective: Objective | str,  # or its name
     train: Ratings,  # to learn from
     member: bool = False,  # of an ensemble, which has settings of its own for few users too
+    n_users: int | None = None,  # None: those of `train`
 ) -> dict[str, Any]:  # changes to the settings of the objective
     """What the number of users and ratings asks for: many small steps for few, fewer and larger ones for many.
     Raises `InputError` for an unknown objective."""
-    name, n = find_objective(objective).name, len(np.unique(train.user))
+    name, n = find_objective(objective).name, n_users or len(np.unique(train.user))
     # measured on ML-1M only
     large = dict(batch_size=batch_size_for(n), lr=5e-3, patience=3) if n >= 20_000 else {}
     graded = dict(dislikes=GRADE) if name == "ranking" and (train.value <= 0).any() else {}
     if not member and n < 1000: return graded
 
-    if name == "likes" and n < 1000: return dict(epochs=30, weight_decay=5.0)
+    if name == "likes" and n < 5000: return dict(epochs=30, weight_decay=5.0)
     if name == "likes" and large: return dict(epochs=12, weight_decay=6.0) | large
     if name == "likes": return dict(epochs=12, weight_decay=4.0, batch_size=batch_size_for(n), lr=3e-3)
     if name == "multinomial" and n >= 1000: return dict(epochs=30, batch_size=256, lr=2e-3, balance=BALANCE)
