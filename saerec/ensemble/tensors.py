@@ -48,12 +48,16 @@ _SETTINGS = {  # what a closed form is made from
     "KernelRidge": ("gamma", "regularization", "dislikes"),
 }
 
+def _settings(kind: str, model: Any) -> dict[str, Any]:
+    return {"kind": kind} | {k: getattr(model, k) for k in _SETTINGS[kind]}
+
 def as_tensors(model: Any) -> tuple[dict[str, Any], dict[str, Tensor]]:
     "Take a model apart. Raises `InputError` for one that cannot be."
     if isinstance(model, StackedAutoencoder):
-        return {"kind": "StackedAutoencoder"} | model.config, {k: _halved(t) for k, t in model.state_dict().items()}
+        tensors = {k: _halved(t) for k, t in model.state_dict().items()}
+        return {"kind": "StackedAutoencoder"} | model.config, tensors
     if isinstance(model, Ensemble):
-        members, tensors = {}, dict[str, Tensor]()
+        members, tensors = {}, {}
         for i, (name, m) in enumerate(model.members.items()):
             members[name], part = as_tensors(m)
             tensors |= {f"{i}.{k}": t for k, t in part.items()}
@@ -64,15 +68,13 @@ def as_tensors(model: Any) -> tuple[dict[str, Any], dict[str, Tensor]]:
         known = {"liked": model.liked} | model.features
         return {"kind": "Content"} | model.weights, {k: torch.from_numpy(a) for k, a in known.items()}
 
-    if not isinstance(model, EDLAE | KernelRidge):
-        there = "StackedAutoencoder, EDLAE, KernelRidge, Content, Ensemble"
-        raise InputError(f"{type(model).__name__} cannot be saved as tensors; there are {there}.")
-    if isinstance(model, EDLAE): kind, said, tensors = "EDLAE", {"scaled": True}, _as_bytes(model.weights)
-    else:
-        kind, said, tensors = "KernelRidge", {}, {"weights": model.weights}
-        for k in ("data", "indices", "indptr"):
-            tensors[k] = torch.from_numpy(np.asarray(getattr(model.rows, k)))
-    return {"kind": kind} | {k: getattr(model, k) for k in _SETTINGS[kind]} | said, tensors
+    if isinstance(model, EDLAE): return _settings("EDLAE", model) | {"scaled": True}, _as_bytes(model.weights)
+    if isinstance(model, KernelRidge):
+        cells = {k: np.asarray(getattr(model.rows, k)) for k in ("data", "indices", "indptr")}
+        tensors = {"weights": model.weights} | {k: torch.from_numpy(a) for k, a in cells.items()}
+        return _settings("KernelRidge", model), tensors
+    there = "StackedAutoencoder, EDLAE, KernelRidge, Content, Ensemble"
+    raise InputError(f"{type(model).__name__} cannot be saved as tensors; there are {there}.")
 
 # %% ../../nbs/ensemble/tensors.ipynb #30da766a
 def from_tensors(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Any:  # the model
