@@ -23,6 +23,25 @@ from ..model import StackedAutoencoder
 # %% auto #0
 __all__ = []
 
+# %% ../../nbs/ensemble/tensors.ipynb #0a6c2f6b
+def round_weights(model: StackedAutoencoder) -> None:
+    "Round the matrices of a trained network to what float16 holds."
+    with torch.no_grad():
+        for p in model.parameters():
+            if p.ndim == 2: p.copy_(p.half())
+
+def _halved(t: Tensor) -> Tensor:
+    "A matrix as float16, if that loses nothing."
+    half = t.half()
+    return half if t.ndim == 2 and torch.equal(half.to(t.dtype), t) else t
+
+def _as_bytes(weights: Tensor) -> dict[str, Tensor]:
+    "Columns in 255 steps. Rounding again changes nothing: a scale has so few digits that its products are exact."
+    most = torch.maximum(weights.amax(0), -weights.amin(0))
+    scale = (most / 127).bfloat16().float()
+    scale[scale == 0] = 1
+    return {"weights": (weights / scale).round_().to(torch.int8), "scale": scale}
+
 # %% ../../nbs/ensemble/tensors.ipynb #303ec45c
 _SETTINGS = {  # what a closed form is made from
     "EDLAE": ("regularization", "dropout", "dislikes", "balance"),
@@ -32,7 +51,7 @@ _SETTINGS = {  # what a closed form is made from
 def as_tensors(model: Any) -> tuple[dict[str, Any], dict[str, Tensor]]:
     "Take a model apart. Raises `InputError` for one that cannot be."
     if isinstance(model, StackedAutoencoder):
-        return {"kind": "StackedAutoencoder"} | model.config, dict(model.state_dict())
+        return {"kind": "StackedAutoencoder"} | model.config, {k: _halved(t) for k, t in model.state_dict().items()}
     if isinstance(model, Ensemble):
         members, tensors = {}, dict[str, Tensor]()
         for i, (name, m) in enumerate(model.members.items()):
@@ -48,13 +67,12 @@ def as_tensors(model: Any) -> tuple[dict[str, Any], dict[str, Tensor]]:
     if not isinstance(model, EDLAE | KernelRidge):
         there = "StackedAutoencoder, EDLAE, KernelRidge, Content, Ensemble"
         raise InputError(f"{type(model).__name__} cannot be saved as tensors; there are {there}.")
-    kind = "EDLAE" if isinstance(model, EDLAE) else "KernelRidge"
-    tensors = {"weights": model.weights}
-    if kind == "EDLAE": tensors = {"weights": model.weights.half()}  # rounded by 1/2,000; half the size
-    if isinstance(model, KernelRidge):
+    if isinstance(model, EDLAE): kind, said, tensors = "EDLAE", {"scaled": True}, _as_bytes(model.weights)
+    else:
+        kind, said, tensors = "KernelRidge", {}, {"weights": model.weights}
         for k in ("data", "indices", "indptr"):
             tensors[k] = torch.from_numpy(np.asarray(getattr(model.rows, k)))
-    return {"kind": kind} | {k: getattr(model, k) for k in _SETTINGS[kind]}, tensors
+    return {"kind": kind} | {k: getattr(model, k) for k in _SETTINGS[kind]} | said, tensors
 
 # %% ../../nbs/ensemble/tensors.ipynb #30da766a
 def from_tensors(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Any:  # the model
@@ -77,8 +95,10 @@ def from_tensors(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Any
         return Content(**options).of(known.pop("liked"), known)
 
     if kind not in _SETTINGS: raise InputError(f"There is no model of the kind {kind!r}.")
+    scaled = options.pop("scaled", False)
     model = EDLAE(**options) if kind == "EDLAE" else KernelRidge(**options)
     model.weights = tensors["weights"].float()
+    if scaled: model.weights *= tensors["scale"]
     if isinstance(model, KernelRidge):
         from scipy.sparse import csr_array
 

@@ -33,18 +33,19 @@ class _Graph:
         self.weights: list[Any] = []
 
     def weight(self, value: Any) -> str:
-        "A constant, of an array or a number; floats become float32."
+        "A constant, of an array or a number; floats become float32, small ones where they are used."
         from onnx import numpy_helper
         a = np.ascontiguousarray(value)
         if a.dtype == np.float64: a = a.astype(np.float32)
-        self.weights.append(numpy_helper.from_array(a, f"w{len(self.weights)}"))
-        return f"w{len(self.weights) - 1}"
+        name = f"w{len(self.weights)}"
+        self.weights.append(numpy_helper.from_array(a, name))
+        return self("Cast", name, to=1) if a.dtype in (np.float16, np.int8) else name
 
     def __call__(self, operation: str, *inputs: Any, name: str | None = None, **attributes: Any) -> str:
         "One operation; inputs are names, or numbers and arrays, which become constants. The name of the result."
         from onnx import helper
-        name = name or f"v{len(self.nodes)}"
         named = [i if isinstance(i, str) else self.weight(i) for i in inputs]
+        name = name or f"v{len(self.nodes)}"
         self.nodes.append(helper.make_node(operation, named, [name], **attributes))
         return name
 
@@ -138,7 +139,8 @@ def _ranker_graph(g: _Graph, config: Mapping[str, Any], w: _Arrays, liked: str, 
     if kind == "StackedAutoencoder": return _network_graph(g, config, w, liked, rated)
     if kind == "EDLAE":
         entry = _graded(g, config["dislikes"], liked, rated)
-        return g("MatMul", entry, g("Cast", w["weights"], to=1))
+        z = g("MatMul", entry, w["weights"])
+        return g("Mul", z, w["scale"][None]) if config["scaled"] else z
     if kind == "KernelRidge": return _kernel_graph(g, config, w, _graded(g, config["dislikes"], liked, rated))
     if kind == "Content": return _content_graph(g, config, w, liked, rated)
     if kind != "RankStack": raise InputError(f"{kind} cannot be written as ONNX.")
