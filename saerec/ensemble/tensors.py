@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..data import InputError
 from .combining import Ensemble
-from .content import Content
+from .content import Content, place_of
 from ..evaluate.baselines import EDLAE, KernelRidge
 from ..model import StackedAutoencoder
 
@@ -67,7 +67,11 @@ def as_tensors(model: Any) -> tuple[dict[str, Any], dict[str, Tensor]]:
     if not isinstance(model, EDLAE | KernelRidge):
         there = "StackedAutoencoder, EDLAE, KernelRidge, Content, Ensemble"
         raise InputError(f"{type(model).__name__} cannot be saved as tensors; there are {there}.")
-    if isinstance(model, EDLAE): kind, said, tensors = "EDLAE", {"scaled": True}, _as_bytes(model.weights)
+    if isinstance(model, EDLAE):
+        kind, said, tensors = "EDLAE", dict[str, Any](scaled=True), _as_bytes(model.weights)
+        if model.place is not None:
+            said["most"] = len(model.weights) - 1
+            tensors["kept"] = torch.from_numpy((model.place < said["most"]).astype(np.uint8))
     else:
         kind, said, tensors = "KernelRidge", {}, {"weights": model.weights}
         for k in ("data", "indices", "indptr"):
@@ -95,10 +99,11 @@ def from_tensors(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Any
         return Content(**options).of(known.pop("liked"), known)
 
     if kind not in _SETTINGS: raise InputError(f"There is no model of the kind {kind!r}.")
-    scaled = options.pop("scaled", False)
+    scaled, most = options.pop("scaled", False), options.pop("most", None)
     model = EDLAE(**options) if kind == "EDLAE" else KernelRidge(**options)
     model.weights = tensors["weights"].float()
     if scaled: model.weights *= tensors["scale"]
+    if isinstance(model, EDLAE) and most is not None: model.place = place_of(tensors["kept"].numpy(), most)
     if isinstance(model, KernelRidge):
         from scipy.sparse import csr_array
 

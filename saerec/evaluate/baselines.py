@@ -220,6 +220,7 @@ class EASE:
     """
     predicts_likes = False
     most_movies = 12_000
+    place: np.ndarray | None = None  # of `most_rated`
     dropout = dislikes = balance = 0.0  # of `EDLAE`
     def __init__(self,
         regularization: float = 200.0,  # $\\lambda$; larger: fewer, more popular neighbours count

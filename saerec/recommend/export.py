@@ -19,7 +19,7 @@ import numpy as np
 from ..disk import atomic_write
 from ..errors import InputError
 from ..ensemble.affinity import DAMPING
-from ..ensemble.content import FEW_RATINGS, MORE, PRIOR, Content
+from ..ensemble.content import FEW_RATINGS, MORE, PRIOR, Content, place_of
 from ..evaluate.calibration import Calibration
 from .artefact import Artefact
 from .engine import part_of
@@ -139,8 +139,13 @@ def _ranker_graph(g: _Graph, config: Mapping[str, Any], w: _Arrays, liked: str, 
     if kind == "StackedAutoencoder": return _network_graph(g, config, w, liked, rated)
     if kind == "EDLAE":
         entry = _graded(g, config["dislikes"], liked, rated)
+        place = None if config.get("most") is None else place_of(w["kept"], config["most"])
+        if place is not None:  # of the movies with weights; then one for all others, whose weights are 0
+            own = np.flatnonzero(w["kept"])
+            entry = g("Concat", g("Gather", entry, own, axis=1), g("Mul", g.sum(entry), 0.0), axis=1)
         z = g("MatMul", entry, w["weights"])
-        return g("Mul", z, w["scale"][None]) if config["scaled"] else z
+        if config["scaled"]: z = g("Mul", z, w["scale"][None])
+        return z if place is None else g("Gather", z, place, axis=1)
     if kind == "KernelRidge": return _kernel_graph(g, config, w, _graded(g, config["dislikes"], liked, rated))
     if kind == "Content": return _content_graph(g, config, w, liked, rated)
     if kind != "RankStack": raise InputError(f"{kind} cannot be written as ONNX.")
