@@ -48,6 +48,17 @@ _SETTINGS = {  # what a closed form is made from
     "KernelRidge": ("gamma", "regularization", "dislikes"),
 }
 
+def _take_linear(model: Any) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    "An EDLAE; where not all movies have weights, also how many do, and which."
+    if model.place is None: return {"scaled": True}, _as_bytes(model.weights)
+    most = len(model.weights) - 1
+    kept = torch.from_numpy((model.place < most).astype(np.uint8))
+    return {"scaled": True, "most": most}, _as_bytes(model.weights) | {"kept": kept}
+
+def _take_kernel(model: Any) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    rows = {k: torch.from_numpy(np.asarray(getattr(model.rows, k))) for k in ("data", "indices", "indptr")}
+    return {}, {"weights": model.weights} | rows
+
 def as_tensors(model: Any) -> tuple[dict[str, Any], dict[str, Tensor]]:
     "Take a model apart. Raises `InputError` for one that cannot be."
     if isinstance(model, StackedAutoencoder):
@@ -67,18 +78,28 @@ def as_tensors(model: Any) -> tuple[dict[str, Any], dict[str, Tensor]]:
     if not isinstance(model, EDLAE | KernelRidge):
         there = "StackedAutoencoder, EDLAE, KernelRidge, Content, Ensemble"
         raise InputError(f"{type(model).__name__} cannot be saved as tensors; there are {there}.")
-    if isinstance(model, EDLAE):
-        kind, said, tensors = "EDLAE", dict[str, Any](scaled=True), _as_bytes(model.weights)
-        if model.place is not None:
-            said["most"] = len(model.weights) - 1
-            tensors["kept"] = torch.from_numpy((model.place < said["most"]).astype(np.uint8))
-    else:
-        kind, said, tensors = "KernelRidge", {}, {"weights": model.weights}
-        for k in ("data", "indices", "indptr"):
-            tensors[k] = torch.from_numpy(np.asarray(getattr(model.rows, k)))
+    kind, take = ("EDLAE", _take_linear) if isinstance(model, EDLAE) else ("KernelRidge", _take_kernel)
+    said, tensors = take(model)
     return {"kind": kind} | {k: getattr(model, k) for k in _SETTINGS[kind]} | said, tensors
 
 # %% ../../nbs/ensemble/tensors.ipynb #30da766a
+def _linear_of(options: dict[str, Any], tensors: Mapping[str, Tensor]) -> EDLAE:
+    scaled, most = options.pop("scaled", False), options.pop("most", None)
+    model = EDLAE(**options)
+    model.weights = tensors["weights"].float()
+    if scaled: model.weights *= tensors["scale"]
+    if most is not None: model.place = place_of(tensors["kept"].numpy(), most)
+    return model
+
+def _kernel_of(options: dict[str, Any], tensors: Mapping[str, Tensor]) -> KernelRidge:
+    from scipy.sparse import csr_array
+    model = KernelRidge(**options)
+    model.weights = tensors["weights"].float()
+    arrays = tuple(tensors[k].numpy() for k in ("data", "indices", "indptr"))
+    model.rows = csr_array(arrays, shape=(len(tensors["indptr"]) - 1, model.weights.shape[1]))
+    model.rows.check_format()
+    return model
+
 def from_tensors(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Any:  # the model
     "Put a model together again. Raises `InputError` for an unknown kind, and what torch raises for wrong tensors."
     options = dict(about)
@@ -98,16 +119,6 @@ def from_tensors(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Any
         known = {k: t.numpy() for k, t in tensors.items()}
         return Content(**options).of(known.pop("liked"), known)
 
-    if kind not in _SETTINGS: raise InputError(f"There is no model of the kind {kind!r}.")
-    scaled, most = options.pop("scaled", False), options.pop("most", None)
-    model = EDLAE(**options) if kind == "EDLAE" else KernelRidge(**options)
-    model.weights = tensors["weights"].float()
-    if scaled: model.weights *= tensors["scale"]
-    if isinstance(model, EDLAE) and most is not None: model.place = place_of(tensors["kept"].numpy(), most)
-    if isinstance(model, KernelRidge):
-        from scipy.sparse import csr_array
-
-        arrays = tuple(tensors[k].numpy() for k in ("data", "indices", "indptr"))
-        model.rows = csr_array(arrays, shape=(len(tensors["indptr"]) - 1, model.weights.shape[1]))
-        model.rows.check_format()
-    return model
+    if kind == "EDLAE": return _linear_of(options, tensors)
+    if kind == "KernelRidge": return _kernel_of(options, tensors)
+    raise InputError(f"There is no model of the kind {kind!r}.")
