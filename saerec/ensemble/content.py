@@ -103,6 +103,10 @@ class Rows:
         out[self.users, self.indices] = self.data
         return out
 
+def place_of(kept: np.ndarray, most: int) -> np.ndarray:  # int64 [n_movies]
+    "The place of each movie among those kept (not 0); all others share the place after them."
+    return np.where(kept > 0, np.minimum(np.cumsum(kept > 0) - 1, most), most)
+
 def rows_of(batch: Batch) -> Rows:
     "A batch as rows of numpy."
     return Rows(batch.values.numpy(), batch.movies.numpy(), batch.offsets.numpy(), batch.n_movies)

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ..ensemble.affinity import Affinity
-from ..ensemble.content import FEW_RATINGS, Content, Rows
+from ..ensemble.content import FEW_RATINGS, Content, Rows, place_of
 from ..errors import InputError
 
 # %% auto #0
@@ -115,9 +115,14 @@ class LinearModel:
     def __init__(self, config: Mapping[str, Any], arrays: Mapping[str, np.ndarray]):
         self.dislikes, self.weights = config["dislikes"], arrays["weights"]
         self.scale = arrays.get("scale", np.ones(len(self.weights), np.float32))  # of each column
+        most = config.get("most")
+        self.place = None if most is None else place_of(arrays["kept"], most)
 
     def scores(self, rows: Rows, movies: Movies = ALL) -> np.ndarray:
         entry = np.where(rows.data > 0, 1, self.dislikes)
+        if self.place is not None:
+            rows = Rows(rows.data, self.place[rows.indices], rows.indptr, len(self.weights))
+            movies = self.place[movies]
         return rows.times(entry, self.weights, movies) * self.scale[movies]
 
 # %% ../../nbs/recommend/engine.ipynb #8fc8baac

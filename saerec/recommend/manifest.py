@@ -69,11 +69,13 @@ class LinearPart(_Part):
     dislikes: float
     balance: float
     scaled: bool = False  # the weights are bytes, times the scale of their column
+    most: _Count | None = None  # movies with weights, the most rated; None: all
 
     def shapes(self, n_movies: int) -> Shapes:
-        square = n_movies, n_movies
-        if not self.scaled: return {"weights": (square, "f2 f4")}
-        return {"weights": (square, "i1"), "scale": ((n_movies,), "f4")}
+        n = n_movies if self.most is None else self.most + 1
+        if not self.scaled: return {"weights": ((n, n), "f2 f4")}
+        kept: Shapes = {} if self.most is None else {"kept": ((n_movies,), "u1")}
+        return {"weights": ((n, n), "i1"), "scale": ((n,), "f4")} | kept
 
 # %% ../../nbs/recommend/manifest.ipynb #2549fc7c
 class KernelPart(_Part):

@@ -86,8 +86,7 @@ def fit_ranker(
     wanted: dict[str, Any] = {"content": True}
     if kind == "auto":
         own = settings_for("ranking", users.train)
-        forms = default_forms(users.train, say)
-        wanted |= {"n_multinomial": 0, "forms": forms, "epochs": 30, "weight_decay": 0.01} | own
+        wanted |= {"n_multinomial": 0, "forms": default_forms(users.train), "epochs": 30, "weight_decay": 0.01} | own
     wanted |= {"progress": options["progress"], "checkpoints": checkpoints, "begin": begin}
     ensemble = rank_ensemble(users, **(wanted | dict(changes)))
     say(_beside_members(ensemble, users))
