@@ -15,9 +15,6 @@ from glob import escape
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-from safetensors import SafetensorError
-
 from .errors import InputError
 
 # %% ../nbs/base/disk.ipynb #1090332e
@@ -27,6 +24,7 @@ def atomic_write(
 ) -> None:
     "Write a file under another name, flush it, rename it. Raises `InputError` if it cannot be written: then the old "
     "one stays."
+    from safetensors import SafetensorError
     path = Path(path)
     new = path.with_name(f".{path.name}.{os.getpid()}.new")
 
@@ -50,6 +48,7 @@ def exclusive_lock(
     path: str | Path,  # the file that only one process may write
 ) -> Iterator[None]:
     "Keep other trainings from a file. Raises `InputError` if one is at it, or if the folder cannot be written."
+    from filelock import FileLock, Timeout
     path = Path(path)
     name = path.with_name(f".{path.name}.lock")
     lock = FileLock(name, timeout=0)

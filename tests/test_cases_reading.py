@@ -25,8 +25,9 @@ from saerec.data import (
     load_movielens,
     read_ratings,
     split_users,
+    write_csr,
 )
-from saerec.data.shards import read_shards, write_shards
+from saerec.data.mapped import open_rows
 
 CASES = Path(__file__).parent / "cases"
 tries = settings(
@@ -135,10 +136,11 @@ def test_what_is_read_can_be_written_and_joined(users: list, movies: list) -> No
         assert frame[c].dtype == np.int64 or isinstance(frame[c].dtype, pd.StringDtype)
         assert frame[c].is_unique
     with tempfile.TemporaryDirectory() as tmp:
-        again = read_shards(write_shards(r, Path(tmp) / "s"))
+        again = open_rows(write_csr(r, Path(tmp) / "r.safetensors"))[2:]
+        assert [x.tolist() for x in again] == [r.users.user_id.tolist(), r.movies.movie_id.tolist()]
         pair = pd.DataFrame({"user": r.frame().user_id, "movie": r.frame().movie_id, "rating": r.value})
         pair.to_parquet(Path(tmp) / "r.parquet")
-        back = [again, read_ratings(Path(tmp) / "r.parquet", scale=(0, 9))]
+        back = [read_ratings(Path(tmp) / "r.parquet", scale=(0, 9))]
         texts = [str(i) for i in ids(r)[0] + ids(r)[1]]
         if all(t.isprintable() for t in texts):  # bytes that are no text go into Parquet only
             pair.to_csv(Path(tmp) / "r.csv", index=False)

@@ -24,7 +24,7 @@ from conftest import START
 from safetensors import safe_open
 
 from saerec.cli.command import main as saerec
-from saerec.data import load_movielens, write_csr, write_shards
+from saerec.data import load_movielens, write_csr
 from saerec.recommend import Recommender
 from saerec.train.__main__ import main
 from saerec.train.bulk import load_network, read_scores
@@ -157,8 +157,8 @@ def same_network(a: Path, b: Path) -> bool:
 def one(tmp_path_factory: pytest.TempPathFactory) -> Path:
     "Trained and scored by this process, from mapped rows; it is no group."
     folder = tmp_path_factory.mktemp("one")
-    write_csr(write_shards(load_movielens(), folder / "shards"), folder / "rows")
-    assert main(["--data", str(folder / "rows"), "--out", str(folder / "run"), "--score", *SETTINGS]) == 0
+    rows = write_csr(load_movielens(), folder / "rows.safetensors")
+    assert main(["--data", str(rows), "--out", str(folder / "run"), "--score", *SETTINGS]) == 0
     assert not dist.is_initialized()
     return folder / "run"
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from saerec.data import synthetic_ratings
+from synthetic import synthetic_ratings
 
 TOOLS = Path(__file__).resolve().parents[1] / "tools"
 if not (TOOLS / "gpu_check.py").is_file(): pytest.skip("tools/gpu_check.py is not there", allow_module_level=True)

@@ -1,7 +1,6 @@
-"""Ratings -> shards -> mapped rows -> batches loses nothing; the fast and the careful reader of plain files agree.
+"""Ratings -> mapped rows -> batches loses nothing; the fast and the careful reader of plain files agree.
 
 SAEREC_EXAMPLES=2000 pytest tests/test_scale.py   tries more, and other, examples than the fixed ones."""
-import json
 import os
 import subprocess
 import sys
@@ -16,10 +15,10 @@ import torch
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from saerec.data import (
-    Batch, InputError, Ratings, gini, read_ratings, reading, shape_at, synthetic_ratings, to_batch,
-)
-from saerec.data.shards import open_csr, read_shards, write_csr, write_shards
+from synthetic import gini, shape_at, synthetic_ratings
+
+from saerec.data import Batch, InputError, Ratings, open_csr, read_ratings, reading, to_batch, write_csr
+from saerec.data.mapped import open_rows
 
 MORE = os.environ.get("SAEREC_EXAMPLES")
 tries = settings(max_examples=int(MORE or 50), derandomize=not MORE, deadline=None, database=None,
@@ -50,25 +49,23 @@ def ratings(draw) -> Ratings:
     return Ratings(user, movie, value, users, movies, None if time is None else np.array(time, np.int64))
 
 
-@given(r=ratings(), per=st.integers(1, 12), data=st.data())
+@given(r=ratings(), data=st.data())
 @tries
-def test_shards_and_rows_lose_nothing(r: Ratings, per: int, data: st.DataObject) -> None:
+def test_mapped_rows_lose_nothing(r: Ratings, data: st.DataObject) -> None:
     with tempfile.TemporaryDirectory() as tmp:
-        shards, rows = write_shards(r, Path(tmp) / "s", per), Path(tmp) / "r"
-        back, ordered = read_shards(shards), r.select(np.lexsort((r.movie, r.user)))
-        assert back.fingerprint() == ordered.fingerprint() and back.name == r.name
-        assert back.users.equals(r.users) and back.movies.equals(r.movies)
-        assert (back.time is None) == (r.time is None) and (r.time is None or np.array_equal(back.time, ordered.time))
+        path = write_csr(r, Path(tmp) / "r.safetensors")
+        mapped, whole = open_csr(path), to_batch(r)
+        name, _, users, movies = open_rows(path)
+        assert name == r.name and users.tolist() == r.users.user_id.tolist()
+        assert movies.tolist() == r.movies.movie_id.tolist()
 
-        write_csr(shards, rows)
-        mapped, whole = open_csr(rows), to_batch(r)
         assert len(mapped) == len(whole)
         assert torch.equal(mapped.counts, whole.counts) and torch.equal(mapped.users, whole.users)
         assert same(mapped.take(mapped.users), whole)
         some = torch.tensor(data.draw(st.lists(st.integers(0, len(whole) - 1), max_size=8)), dtype=torch.int64)
         assert same(mapped.take(some), whole.take(some))
         with pytest.raises(IndexError): mapped.take(torch.tensor([len(whole)]))
-        assert sorted(os.listdir(tmp)) == ["r", "s"]
+        assert os.listdir(tmp) == ["r.safetensors"]
 
 
 def tiny() -> Ratings:
@@ -76,90 +73,37 @@ def tiny() -> Ratings:
     return read_ratings(pd.DataFrame({"user": n // 3, "movie": n % 4, "rating": 3.5, "timestamp": n}))
 
 
-@pytest.fixture(scope="module")
-def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("written")
-    write_csr(write_shards(tiny(), folder / "s", 2), folder / "r")
-    return folder
-
-
-def opened(written: Path, file: str, data: bytes) -> None:
-    "A folder with one file changed is read, or there is one sentence that names it."
-    kind = file[0]
+@given(cut=st.floats(0, 1), where=st.lists(st.floats(0, 0.999), max_size=3), mask=st.integers(1, 255))
+@tries
+def test_wild_files(cut: float, where: list[float], mask: int) -> None:
+    "A file that was changed is read, or there is one sentence that names it."
     with tempfile.TemporaryDirectory() as tmp:
-        copy = Path(tmp) / kind
-        copy.mkdir()
-        for p in (written / kind).iterdir():
-            (copy / p.name).write_bytes(data if p.name == file[2:] else p.read_bytes())
-
-        try:
-            if kind == "s": assert len(read_shards(copy)) == 12
-            else: assert len(open_csr(copy)) == 4
-        except InputError as e:
-            assert str(copy) in str(e) and str(e).endswith(".") and str(e).isprintable()
-
-        if kind == "s":
-            try: write_csr(copy, Path(tmp) / "new")
-            except InputError: assert os.listdir(tmp) == [kind]
-
-
-FILES = ["s/manifest.json", "s/ratings-00000.parquet", "s/users.parquet", "s/movies.parquet",
-         "r/manifest.json", "r/offsets.npy", "r/movies.npy", "r/values.npy"]
-
-
-@given(file=st.sampled_from(FILES), cut=st.floats(0, 1), where=st.lists(st.floats(0, 0.999), max_size=3),
-       mask=st.integers(1, 255))
-@tries
-def test_wild_files(written: Path, file: str, cut: float, where: list[float], mask: int) -> None:
-    whole = (written / file).read_bytes()
-    data = bytearray(whole[:max(1, int(len(whole) * cut))])
-    for w in where: data[int(w * len(data))] ^= mask
-    opened(written, file, bytes(data))
-
-
-leaf = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3)
-anything = st.recursive(
-    leaf, lambda x: st.lists(x, max_size=3) | st.dictionaries(st.text(max_size=3), x, max_size=3), max_leaves=5)
-entry = st.sampled_from(["kind", "version", "name", "users", "movies", "ratings", "times", "shards"])
-
-
-@given(kind=st.sampled_from("sr"), changes=st.dictionaries(entry, anything, max_size=2),
-       gone=st.sampled_from(["", "name", "times", "shards", "version"]))
-@tries
-def test_wild_manifests(written: Path, kind: str, changes: dict, gone: str) -> None:
-    m = json.loads((written / kind / "manifest.json").read_text()) | changes
-    m.pop(gone, None)
-    opened(written, f"{kind}/manifest.json", json.dumps(m).encode())
+        path = write_csr(tiny(), Path(tmp) / "r.safetensors")
+        whole = path.read_bytes()
+        data = bytearray(whole[:max(1, int(len(whole) * cut))])
+        for w in where: data[int(w * len(data))] ^= mask
+        path.write_bytes(data)
+        try: assert len(open_csr(path)) == 4
+        except InputError as e: assert str(path) in str(e) and str(e).endswith(".") and str(e).isprintable()
 
 
 # --- a disk without room, a process that is killed ---
 
 CHILD = """
-import resource, signal, sys
+import resource, sys
 from pathlib import Path
-from saerec.data import InputError, synthetic_ratings
-from saerec.data.shards import write_csr, write_shards
-tmp = Path(sys.argv[1])
-r = synthetic_ratings(20_000)
-write_shards(r, tmp / "s", 200)
+from saerec.data import InputError, load_movielens, write_csr
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
-for f in (lambda: write_shards(r, tmp / "s2", 200), lambda: write_csr(tmp / "s", tmp / "r")):
-    try: f()
-    except InputError as e: print(e)
+try: write_csr(load_movielens(), Path(sys.argv[1]) / "r.safetensors")
+except InputError as e: print(e)
 """
 
 KILLED = """
 import os, sys
-import pyarrow.parquet as pq
-from saerec.data import synthetic_ratings
-from saerec.data.shards import write_shards
-real, calls = pq.write_table, []
-def stand_in(*args, **kw):
-    calls.append(1)
-    if len(calls) == 4: os._exit(9)
-    return real(*args, **kw)
-pq.write_table = stand_in
-write_shards(synthetic_ratings(20_000), sys.argv[1] + "/s", 20)
+import saerec.disk
+from saerec.data import load_movielens, write_csr
+os.fsync = lambda file: os._exit(9)
+write_csr(load_movielens(), sys.argv[1] + "/r.safetensors")
 """
 
 
@@ -175,18 +119,16 @@ def test_no_room(tmp_path: Path) -> None:
     "A file may not grow beyond 20,000 bytes: the system itself refuses the write, in the middle of a file."
     done = child(CHILD, tmp_path)
     assert not done.returncode, done.stderr
-    lines = done.stdout.splitlines()
-    assert len(lines) == 2, done.stdout
-    assert all("it cannot be written, and nothing was (File too large)" in o for o in lines), done.stdout
-    assert os.listdir(tmp_path) == ["s"]
+    assert "it cannot be written" in done.stdout and "File too large" in done.stdout
+    assert os.listdir(tmp_path) == []
 
 
 def test_killed_in_the_middle(tmp_path: Path) -> None:
     "What is there then does not look like data, and does not stand in the way."
+    path = tmp_path / "r.safetensors"
     assert child(KILLED, tmp_path).returncode == 9
-    assert not (tmp_path / "s").exists() and all(n.startswith(".s.part-") for n in os.listdir(tmp_path))
-    write_shards(tiny(), tmp_path / "s")
-    assert len(read_shards(tmp_path / "s")) == 12
+    assert [n.endswith(".new") for n in os.listdir(tmp_path)] == [True]
+    assert len(open_csr(write_csr(tiny(), path))) == 4
 
 
 # --- the fast reader ---

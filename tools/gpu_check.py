@@ -28,7 +28,9 @@ import numpy as np
 import torch
 from speed import epoch_cost, ranking_cost
 
-from saerec.data import SHAPES, InputError, Ratings, Split, shape_at, synthetic_ratings
+from synthetic import SHAPES, shape_at, synthetic_ratings
+
+from saerec.data import InputError, Ratings, Split
 from saerec.data import split_pairs, split_users, to_batch
 from saerec.evaluate import top_lists
 from saerec.model import StackedAutoencoder, gram_is_cheaper

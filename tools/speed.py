@@ -22,10 +22,11 @@ import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
-from saerec.data import SHAPES, Batch, HeldOut, InputError, Ratings, synthetic_ratings
+from synthetic import SHAPES, synthetic_ratings
+
+from saerec.data import Batch, HeldOut, InputError, Ratings, open_csr, write_csr
 from saerec.evaluate import rank_metrics
 from saerec.model import Factored, StackedAutoencoder, catalogue_mse, gram_error, gram_is_cheaper
-from saerec.data.shards import open_csr, write_csr, write_shards
 from saerec.train import OBJECTIVES, Rows, Training, make_model
 from saerec.train.objectives import batch_size_for
 
@@ -57,7 +58,7 @@ def seconds_both_ways(n_rows: int, n_movies: int, width: int, repeats: int = 3) 
     (code, table, bias), batch = random_factors(n_rows, n_movies, width)
 
     def gram() -> Tensor:
-        return gram_error(code, table, bias, batch, torch.ones_like(batch.values)) / (n_rows * n_movies)
+        return gram_error(Factored(code, table, bias), batch)
 
     def dense() -> Tensor:
         return catalogue_mse(Factored(code, table, bias).dense(), batch)
@@ -218,9 +219,8 @@ def measure_apart(folder: str | Path, what: str, n_steps: int) -> dict[str, Any]
 
 def make_rows(shape: str | int, folder: str | Path) -> Path:
     "Made-up ratings of an edition's shape, or of some number, as mapped rows in that folder."
-    csr = Path(folder) / f"{shape}-rows"
-    if not csr.exists(): write_csr(write_shards(synthetic_ratings(shape), Path(folder) / f"{shape}-shards"), csr)
-    return csr
+    csr = Path(folder) / f"{shape}.safetensors"
+    return csr if csr.exists() else write_csr(synthetic_ratings(shape), csr)
 
 
 def one_row(csr: Path, shape: str | int, dense: bool, n_steps: int) -> dict[str, Any]:

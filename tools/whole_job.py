@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from saerec.data import SHAPES, synthetic_ratings
+from synthetic import SHAPES, synthetic_ratings
 
 ENDED = re.compile(r"(.+?): ([\d.]+) s; ")
 

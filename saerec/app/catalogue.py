@@ -9,7 +9,6 @@ __all__ = []
 
 # %% ../../nbs/app/catalogue.ipynb #b54058c7
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,7 +36,8 @@ class Scale:
 def _star_steps(low: float, high: float) -> tuple[float, ...]:
     "Whole stars from 1 on if there are 2 to 10 of them, else five steps."
     whole = [float(v) for v in range(max(1, int(np.ceil(low))), int(np.floor(high)) + 1)]
-    return tuple(whole) if 2 <= len(whole) <= 10 else tuple(np.linspace(low, high, 5).round(2).tolist())
+    if not 2 <= len(whole) <= 10: whole = np.linspace(low, high, 5).round(2).tolist()
+    return tuple(whole)
 
 # %% ../../nbs/app/catalogue.ipynb #22d237eb
 def _scale_of(rec: Recommender) -> Scale:
@@ -70,6 +70,8 @@ class Catalogue:
         often = rec.titles.popularity
         if not often.any(): often = rec.engine.rank_scores(rec.people.row({}))[0]  # for somebody unknown
         self.popular: list[int] = np.argsort(-often, kind="stable").tolist()
+        rec.recommend({}, n=1)  # what is made once is made now, so that nobody waits for it
+        rec.titles.search("the")
 
     def links(self, code: int) -> list[tuple[str, str]]:
         "What other places call a movie: their names, and their addresses."
@@ -80,7 +82,3 @@ class Catalogue:
     def code(self, movie: str) -> int:
         "The movie meant by an id, else a title. Raises `InputError` if there is none, or more than one."
         return self.codes[movie] if movie in self.codes else self.rec.titles.look_up(movie)[0]
-
-    def person(self, stars: Mapping[int, float]) -> dict[str, float]:
-        "Ratings by code as the `Recommender` takes them: by the ids of the data."
-        return {f"id:{self.ids[code]}": v for code, v in stars.items()}

@@ -9,58 +9,30 @@ __all__ = []
 
 # %% ../../nbs/cli/config.ipynb #9bc99c96
 import argparse
-from collections.abc import Mapping, Sequence
-from typing import Any
+import tomllib
+from collections.abc import Sequence
 
 from ..errors import InputError
 
-# %% ../../nbs/cli/config.ipynb #2c7b529d
-def _read(file: str, verb: str) -> dict[str, Any]:
-    "What a file says to a verb. Raises `InputError` for a file that is no TOML."
-    import tomllib
+# %% ../../nbs/cli/config.ipynb #1ab3a6d7
+def with_config(argv: Sequence[str]) -> list[str]:
+    "The arguments, the verb first, with those of a file behind it. Raises `InputError` for a file that is no TOML."
+    finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    finder.add_argument("--config")
+    file = finder.parse_known_args(list(argv))[0].config
+    if file is None: return list(argv)
     try:
         with open(file, "rb") as f: said = tomllib.load(f)
     except OSError as e: raise InputError(f"{file}: it cannot be read ({e.strerror}).") from None
     except ValueError as e: raise InputError(f"{file}: it is no TOML ({e}).") from None
-    tables = {k for k, v in said.items() if isinstance(v, dict)}
-    return dict(said.get(verb, {})) if tables else said
+    if any(isinstance(v, dict) for v in said.values()): said = said.get(argv[0], {})
 
-# %% ../../nbs/cli/config.ipynb #77687bf4
-def _typed(action: argparse.Action, value: Any, where: str) -> list[str]:
-    "What would have been typed for a value. Raises `InputError` for one that cannot be meant."
-    flag = action.option_strings[-1]
-    if action.nargs == 0:
-        if not isinstance(value, bool): raise InputError(f"{where}: it is true or false.")
-        return [flag] if value else []
-    values = value if isinstance(value, list) else [value]
-    for v in values:
-        try: fits = not isinstance(v, bool | dict | list) and (action.type or str)(str(v)) is not None  # type: ignore
-        except ValueError: fits = False
-        if not fits or (action.choices and v not in action.choices):
-            one_of = f"; there are {', '.join(map(str, action.choices))}" if action.choices else ""
-            raise InputError(f"{where}: it cannot be {v!r}{one_of}.")
-
-    if action.nargs is not None: return [flag, *map(str, values)]
-    return [f"{flag}={v}" for v in values]
-
-# %% ../../nbs/cli/config.ipynb #1ab3a6d7
-def with_config(
-    argv: Sequence[str],  # as typed, the verb first
-    options: Mapping[str, Sequence[argparse.Action]],  # of each verb
-) -> list[str]:
-    "The arguments with those of a file in front. Raises `InputError` for a file that cannot be understood."
-    finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    finder.add_argument("--config")
-    file = finder.parse_known_args(list(argv))[0].config
-    if file is None or not argv or argv[0] not in options: return list(argv)
-
-    by_name = {o.lstrip("-"): a for a in options[argv[0]] for o in a.option_strings}
-    typed = []
-    for name, value in _read(file, argv[0]).items():
-        action = by_name.get(name.replace("_", "-"))
-        if action is None or name == "config":
-            known = ", ".join(k for k in by_name if k != "config")
-            raise InputError(f"{file}: saerec {argv[0]} has no option {name!r}; there are {known}.")
-        if name == "genre" and "--genre" in argv: continue  # a list; what is typed replaces it
-        typed += _typed(action, value, f"{file}: {name}")
+    typed: list[str] = []
+    for name, value in said.items():
+        flag = "-n" if name == "n" else f"--{name.replace('_', '-')}"
+        if flag in argv or value is False: continue
+        values = value if isinstance(value, list) else [value]
+        if value is True: typed.append(flag)
+        elif flag in ("--genre", "--exclude"): typed += [f"{flag}={v}" for v in values]  # again for more
+        else: typed += [flag, *map(str, values)]
     return [argv[0], *typed, *argv[1:]]

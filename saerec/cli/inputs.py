@@ -48,13 +48,10 @@ def get_data(source: str, options: Mapping[str, Any] = MappingProxyType({})) -> 
     `read_ratings`, for a table of your own."""
     from saerec.data.editions import MOVIELENS, load_movielens
     from saerec.data.reading import read_ratings
-    from saerec.data.shards import read_shards
     there = source != "bundled" and Path(source).exists()
-    sharded = there and (Path(source) / "manifest.json").exists()
-    if options and (sharded or not there):
+    if options and not there:
         raise InputError(f"{source}: --columns, --unrated, --scale and --duplicates go with a table of your own; leave "
                          "them out.")
-    if sharded: return read_shards(source)
     if not there:
         if source in ("bundled", *MOVIELENS): return load_movielens(source)
         raise InputError(f"{source}: neither a file or folder nor a MovieLens edition; there are bundled, "

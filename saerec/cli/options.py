@@ -26,7 +26,7 @@ _HELP_TEXT = """
 --scale: the lowest and the best rating there can be (default: those that occur; of an export, as its place has it)
 --duplicates: which rating counts where a user rated a movie again (default: refuse)
 train --data: bundled (default), an edition of MovieLens such as ml-1m or ml-latest (the newest films), or a path: a
-    table (CSV, JSON, Excel, Parquet), a folder or zip of one, a folder of shards
+    table (CSV, JSON, Excel, Parquet), a folder or zip of one
 --out: folder to write (default: model)
 --seed: of splits, first weights and training (default: 0)
 --threshold: rating from which one is a like (default: fits the scale; said)
@@ -101,10 +101,10 @@ _KINDS: dict[str, dict[str, Any]] = {  # what else than a text an option is, and
     "-q": _LEVEL | {"const": "WARNING"}, "-v": _LEVEL | {"const": "DEBUG"}}
 _ALIASES = {"--timestamps": "--moments", "-q": "--quiet", "-v": "--verbose"}
 
-def _add(p: argparse.ArgumentParser, verb: str, option: str) -> argparse.Action:
+def _add(p: argparse.ArgumentParser, verb: str, option: str) -> None:
     "An option of a verb, with what the tables say of it."
     kind, names = _KINDS.get(f"{verb} {option}", _KINDS.get(option, {})), [option, _ALIASES.get(option, option)]
-    return p.add_argument(*dict.fromkeys(names), help=_HELP.get(f"{verb} {option}", _HELP.get(option)), **kind)
+    p.add_argument(*dict.fromkeys(names), help=_HELP.get(f"{verb} {option}", _HELP.get(option)), **kind)
 
 # %% ../../nbs/cli/options.ipynb #0171d3ad
 _TABLE = "--columns --unrated --duplicates"  # how to read a table of many people
@@ -135,8 +135,8 @@ def parse(
     about = "A movie recommender: stacked autoencoders on MovieLens, with honest evaluation."
     p = argparse.ArgumentParser(prog="saerec", description=about, epilog=_ENDS)
     p.add_argument("--version", action="version", version=f"saerec {__version__}")
-    verbs, found = p.add_subparsers(dest="verb", required=True, metavar="VERB"), {}
+    verbs = p.add_subparsers(dest="verb", required=True, metavar="VERB")
     for name, (what, options) in _VERBS.items():
         verb = verbs.add_parser(name, help=what, epilog=_ENDS)
-        found[name] = [_add(verb, name, o) for o in f"{options} --config --json -q -v".split()]
-    return p.parse_args(with_config(sys.argv[1:] if argv is None else argv, found))
+        for option in f"{options} --config --json -q -v".split(): _add(verb, name, option)
+    return p.parse_args(with_config(sys.argv[1:] if argv is None else argv))

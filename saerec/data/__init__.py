@@ -9,7 +9,6 @@ __getattr__, __all__ = front_door(__name__, {
     "describe": "plot_ratings summary",
     "rows": "Batch damped_means row_offset to_batch",
     "splits": "HeldOut Split leave_one_out split_by_time split_fold split_pairs split_parts split_per_user split_users",
-    "exchange": "from_csr read_recbole to_csr write_recbole",
-    "shards": "open_csr read_shards write_csr write_shards",
-    "synthetic": "SHAPES gini shape_at synthetic_ratings",
+    "exchange": "to_csr write_recbole",
+    "mapped": "open_csr write_csr",
 })

@@ -30,7 +30,7 @@ _ROLES = {
     "title": "title movietitle itemtitle filmtitle booktitle producttitle | moviename itemname filmname productname | "
              "name",
     "year": "year releaseyear movieyear yearofrelease",
-    "genres": "genres genre categories"}
+    "genres": "genres genre categories class"}
 
 def plain_name(
     column: Any,  # a name as the source has it

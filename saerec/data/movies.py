@@ -77,8 +77,12 @@ def read_movies(
     special = "," if kind.startswith("movie_titles.") else {"u.item": "|", "movies.dat": "::"}.get(kind)
     if special is None or special == "," and not re.match(rb"\s*[0-9]+,([0-9]{4}|NULL),", file_bytes(path)[:100]):
         table = read_table(path)
-        if has_header(table.iloc[0].tolist(), {}): return take_header(table)
-        raise InputError("a file of movies needs a header with movie and title.")
+        if not has_header(table.iloc[0].tolist(), {}):
+            raise InputError("a file of movies needs a header with movie and title.")
+        table = take_header(table)
+        for c in table.columns.intersection(["class:token_seq"]):  # RecBole's genres, with blanks between them
+            table[c] = table[c].str.replace(" ", "|").str.replace("_", " ")
+        return table
 
     rows = []
     for n, line in enumerate(decode(file_bytes(path)).split("\n"), 1):

@@ -12,6 +12,5 @@ __getattr__, __all__ = front_door(__name__, {
     "evaluation": "Evaluation compute_metrics evaluate plot_table",
     "protocols": "EvaluationProtocol PROTOCOLS find_protocol open_edition split_liang",
     "calibration": "Calibrated Calibration calibrate choose_calibration plot_reliability reliability",
-    "taste": "genre_distance taste_profiles taste_share",
-    "beyond": "beyond_accuracy by_activity diversity genre_matrix list_sums self_information",
+    "beyond": "diversity list_sums self_information",
 })

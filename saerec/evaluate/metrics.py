@@ -63,7 +63,7 @@ MetricFunction = Callable[[Tensor, Tensor], Tensor]  # (hit bool [B, k], n int64
 METRICS: dict[str, MetricFunction] = {
     "NDCG": ndcg, "Recall": recall, "recall_all": recall_all, "HitRate": hit_rate, "MRR": mrr, "MAP": average_precision,
     "Precision": precision, "F1": f1}
-LIST_METRICS = ("coverage", "novelty")  # of the lists, not of their hits
+LIST_METRICS = ("coverage", "novelty", "diversity")  # of the lists, not of their hits
 
 # %% ../../nbs/evaluate/metrics.ipynb #f3a7ac40
 RANK_METRICS = ("NDCG@10", "NDCG@100", "Recall@20", "Recall@50")

@@ -52,46 +52,32 @@ class _CellScores(torch.autograd.Function):
         return g @ table, g.t().to_sparse_csr() @ code, None
 
 # %% ../../nbs/model/gram.ipynb #cd110dc4
-def cell_scores(
-    code: Tensor,  # $H$, float [B, h]
-    table: Tensor,  # $D$, float [n_movies, h]
-    cells: Batch,  # the cells of the same rows
-) -> Tensor:  # float [n]: in the order of the cells
+def cell_scores(code: Tensor, table: Tensor, cells: Batch) -> Tensor:  # float [n]: in the order of the cells
     "The products at single cells, and their gradients, without a table of cells times width."
     out: Tensor = _CellScores.apply(code, table, cells)
     return out
 
 # %% ../../nbs/model/gram.ipynb #bc6705d5
-def _dense_mse(scores: Tensor, batch: Batch, unobserved: float, weights: Tensor | None) -> Tensor:
+def _dense_mse(scores: Tensor, batch: Batch, unobserved: float) -> Tensor:
     "`catalogue_mse` of scores that are written out."
     rated = scores[batch.rows, batch.movies]
-    error = (rated - batch.values) ** 2
     everywhere = unobserved * (scores ** 2).sum()
-    correction = ((error if weights is None else weights * error) - unobserved * rated ** 2).sum()
-    return (everywhere + correction) / scores.numel()
+    return (everywhere + ((rated - batch.values) ** 2 - unobserved * rated ** 2).sum()) / scores.numel()
 
 # %% ../../nbs/model/gram.ipynb #22b331f4
 class _GramError(torch.autograd.Function):
-    "$\\sum w (z - y)^2$ over all cells, $\\alpha z^2$ where nothing is rated: only rated cells of $z$ are ever formed."
+    "$\\sum (z - y)^2$ over rated cells, $\\alpha z^2$ over all others: only rated cells of $z$ are ever formed."
     @staticmethod
-    def forward(
-        ctx: Any,  # torch's, for what `backward` needs
-        code: Tensor,  # $H$, float [B, h]
-        table: Tensor,  # $D$, float [n_movies, h]
-        bias: Tensor,  # $b$, float [n_movies]
-        batch: Batch,  # rated cells and their targets $y$
-        weights: Tensor,  # $w$, float [n]
-        alpha: float,  # weight of cells that are not rated
-    ) -> Tensor:  # scalar
+    def forward(ctx: Any, code: Tensor, table: Tensor, bias: Tensor, batch: Batch, alpha: float) -> Tensor:
         "The sum, not yet divided by the number of cells."
-        cells = batch.with_values(torch.zeros_like(weights)).csr()
+        cells = batch.with_values(torch.zeros_like(batch.values)).csr()
         z = torch.sparse.sampled_addmm(cells, code, table.T, beta=0.0).values() + bias[batch.movies]
         hh, dd, h, db = code.T @ code, table.T @ table, code.sum(0), bias @ table
         everywhere = (hh * dd).sum() + 2 * (h @ db) + len(code) * (bias @ bias)
-        pull = weights * (z - batch.values)
-        ctx.save_for_backward(code, table, bias, 2 * (pull - alpha * z), hh, dd, h, db)
+        error = z - batch.values
+        ctx.save_for_backward(code, table, bias, 2 * (error - alpha * z), hh, dd, h, db)
         ctx.batch, ctx.alpha = batch, alpha
-        return alpha * everywhere + (pull * (z - batch.values) - alpha * z * z).sum()
+        return alpha * everywhere + (error * error - alpha * z * z).sum()
 
     @staticmethod
     @once_differentiable
@@ -99,30 +85,16 @@ class _GramError(torch.autograd.Function):
         "The formulas above."
         code, table, bias, e, hh, dd, h, db = ctx.saved_tensors
         a, errors = 2 * ctx.alpha * grad, ctx.batch.with_values(e * grad).csr()
-        for_code, for_table, for_bias = ctx.needs_input_grad[:3]
-        g_code = (code @ (a * dd)).addmm_(errors, table).add_(a * db) if for_code else None
-        g_table = (table @ (a * hh)).addmm_(errors.t().to_sparse_csr(), code).addr_(bias, a * h) if for_table else None
-        g_bias = (a * (table @ h + len(code) * bias)).index_add_(0, ctx.batch.movies, e * grad) if for_bias else None
-        return g_code, g_table, g_bias, None, None, None
+        g_code = (code @ (a * dd)).addmm_(errors, table).add_(a * db)
+        g_table = (table @ (a * hh)).addmm_(errors.t().to_sparse_csr(), code).addr_(bias, a * h)
+        g_bias = (a * (table @ h + len(code) * bias)).index_add_(0, ctx.batch.movies, e * grad)
+        return g_code, g_table, g_bias, None, None
 
 # %% ../../nbs/model/gram.ipynb #df899f21
-def gram_error(
-    code: Tensor,  # $H$, float [B, h]
-    table: Tensor,  # $D$, float [n_movies, h]
-    bias: Tensor,  # $b$, float [n_movies]
-    batch: Batch,  # rated cells and their targets $y$, of the same dtype
-    weights: Tensor,  # $w$, float [n], 0 or more
-    alpha: float = 1.0,  # $\alpha$, weight of cells that are not rated
-) -> Tensor:  # scalar: the sum, not divided by the number of cells
-    "$\\sum w (z - y)^2$ over rated cells, $\\alpha z^2$ over all others, and its gradients; $z$ is not written out."
-    out: Tensor = _GramError.apply(code, table, bias, batch, weights, float(alpha))
-    return out
-
-def _gram_mse(scores: Factored, batch: Batch, unobserved: float, weights: Tensor | None) -> Tensor:
-    "`catalogue_mse` without writing scores out."
+def gram_error(scores: Factored, batch: Batch, alpha: float = 1.0) -> Tensor:  # scalar
+    "`catalogue_mse` without writing scores out; `alpha` weighs the cells that are not rated."
     batch = batch.with_values(batch.values.to(scores.code.dtype))
-    w = torch.ones_like(batch.values) if weights is None else weights.to(scores.code.dtype)
-    total = gram_error(scores.code, scores.table, scores.bias, batch, w, unobserved)
+    total: Tensor = _GramError.apply(scores.code, scores.table, scores.bias, batch, alpha)
     return total / (scores.shape[0] * scores.shape[1])
 
 # %% ../../nbs/model/gram.ipynb #7b4f0755
@@ -142,14 +114,12 @@ def catalogue_mse(
     scores: Tensor | Factored,  # [B, n_movies], written out or not
     batch: Batch,  # the same rows: targets at the rated cells, 0 elsewhere
     unobserved: float = 1.0,  # $\alpha$, the weight of cells without a rating, 0 or more
-    weights: Tensor | None = None,  # $w$, float [n], 0 or more: of the rated cells, in their order; None: all 1
 ) -> Tensor:  # scalar
     """The mean squared error over all cells of the catalogue; of factored scores by the cheaper of two ways.
 
     What is not rated counts as 0 with weight `unobserved`. Where it is cheaper, only the scores of rated
     cells are formed (Hu, Koren, Volinsky, *Collaborative Filtering for Implicit Feedback Datasets*, ICDM 2008)."""
-    if isinstance(scores, Tensor): return _dense_mse(scores, batch, unobserved, weights)
-
+    if isinstance(scores, Tensor): return _dense_mse(scores, batch, unobserved)
     if gram_is_cheaper(*scores.shape, scores.code.shape[1], len(batch.movies)):
-        return _gram_mse(scores, batch, unobserved, weights)
-    return _dense_mse(scores.dense(), batch, unobserved, weights)
+        return gram_error(scores, batch, unobserved)
+    return _dense_mse(scores.dense(), batch, unobserved)

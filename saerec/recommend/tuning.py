@@ -57,7 +57,8 @@ def _check_space(space: Mapping[str, Sequence[Any]]) -> None:
         if name not in ABOUT: raise InputError(f"There is no setting {name!r}; there are {', '.join(ABOUT)}.")
         low_high = list(values)[:2]
         numbers = all(isinstance(v, int | float) for v in low_high)
-        ranged = len(low_high) == 2 and numbers and low_high[0] < low_high[1] and list(values)[2:] in ([], ["log"])
+        rising = len(low_high) == 2 and numbers and low_high[0] < low_high[1]
+        ranged = rising and list(values)[2:] in ([], ["log"])
         if not (ranged if isinstance(values, tuple) else values):
             raise InputError(f"{name}: {values!r} is neither a list of choices nor a range (low, high) or "
                              '(low, high, "log").')
@@ -97,7 +98,8 @@ def _usual(split: Split, objective: str, space: Mapping[str, Sequence[Any]]) -> 
     "The settings that training would take, as far as the space has them."
     o = find_objective(objective).changed(**settings_for(objective, split.train))
     hidden, s = list(o.network["hidden"]), vars(o.settings)
-    usual = s | {"width": hidden[0], "narrow": hidden[1] if hidden[1:] else 0, "dropout": o.network.get("dropout", 0.0)}
+    usual = s | {"width": hidden[0], "narrow": hidden[1] if hidden[1:] else 0}
+    usual["dropout"] = o.network.get("dropout", 0.0)
     usual["spread"] = round(s["max_rate"] - s["min_rate"], 6)
     inside = {k: v for k, v in usual.items() if k in space}
     return {k: v for k, v in inside.items()
@@ -120,7 +122,8 @@ class Tuning:
         done = [t for t in self.study.trials if t.value is not None]
         rows = {t.number: {self.metric: t.value} | t.user_attrs | t.params for t in done}
         table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("trial")
-        return table.sort_values(self.metric, ascending=self.study.direction.name == "MINIMIZE", kind="stable")
+        lowest_first = self.study.direction.name == "MINIMIZE"
+        return table.sort_values(self.metric, ascending=lowest_first, kind="stable")
 
     @property
     def best(self) -> dict[str, Any]:
@@ -138,7 +141,8 @@ class Tuning:
         with figure(rows, columns, size=(9, 2.2 * rows), sharey=True, squeeze=False) as (fig, axes):
             axes.flat[0].step(table.index, best, where="post", color="C1", label="best so far")
             for ax, name in zip(axes.flat, panels, strict=False):
-                ax.scatter(table.index if name == "trial" else table[name], table[self.metric], s=14)
+                x = table.index if name == "trial" else table[name]
+                ax.scatter(x, table[self.metric], s=14)
                 ax.set_xlabel(name)
                 if len(self.space.get(name, ())) == 3 and isinstance(self.space[name], tuple):
                     low, high, _ = self.space[name]
@@ -172,8 +176,8 @@ def tune(
     objective: str = "ranking",  # a key of `OBJECTIVES`
     folder: str | Path | None = None,  # keeps the trials, and goes on with those in it
     seed: int = 0,  # of the split, of the trainings and of the search
-    threshold: float | None = None,  # the rating from which one is a like; None: `default_threshold`
-    n_held: int | None = None,  # users held out for each of validation and test; None: by the size of the data
+    threshold: float | None = None,  # from which rating one is a like; None: the default
+    n_held: int | None = None,  # users held out for validation, and for the test; None: by size
     say: Callable[[str], None] | None = print,  # told of each trial; None: nothing
 ) -> Tuning:
     """Search the settings of a network on validation; the test stays closed.
@@ -215,7 +219,7 @@ def _train_once(trial: Any, split: Split, space: Mapping[str, Sequence[Any]], ob
     trial.set_user_attr("seconds", round(recorder.seconds, 1))
     return recorder.best
 
-def _split_of(ratings: Ratings | Split, objective: str, *how: Any) -> Split:  # how: seed, threshold and n_held
+def _split_of(ratings: Ratings | Split, objective: str, *how: Any) -> Split:  # seed, threshold, n_held
     "The split that trials are trained and validated on."
     find_objective(objective)
     if isinstance(ratings, Split): return ratings
@@ -235,9 +239,11 @@ def _study(split: Split, space: Mapping[str, Sequence[Any]], objective: str, fol
     if folder is not None: Path(folder).mkdir(parents=True, exist_ok=True)
     storage = None if folder is None else f"sqlite:///{Path(folder).resolve() / 'trials.db'}"
     direction: Any = "maximize" if find_objective(objective).higher_is_better else "minimize"
-    study = optuna.create_study(study_name="saerec", storage=storage, direction=direction, load_if_exists=True)
+    study = optuna.create_study(
+        study_name="saerec", storage=storage, direction=direction, load_if_exists=True)
 
-    asked = {"objective": objective, "seed": seed, "split": split.fingerprint(), "space": json.dumps(dict(space))}
+    asked = {"objective": objective, "seed": seed}
+    asked |= {"split": split.fingerprint(), "space": json.dumps(dict(space))}
     had = study.user_attrs
     if other := [k for k in asked if k in had and had[k] != asked[k]]:
         raise InputError(f"{folder}: there is a search with another {' and '.join(other)}; give another folder.")

@@ -16,7 +16,7 @@ from ..data import MOVIELENS, InputError
 from ..model import StackedAutoencoder
 from . import bulk
 from .loop import fit
-from .objectives import batch_size_for, make_model
+from .objectives import make_model
 from .processes import LOST, Group, Refused, agreed, lost_another, say_once, to_stderr
 from .processes import end_when_told, exit_group, process_group, started
 from ..workers import Terminated, sigterm_as_exception
@@ -26,7 +26,7 @@ __all__ = []
 
 # %% ../../nbs/train/program.ipynb #b09f2d6c
 _OPTIONS: dict[str, tuple[type, Any, str]] = {  # type, default, help
-    "--data": (str, "bundled", f"{', '.join(MOVIELENS)}, a file, or a folder of shards or rows"),
+    "--data": (str, "bundled", f"{', '.join(MOVIELENS)}, a file, or one of rows (.safetensors)"),
     "--out": (str, "trained", "folder to write; training goes on from its checkpoint"),
     "--objective": (str, "ranking", "or multinomial: squared error or softmax"),
     "--epochs": (int, None, "passes over the users"),
@@ -61,8 +61,7 @@ def _train(args: argparse.Namespace, source: bulk.Source, group: Group) -> Stack
     model = agreed(group, lambda: make_model(args.objective, rows.n_movies, seed=args.seed, **shape))
     about = {"data": source.about(), "threshold": args.threshold, "held_out": args.held_out}
     options = dict(seed=args.seed, device=group.device, checkpoint=checkpoint, rows=rows, about=about)
-    options |= {"batch_size": args.batch_size or batch_size_for(len(rows))}
-    options |= {k: v for k in ("epochs", "lr") if (v := getattr(args, k)) is not None}
+    options |= {k: v for k in ("epochs", "batch_size", "lr") if (v := getattr(args, k)) is not None}
 
     if group.rank == 0 and checkpoint.exists(): to_stderr(f"{checkpoint}: training goes on from there")
     recorder = fit(model, split, args.objective, progress=True, say=None, **options)
@@ -95,7 +94,7 @@ def _run(args: argparse.Namespace, group: Group) -> None:
     _check_numbers(args)
     out = Path(args.out)
     weights = out / "weights.safetensors"
-    source = bulk.open_data(args.data, out, group)
+    source = agreed(group, lambda: bulk.open_data(args.data))
     if args.only_score: model = agreed(group, lambda: bulk.load_network(weights))
     else: model = _train(args, source, group)
     if not (args.score or args.only_score): return

@@ -20,7 +20,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..data import MOVIELENS, Batch, HeldOut, InputError, Ratings, Split, to_batch
-from ..data import load_movielens, open_csr, read_ratings, write_csr
+from ..data import load_movielens, read_ratings
+from ..data.mapped import open_rows
 from ..disk import atomic_write
 from ..evaluate import rows_at_once, top_k
 from ..model import StackedAutoencoder
@@ -58,41 +59,17 @@ class Source:
         ratings = int(self.rows.counts.sum())
         return dict(name=self.name, users=len(self.rows), movies=self.rows.n_movies, ratings=ratings)
 
-def _mapped(folder: Path) -> Source:
-    "Rows in files, with their ids."
-    rows = open_csr(folder)
-    try: users, movies = (pd.read_parquet(folder / f"{k}.parquet") for k in ("users", "movies"))
-    except (OSError, ValueError) as e: raise InputError(f"{folder}: {e}; write it again with write_csr.") from None
-    name = json.loads((folder / "manifest.json").read_text("utf-8"))["name"]
-    return Source(name, rows, users.user_id.to_numpy(), movies.movie_id.to_numpy())
-
-# %% ../../nbs/train/bulk.ipynb #c4ed7e8a
-def _build_rows(shards: Path, rows: Path) -> None:
-    "Rows in files from shards, unless they are there."
-    if not rows.exists(): write_csr(shards, rows)
-    old, new = (json.loads((f / "manifest.json").read_text("utf-8")) for f in (rows, shards))
-    if any(new.get(k) != v for k, v in old.items() if k != "kind"):
-        advice = "remove it, or choose another folder with --out"
-        raise InputError(f"{rows}: it was built from other shards than {shards}; {advice}.")
 
 # %% ../../nbs/train/bulk.ipynb #de8d4360
-def open_data(source: str, out: Path, group: Group) -> Source:
-    "Ratings by name or path. Raises `Refused` in all processes if one cannot read them."
-    path = Path(source)
-    if (path / "ratings-00000.parquet").exists():
-        agreed(group, lambda: _build_rows(path, out / "rows") if group.rank == 0 else None)
-        path = out / "rows"
-    if (path / "offsets.npy").exists(): return agreed(group, lambda: _mapped(path))
-
-    def read() -> Source:
-        if path.exists(): r = read_ratings(source)
-        elif source in ("bundled", *MOVIELENS): r = load_movielens(source)
-        else:
-            known = ", ".join(["bundled", *MOVIELENS])
-            raise InputError(f"{source}: neither a file or folder nor an edition: {known}.")
-        return Source(r.name, to_batch(r), r.users.user_id.to_numpy(), r.movies.movie_id.to_numpy())
-
-    return agreed(group, read)
+def open_data(source: str) -> Source:
+    "Ratings by name or path. Raises `InputError` for what cannot be read."
+    if source.endswith(".safetensors"): return Source(*open_rows(source))
+    if Path(source).exists(): r = read_ratings(source)
+    elif source in ("bundled", *MOVIELENS): r = load_movielens(source)
+    else:
+        known = ", ".join(["bundled", *MOVIELENS])
+        raise InputError(f"{source}: neither a file or folder nor an edition: {known}.")
+    return Source(r.name, to_batch(r), r.users.user_id.to_numpy(), r.movies.movie_id.to_numpy())
 
 # %% ../../nbs/train/bulk.ipynb #1b86bbbc
 def _draw_users(likes: Likes, n: int, rng: np.random.Generator) -> Tensor:

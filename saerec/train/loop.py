@@ -19,7 +19,7 @@ from torch import Tensor
 from ..data import Split, to_batch
 from ..model import Network, StackedAutoencoder
 from .checkpoints import guarded, save_checkpoint
-from .objectives import Objective, find_objective, make_model
+from .objectives import Objective, find_objective, make_model, objective_for
 from .recorder import Recorder, compare, progress_bar
 from .steps import Rows, Training, check_network, validate
 
@@ -69,18 +69,19 @@ def fit(
     objective: Objective | str = "ranking",  # or the name of one in `OBJECTIVES`
     seed: int = 0,  # of the order of users, of what is masked and of dropout
     device: str | None = None,  # None: CUDA where there is one, else the CPU
-    stop_at: int | None = None,  # train exactly so many epochs and keep the last; None: choose on validation
+    stop_at: int | None = None,  # so many epochs, the last is kept; None: choose on validation
     progress: bool = False,  # show a bar or lines on stderr
-    say: Callable[[str], None] | None = print,  # told how it stands beside simple baselines; None: nothing
+    say: Callable[[str], None] | None = print,  # told how it compares with baselines
     checkpoint: str | Path | None = None,  # a file for each epoch; training goes on from it
     checkpoint_seconds: float = 0.0,  # at least so long between two checkpoints; first and last epoch always
     rows: Rows | None = None,  # training rows on disk; None: `to_batch(split.train)`
     about: Mapping[str, Any] | None = None,  # what else a checkpoint must agree with, by name
     **changes: Any,  # other `Settings`: epochs, batch_size, lr, weight_decay, min_rate, max_rate, ...
 ) -> Recorder:
-    """Train in place, and keep the weights of the epoch that is best on validation, also after Ctrl-C. Raises
-    `Diverged` if the loss becomes NaN or grows a thousandfold, `InputError` for a network or checkpoint of no use."""
-    objective = find_objective(objective).changed(**changes)
+    """Train in place, and keep the weights of the epoch that is best on validation, also after Ctrl-C. A name of an
+    objective brings the settings for so many users (`settings_for`). Raises `Diverged` if the loss becomes NaN or
+    grows a thousandfold, `InputError` for a network or checkpoint of no use."""
+    objective = objective_for(objective, split.train, rows).changed(**changes)
     if rows is None: rows = to_batch(split.train)
     check_network(model, rows)
     model.centre(split.train)
@@ -107,11 +108,11 @@ def trainer(
     """Makes and trains a network on a split, with the seed of the split: what `evaluate` takes for a protocol.
 
     Raises `InputError` for an unknown objective; the function it gives raises as `fit` does."""
-    wanted = find_objective(objective)
+    find_objective(objective)  # an unknown name is told now
 
     def train_on(split: Split) -> StackedAutoencoder:
-        model = make_model(wanted, split.train.n_movies, **({"seed": split.seed} | dict(options or {})))
-        fit(model, split, wanted, **({"seed": split.seed, "say": None} | changes))
+        model = make_model(objective, split.train.n_movies, **({"seed": split.seed} | dict(options or {})))
+        fit(model, split, objective, **({"seed": split.seed, "say": None} | changes))
         return model
 
     train_on.__name__ = "Stacked autoencoder"

@@ -8,7 +8,7 @@ Docs: https://saerec.github.io/saerec/train/objectives.html.md"""
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sized
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -198,16 +198,17 @@ def settings_for(
     objective: Objective | str,  # or its name
     train: Ratings,  # to learn from
     member: bool = False,  # of an ensemble, which has settings of its own for few users too
+    n_users: int | None = None,  # None: those of `train`
 ) -> dict[str, Any]:  # changes to the settings of the objective
     """What the number of users and ratings asks for: many small steps for few, fewer and larger ones for many.
     Raises `InputError` for an unknown objective."""
-    name, n = find_objective(objective).name, len(np.unique(train.user))
+    name, n = find_objective(objective).name, n_users or len(np.unique(train.user))
     # measured on ML-1M only
     large = dict(batch_size=batch_size_for(n), lr=5e-3, patience=3) if n >= 20_000 else {}
     graded = dict(dislikes=GRADE) if name == "ranking" and (train.value <= 0).any() else {}
     if not member and n < 1000: return graded
 
-    if name == "likes" and n < 1000: return dict(epochs=30, weight_decay=5.0)
+    if name == "likes" and n < 5000: return dict(epochs=30, weight_decay=5.0)
     if name == "likes" and large: return dict(epochs=12, weight_decay=6.0) | large
     if name == "likes": return dict(epochs=12, weight_decay=4.0, batch_size=batch_size_for(n), lr=3e-3)
     if name == "multinomial" and n >= 1000: return dict(epochs=30, batch_size=256, lr=2e-3, balance=BALANCE)
@@ -216,3 +217,10 @@ def settings_for(
     if n < 1000: return graded | dict(epochs=20, weight_decay=0.1)
     usual = dict(epochs=30 if large else 20, weight_decay=1.0, batch_size=batch_size_for(n))
     return graded | usual | large
+
+# %% ../../nbs/train/objectives.ipynb #5be1c7a2
+def objective_for(objective: Objective | str, train: Ratings, rows: Sized | None = None) -> Objective:
+    "By its name, with the settings for so many users (`rows`, or those of `train`); one of your own as it is."
+    if isinstance(objective, Objective): return objective
+    n_users = None if rows is None else len(rows)
+    return find_objective(objective).changed(**settings_for(objective, train, n_users=n_users))
