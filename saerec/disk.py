@@ -21,10 +21,7 @@ from safetensors import SafetensorError
 from .errors import InputError
 
 # %% ../nbs/base/disk.ipynb #1090332e
-def atomic_write(
-    path: str | Path,  # the file to make or to replace
-    write: Callable[[Path], Any],  # called with the temporary name to write to, in the same folder
-) -> None:
+def atomic_write(path: str | Path, write: Callable[[Path], Any]) -> None:
     "Write a file under another name, flush it, rename it. Raises `InputError` if it cannot be written: then the old "
     "one stays."
     path = Path(path)
@@ -46,9 +43,7 @@ def atomic_write(
 
 # %% ../nbs/base/disk.ipynb #e502893e
 @contextmanager
-def exclusive_lock(
-    path: str | Path,  # the file that only one process may write
-) -> Iterator[None]:
+def exclusive_lock(path: str | Path) -> Iterator[None]:
     "Keep other trainings from a file. Raises `InputError` if one is at it, or if the folder cannot be written."
     path = Path(path)
     name = path.with_name(f".{path.name}.lock")

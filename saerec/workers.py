@@ -29,10 +29,7 @@ from .errors import InputError
 class Terminated(KeyboardInterrupt):
     "This process was asked to end by SIGTERM; its exit code is 143."
 
-def raise_terminated(
-    number: int,  # of the signal
-    frame: Any,  # where the program was
-) -> None:
+def raise_terminated(number: int, frame: Any) -> None:
     "A handler of SIGTERM."
     raise Terminated
 

@@ -205,9 +205,7 @@ def _plain_layout(first: str) -> tuple[str, list[str], bool] | None:
     return (sep, [place[i] for i in range(len(cells))], True) if plain and sep != "::" else None
 
 # %% ../../nbs/data/reading.ipynb #f04630c0
-def _plain_table(
-    path: Any,  # a Path or zipfile.Path to a text file
-) -> pd.DataFrame | None:  # columns user, movie, rating[, timestamp]; None: not plain
+def _plain_table(path: Any) -> pd.DataFrame | None:
     "A file of plain numbers by pyarrow's reader."
     import pyarrow as pa
     from pyarrow import csv as arrow_csv
@@ -233,4 +231,3 @@ def _plain_table(
     columns = dict(zip(table.column_names, table.columns, strict=True))
     del table  # so that each column is given back once it is copied out
     return pd.DataFrame({c: columns.pop(c).to_numpy() for c in list(columns)}, copy=False)
-

@@ -141,12 +141,7 @@ def _check_size(r: Ratings, n: int) -> None:
                          "so give it ratings of two or more.")
     if len(r) < n: raise InputError(f"{r.name}: {len(r)} ratings are too few to be split; at least {n} are needed.")
 
-def _pairs_split(
-    r: Ratings,
-    part: np.ndarray,  # int [n]: of each rating 0 training, 1 validation, 2 test
-    protocol: str,  # how they were chosen
-    seed: int,
-) -> Split:
+def _pairs_split(r: Ratings, part: np.ndarray, protocol: str, seed: int) -> Split:
     "A split of single ratings: validation is shown train, the test is shown train and validation."
     train, known = r.select(part == 0), r.select(part < 2)
     valid, test = HeldOut(train, train, r.select(part == 1)), HeldOut(known, known, r.select(part == 2))
@@ -246,13 +241,8 @@ def _rank_within(user: np.ndarray, key: np.ndarray) -> tuple[np.ndarray, np.ndar
     return place, n[user]
 
 # %% ../../nbs/data/splits.ipynb #2738234b
-def _parts_of_each(
-    r: Ratings,
-    key: np.ndarray,  # [n]: of a user's ratings those with the smallest are the test, those with the next validation
-    test: float,  # share of each user's ratings, rounded down, at least one
-    valid: float,  # the same for validation
-) -> np.ndarray:  # int [n]: 0 training, 1 validation, 2 test
-    "Some ratings of every user with three or more."
+def _parts_of_each(r: Ratings, key: np.ndarray, test: float, valid: float) -> np.ndarray:
+    "The part of each rating: of users with three or more the smallest keys are the test (2), the next validation (1)."
     _check_size(r, 3)
     place, n = _rank_within(r.user, key)
     n_test, n_valid = (np.maximum(1, (n * share).astype(int)) for share in (test, valid))
@@ -277,11 +267,7 @@ def split_per_user(
 
 # %% ../../nbs/data/splits.ipynb #81fdb87a
 def _held_out_users(
-    r: Ratings,  # likes
-    n_valid: int,  # users held out for validation
-    n_test: int,  # users held out for the test
-    min_likes: int,  # likes of a user who takes part
-    rng: np.random.Generator,
+    r: Ratings, n_valid: int, n_test: int, min_likes: int, rng: np.random.Generator
 ) -> np.ndarray:  # int64 [n_users]: 0 training, 1 validation, 2 test, -1 none
     "The part that each user falls in. Raises `InputError` if there are too few."
     able = np.flatnonzero(np.bincount(r.user[r.value > 0], minlength=r.n_users) >= min_likes)

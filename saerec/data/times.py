@@ -26,10 +26,8 @@ def _whole_seconds(d: pd.Series) -> np.ndarray:
     return d.to_numpy().astype("datetime64[s]").astype(np.int64)
 
 # %% ../../nbs/data/times.ipynb #b283f3aa
-def _numbers_to_seconds(
-    n: np.ndarray,  # int64 or float64: one number a rating
-) -> tuple[np.ndarray | None, str]:  # seconds since 1970, int64; a note, or ""
-    "Times given as numbers; None and the reason where they cannot be read."
+def _numbers_to_seconds(n: np.ndarray) -> tuple[np.ndarray | None, str]:
+    "Seconds since 1970, or None, of times given as numbers; and a note, or an empty text."
     low, high = float(n.min()), float(n.max())
     if low <= 0 and high > 1e8 and ((n <= 0) == (n == low)).all():  # 0 or -1 among times of our days
         return None, f"{int((n == low).sum()):,} of {len(n):,} ratings have no time ({low:g}): times are left out."
@@ -66,10 +64,8 @@ def _order_days(s: pd.Series) -> tuple[pd.Series | None, str]:
     return ordered + parts[3].str.replace(",", " "), said
 
 # %% ../../nbs/data/times.ipynb #83e21e21
-def _texts_to_seconds(
-    t: pd.Series,  # texts, none missing; the index numbers the rows of the source
-) -> tuple[np.ndarray | None, str]:  # seconds since 1970, int64; a note, or ""
-    "Times given as text; None and the reason where they cannot be read."
+def _texts_to_seconds(t: pd.Series) -> tuple[np.ndarray | None, str]:
+    "The same of times given as text, none missing."
     number = pd.to_numeric(t, errors="coerce")
     if number.notna().all():
         whole = t.str.strip().str.fullmatch("-?[0-9]{1,18}").all()
@@ -91,9 +87,7 @@ def _texts_to_seconds(
     return None, f"{odd}: times are left out."
 
 # %% ../../nbs/data/times.ipynb #bb5a813a
-def to_seconds(
-    t: pd.Series,  # of any type; the index numbers the rows of the source
-) -> tuple[np.ndarray | None, str]:  # seconds since 1970, int64, or None; a note, or ""
+def to_seconds(t: pd.Series) -> tuple[np.ndarray | None, str]:
     "The times of ratings, whatever they are written in. Raises nothing: of what cannot be read the note says why."
     try:
         missing = t.isna().to_numpy(dtype=bool)

@@ -138,9 +138,7 @@ class Evaluation(GetAttr):
 
 # %% ../../nbs/evaluate/evaluation.ipynb #0bb4397f
 def _table_by_seed(
-    runs: list[dict[str, dict[str, Any]]],
-    seeds: list[int],
-    answers: list[tuple[int, int]],  # cells, and those that are liked
+    runs: list[dict[str, dict[str, Any]]], seeds: list[int], answers: list[tuple[int, int]]
 ) -> pd.DataFrame:  # one row a model and seed
     "The metrics of sums by user, and the base rate where likes are predicted."
     rows: dict[tuple[str, int], dict[str, float]] = {}

@@ -120,10 +120,7 @@ def paired_difference(
 
 # %% ../../nbs/evaluate/intervals.ipynb #9f724a81
 def _resampled(
-    a: Sequence[Metric],
-    b: Sequence[Metric],
-    users: pd.Index,  # ids of all users that are drawn
-    resamples: int,
+    a: Sequence[Metric], b: Sequence[Metric], users: pd.Index, resamples: int
 ) -> np.ndarray:  # float64 [resamples]
     "The mean difference over seeds of each resample; NaN where the users drawn have no such metric."
     from scipy.stats import bootstrap

@@ -76,12 +76,8 @@ def _read_lists(path: Path) -> set[tuple[int, int]]:  # of user and movie, both 
                          "folder that holds them into $SAEREC_DATA.") from e
 
 # %% ../../nbs/evaluate/protocols.ipynb #23d096f0
-def split_lists(
-    r: Ratings,  # each is a positive
-    folder: Path,  # of validation_data.json and test_data.json: for each user a list of movies, numbered from 0
-    least: int = 20,  # ratings of each user and movie
-) -> Split:  # validation is neither learned from nor masked when the test is ranked
-    "The split of LCFN, UltraGCN and SimpleX. Raises `InputError` for lists that are no lists, or of other ratings."
+def split_lists(r: Ratings, folder: Path, least: int = 20) -> Split:
+    "The split of LCFN, UltraGCN and SimpleX. Raises `InputError` for lists that are none, or of other ratings."
     r = _many_ratings(r.likes(0), least)
     ids = r.users.user_id.astype(str).to_numpy(str)[r.user], r.movies.movie_id.astype(str).to_numpy(str)[r.movie]
     user, movie = (np.unique(x, return_inverse=True)[1] for x in ids)

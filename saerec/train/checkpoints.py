@@ -171,10 +171,7 @@ def _explain_out_of_memory(training: Training, kept: str) -> Iterator[None]:
 # %% ../../nbs/train/checkpoints.ipynb #02ae1280
 @contextmanager
 def guarded(
-    training: Training,
-    recorder: Recorder,
-    best: dict[str, Tensor],  # weights of the best epoch so far, kept up to date
-    checkpoint: Path | None,  # the file of this training alone
+    training: Training, recorder: Recorder, best: dict[str, Tensor], checkpoint: Path | None
 ) -> Iterator[None]:
     "What is around the loop: random numbers of its own, the checkpoint locked, and no losses whatever ends it."
     kept = "" if checkpoint is None else f" The epochs before it are in {checkpoint}."

@@ -74,10 +74,7 @@ class _Listener:
 
 @torch.no_grad()
 def _rank_columns(
-    loss: Callable[[Tensor, Batch], Tensor],  # of scores that are written out
-    masked: float,  # score of what is shown: it is not asked for
-    model: Scorer,
-    held: HeldOut,
+    loss: Callable[[Tensor, Batch], Tensor], masked: float, model: Scorer, held: HeldOut
 ) -> dict[str, float]:
     "The loss on held-out users, with nothing masked but the targets, and NDCG@100."
     heard = _Listener(model, loss, masked, held)
