@@ -31,7 +31,8 @@ def _to_stars(column: pd.Series) -> np.ndarray:  # float32, not finite where the
     with np.errstate(over="ignore"): return number.astype(np.float32) + np.float32(0)  # no minus zero
 
 # %% ../../nbs/data/cells.ipynb #ce11a001
-_EMPTY = ["", *"na n/a nan null none \\n - ?".split()]  # what people and programs write into an empty cell
+# What people and programs write into an empty cell
+_EMPTY = ["", *"na n/a nan null none \\n - ?".split()]
 
 def _is_empty(column: pd.Series) -> np.ndarray:
     "Which cells say nothing."
@@ -116,11 +117,7 @@ DUPLICATES = ("refuse", "latest", "first", "mean")
 
 def has_repeats(user: np.ndarray, movie: np.ndarray, n_movies: int) -> bool:
     "Whether a pair of codes is there twice."
-    key = user.astype(np.int64)
-    key *= n_movies
-    key += movie
-    if (key[1:] > key[:-1]).all(): return False
-    key.sort()
+    key = np.sort(user.astype(np.int64) * n_movies + movie)
     return bool((key[1:] == key[:-1]).any())
 
 # %% ../../nbs/data/cells.ipynb #65da0476

@@ -39,8 +39,9 @@ def plain_name(column: Any) -> str:
 # %% ../../nbs/data/columns.ipynb #a098ae5f
 def known_columns(names: Sequence[Any]) -> dict[str, list[tuple[int, int]]]:
     "The (rank, place) of the columns that may have each role, by their names, the best first."
-    ranked = [(role, i, n) for role, all_names in _ROLES.items() for i, n in enumerate(all_names.split("|"))]
-    rank = {name: (role, i) for role, i, some in ranked for name in some.split()}
+    rank: dict[str, tuple[str, int]] = {}
+    for role, said in _ROLES.items():
+        for i, some in enumerate(said.split("|")): rank |= dict.fromkeys(some.split(), (role, i))
     found: dict[str, list[tuple[int, int]]] = {}
     for place, c in enumerate(names):
         if (hit := rank.get(plain_name(c))): found.setdefault(hit[0], []).append((hit[1], place))

@@ -27,8 +27,8 @@ def _text(v: Any) -> str:
     if isinstance(v, bytes | bytearray):
         try: return v.decode("utf-8")
         except UnicodeDecodeError: return v.decode("latin-1")
-    if isinstance(v, float | np.floating | Decimal) and abs(float(v)) < 2**63 and float(v).is_integer():
-        return str(int(v))
+    number = isinstance(v, float | np.floating | Decimal)
+    if number and abs(float(v)) < 2**63 and float(v).is_integer(): return str(int(v))
     if isinstance(v, list | tuple | dict | set | np.ndarray) or type(v).__repr__ is object.__repr__:
         raise TypeError(type(v).__name__)
     return str(v)

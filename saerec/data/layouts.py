@@ -97,7 +97,7 @@ def read_rating_table(path: Any, given: Mapping[str, str]) -> pd.DataFrame:
         raise InputError("a list of Letterboxd; ratings are in ratings.csv of the same export.")
 
     table = read_table(path)
-    while len(table) > 1 and str(table.iloc[0, 0]).startswith(("#", "%")) and not any(table.iloc[0, 1:]):
+    while len(table) > 1 and str(table.iloc[0, 0])[:1] in ("#", "%") and not any(table.iloc[0, 1:]):
         table = table.iloc[1:]  # a remark
     if has_header(table.iloc[0].tolist(), given): return take_header(table)
     numbers = [str(i + 1) for i in range(table.shape[1])]

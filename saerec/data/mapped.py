@@ -42,14 +42,15 @@ def open_rows(path: str | Path) -> tuple[str, Batch, np.ndarray, np.ndarray]:
         with safe_open(path, "pt") as f:
             name = (f.metadata() or {})["rows"]
             t = {k: f.get_tensor(k) for k in ("offsets", "movies", "values", "user_ids", "movie_ids")}
-        ids = [pd.Index(json.loads(t[k].numpy().tobytes())).to_numpy() for k in ("user_ids", "movie_ids")]
+        users, movies = (json.loads(t[k].numpy().tobytes()) for k in ("user_ids", "movie_ids"))
         offsets, n = t["offsets"], len(t["values"])
         rising = offsets[0] == 0 and offsets[-1] == n == len(t["movies"]) and (offsets.diff() >= 0).all()
-        if not rising or len(ids[0]) != len(offsets) - 1: raise ValueError("its parts do not fit together")
+        if not rising or len(users) != len(offsets) - 1: raise ValueError("its parts do not fit together")
     except (OSError, SafetensorError, KeyError, ValueError, IndexError, TypeError) as e:
         reason = getattr(e, "strerror", None) or " ".join(str(e).split())[:120]
         raise InputError(f"{path}: it is not as it was written ({reason}); write it again with write_csr.") from None
-    return name, Batch(offsets, t["movies"], t["values"], len(ids[1]), torch.arange(len(ids[0]))), *ids
+    rows = Batch(offsets, t["movies"], t["values"], len(movies), torch.arange(len(users)))
+    return name, rows, pd.Index(users).to_numpy(), pd.Index(movies).to_numpy()
 
 # %% ../../nbs/data/mapped.ipynb #1c912248
 def open_csr(

@@ -44,8 +44,10 @@ def movie_frame(ids: pd.Index, movies: pd.DataFrame | None) -> pd.DataFrame:
         title = as_texts(cols["title"][0])
         if "year" in cols: title = complete_titles(title, cols["year"][0].reset_index(drop=True))
         genres = as_texts(cols["genres"][0]) if "genres" in cols else ""
-        plain = {c: re.sub("[^a-z]", "", str(c).lower()).removesuffix("id") for c in movies}  # as in links.csv
-        links = {k: as_texts(movies[c]).str.extract(r"([0-9]+)")[0] for c, k in plain.items() if k in LINKS}
+        links = {}
+        for c in movies:
+            kind = re.sub("[^a-z]", "", str(c).lower()).removesuffix("id")  # as in links.csv
+            if kind in LINKS: links[kind] = as_texts(movies[c]).str.extract(r"([0-9]+)")[0]
         found = pd.DataFrame({"title": title, "genres": genres} | links, dtype="str")
         found.index = pd.Index(ids_like(cols["movie"][0], ids).array)
         found = found[found.index.notna() & ~found.index.duplicated()]
@@ -64,13 +66,14 @@ _GENRES_100K = ("unknown Action Adventure Animation Children's Comedy Crime Docu
 def read_movies(path: Any) -> pd.DataFrame:  # columns movie, title, and maybe year and genres
     "What a file says about movies. Raises `InputError` with the line of a fault."
     kind = path.name.lower()
-    special = "," if kind.startswith("movie_titles.") else {"u.item": "|", "movies.dat": "::"}.get(kind)
-    if special is None or special == "," and not re.match(rb"\s*[0-9]+,([0-9]{4}|NULL),", file_bytes(path)[:100]):
+    special, begin = {"u.item": "|", "movies.dat": "::"}.get(kind), file_bytes(path)[:100]
+    if kind.startswith("movie_titles.") and re.match(rb"\s*[0-9]+,([0-9]{4}|NULL),", begin): special = ","
+    if special is None:
         table = read_table(path)
         if not has_header(table.iloc[0].tolist(), {}):
             raise InputError("a file of movies needs a header with movie and title.")
         table = take_header(table)
-        for c in table.columns.intersection(["class:token_seq"]):  # RecBole's genres, with blanks between them
+        for c in table.columns.intersection(["class:token_seq"]):  # RecBole's genres
             table[c] = table[c].str.replace(" ", "|").str.replace("_", " ")
         return table
 

@@ -74,11 +74,6 @@ def _known_movies(
         if role in cols and (said := constant_within(movie, cols[role][0])) is not None: out[role] = said
     return out[out.title != ""], note
 
-# %% ../../nbs/data/reading.ipynb #a65fc293
-def _freeze(a: np.ndarray | None) -> None:
-    "Nobody writes to it any more, so `Ratings` need not copy it."
-    if a is not None and a.base is None: a.setflags(write=False)
-
 # %% ../../nbs/data/reading.ipynb #0f3a439a
 def _from_frame(
     df: pd.DataFrame,
@@ -111,7 +106,8 @@ def _from_frame(
     if duplicates == "refuse" and not rated: duplicates = "latest"  # who comes again has come
     cells = dict[str, Any](user=user, movie=movie, value=value, time=time)
     cells, repeated = one_rating_each(cells, duplicates, users, ids, cols["user"][0].index)
-    for a in cells.values(): _freeze(a)
+    for a in cells.values():  # nobody writes to them any more, so `Ratings` need not copy them
+        if a is not None and a.base is None: a.setflags(write=False)
     notes += [note for note in (late, untitled, repeated) if note]
     cells |= {"users": pd.DataFrame({"user_id": users}), "movies": movie_frame(ids, found)}
     return Ratings(**cells, name=name, notes=tuple(notes), scale=scale)
