@@ -8,15 +8,16 @@ Docs: https://saerec.github.io/saerec/base/disk.html.md"""
 __all__ = []
 
 # %% ../nbs/base/disk.ipynb #d7791018
+import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from glob import escape
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 
 from .errors import InputError
 
@@ -40,6 +41,23 @@ def atomic_write(path: str | Path, write: Callable[[Path], Any]) -> None:
     finally:
         with suppress(OSError):
             new.unlink(missing_ok=True)
+
+# %% ../nbs/base/disk.ipynb #d9165983
+def write_tensors(path: str | Path, tensors: Mapping[str, Any], about: Mapping[str, Any]) -> None:
+    "Torch tensors, and plain values about them, as one file. Raises `InputError` as `atomic_write` does."
+    from safetensors.torch import save_file
+
+    whole = {k: v.detach().contiguous().cpu() for k, v in tensors.items()}
+    atomic_write(path, lambda new: save_file(whole, new, {"saerec": json.dumps(about)}))
+
+def read_tensors(path: str | Path, step: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    "Values and tensors, which are mapped. Raises `InputError` with a step that helps if they cannot be read."
+    try:
+        with safe_open(path, "pt") as f:
+            return json.loads((f.metadata() or {})["saerec"]), {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError, KeyError, ValueError) as e:
+        reason = " ".join(str(e).split())[:120]
+        raise InputError(f"{path}: it is no readable file of saerec ({reason}); {step}.") from None
 
 # %% ../nbs/base/disk.ipynb #e502893e
 @contextmanager

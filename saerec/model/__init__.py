@@ -6,5 +6,4 @@ __getattr__, __all__ = front_door(
     autoencoder="Network StackedAutoencoder observed_mse",
     layers="ACTIVATIONS PlainLayer ResidualLayer bag row_scale",
     gram="Factored catalogue_mse gram_error gram_is_cheaper",
-    drawing="draw layers",
 )
