@@ -45,10 +45,11 @@ class PairSums:
     @cached_property
     def placements(self) -> np.ndarray:  # float64 [n], 0..1
         "Of a liked cell the share of others below it, of another the share of liked ones above; a tie is half."
-        low, high = np.sort(self.p[~self.y]), np.sort(self.p[self.y])
-        below = (np.searchsorted(low, self.p, "left") + np.searchsorted(low, self.p, "right")) / 2 / max(1, len(low))
-        above = (np.searchsorted(high, self.p, "left") + np.searchsorted(high, self.p, "right")) / 2 / max(1, len(high))
-        return np.where(self.y, below, 1 - above)
+        below = []
+        for others in (np.sort(self.p[~self.y]), np.sort(self.p[self.y])):
+            places = np.searchsorted(others, self.p) + np.searchsorted(others, self.p, "right")
+            below.append(places / 2 / max(1, len(others)))
+        return np.where(self.y, below[0], 1 - below[1])
 
     def counted(self, users: pd.Index, counts: np.ndarray) -> np.ndarray:  # float64 [R]
         "The AUC of each resample, to first order."

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -179,8 +180,8 @@ def write_scores(
 
     model.to(group.device)
     likes = Likes(source.rows, torch.arange(len(source.rows)), threshold)
-    agreed(group, lambda: atomic_write(
-        folder / part, lambda new: _write_part(new, model, source, likes, n, group)))
+    write = partial(_write_part, model=model, source=source, likes=likes, n=n, group=group)
+    agreed(group, lambda: atomic_write(folder / part, write))
     about = {"kind": "scores", "n": n, "data": source.about(), "parts": gathered(group, part)}
     if group.rank == 0: write_json(folder / "manifest.json", about)
     return about

@@ -148,7 +148,8 @@ def _explain_out_of_memory(training: Training, kept: str) -> Iterator[None]:
     except (MemoryError, RuntimeError) as e:
         of_memory = isinstance(e, MemoryError | torch.OutOfMemoryError)
         if not of_memory and not any(k in str(e) for k in ("not enough memory", "allocate memory")): raise
-        weights, users = sum(p.numel() for p in training.model.parameters()), training.settings.batch_size
+        weights = sum(p.numel() for p in training.model.parameters())
+        users = training.settings.batch_size
         raise InputError(
             f"Memory ran out in epoch {training.epoch + 1}: {weights:,} weights (16 bytes each with their moments) and "
             f"batches of {users:,} users x {training.model.n_movies:,} movies; make hidden or batch_size smaller, "
