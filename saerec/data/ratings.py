@@ -38,7 +38,7 @@ class Ratings:
         value: np.ndarray,  # float32 [n]: stars, or after `likes` 1 liked / 0 not liked
         users: pd.DataFrame,  # one row a user: `user_id` as in the source
         movies: pd.DataFrame,  # one row a movie: `movie_id`, `title`, `year`, `genres` (joined by |)
-        time: np.ndarray | None = None,  # int64 [n], seconds since 1970 (UTC); None: the source has none
+        time: np.ndarray | None = None,  # int64 [n], seconds since 1970 (UTC); None: unknown
         name: str = "ratings",  # where they come from; shown in reports
         notes: tuple[str, ...] = (),  # what the reader understood or left out, a sentence each
         scale: tuple[float, float] | None = None,  # lowest and best rating; None: those that occur

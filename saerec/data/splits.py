@@ -169,7 +169,7 @@ def split_pairs(
 _PARTS = ("train", "valid", "test")
 
 def split_parts(
-    ratings: Ratings | Mapping[str, Ratings | pd.DataFrame],  # all, or {"train": ..., "valid": ..., "test": ...}
+    ratings: Ratings | Mapping[str, Ratings | pd.DataFrame],  # all, or by name: train, valid, test
     part: np.ndarray | pd.Series | None = None,  # [n]: of each of them "train", "valid" or "test"
     protocol: str = "own parts",  # how they were made, for reports
     seed: int = 0,  # of what made them, for reports

@@ -145,7 +145,7 @@ def _table_by_seed(
 # %% ../../nbs/evaluate/evaluation.ipynb #fe870dd6
 def evaluate(
     models: Any,  # one, or name -> model
-    split: Split | Sequence[Split] | EvaluationProtocol | str | None = None,  # or several, a protocol, its name
+    split: Split | Sequence[Split] | EvaluationProtocol | str | None = None,  # or a protocol
     part: str = "test",  # "test", opened once for all models, or "valid" while choosing
     metrics: Sequence[str | MetricFunction] | None = None,  # of rankings; None: the usual
     protocol: EvaluationProtocol | str | None = None,  # the same as `split`

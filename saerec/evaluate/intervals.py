@@ -99,7 +99,7 @@ def paired_difference(
     metric: str,  # its name
     resamples: int = 10_000,  # of the users
     confidence: float = 0.95,  # probability mass of the interval
-) -> dict[str, Any]:  # difference (model - baseline), low, high, spread (SD over seeds), users, result
+) -> dict[str, Any]:  # difference, low, high, spread (SD over seeds), users, result
     """Paired bootstrap over users of the mean difference over seeds; the result is better, worse or undecided.
 
     Without an interval (NaN) where there are no two users to draw."""

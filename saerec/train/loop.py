@@ -66,12 +66,12 @@ def _train_epochs(
 def fit(
     model: Network,  # trained in place
     split: Split,  # learns from train, chooses the epoch on valid, never opens the test
-    objective: Objective | str = "ranking",  # or the name of one in `OBJECTIVES`, with what `settings_for` adds
+    objective: Objective | str = "ranking",  # or a name, with what `settings_for` adds
     seed: int = 0,  # of the order of users, of what is masked and of dropout
     device: str | None = None,  # None: CUDA where there is one, else the CPU
-    stop_at: int | None = None,  # train exactly so many epochs and keep the last; None: choose on validation
+    stop_at: int | None = None,  # keep the last of so many epochs; None: choose on validation
     progress: bool = False,  # show a bar or lines on stderr
-    say: Callable[[str], None] | None = print,  # told how it stands beside simple baselines; None: nothing
+    say: Callable[[str], None] | None = print,  # told how it stands beside baselines
     checkpoint: str | Path | None = None,  # a file for each epoch; training goes on from it
     checkpoint_seconds: float = 0.0,  # at least so long between two checkpoints; first and last epoch always
     rows: Rows | None = None,  # training rows on disk; None: `to_batch(split.train)`
@@ -81,7 +81,8 @@ def fit(
     """Train in place, and keep the weights of the epoch that is best on validation, also after Ctrl-C. Raises
     `Diverged` if the loss becomes NaN or grows a thousandfold, `InputError` for a network or checkpoint of no use."""
     n_users = None if rows is None else len(rows)
-    sized = settings_for(objective, split.train, n_users=n_users) if isinstance(objective, str) else {}
+    sized = {}
+    if isinstance(objective, str): sized = settings_for(objective, split.train, n_users=n_users)
     objective = find_objective(objective).changed(**(sized | changes))
     if rows is None: rows = to_batch(split.train)
     check_network(model, rows)
@@ -91,7 +92,8 @@ def fit(
     recorder, best = Recorder(objective), copy.deepcopy(model.state_dict())
     file = None if checkpoint is None else Path(checkpoint)
     to = file if training.rank == 0 else None  # who writes it
-    bar = progress_bar(stop_at or training.settings.epochs, objective.name, progress and training.rank == 0)
+    epochs, told = stop_at or training.settings.epochs, progress and training.rank == 0
+    bar = progress_bar(epochs, objective.name, told)
     with bar as show, guarded(training, recorder, best, file):
         _train_epochs(training, split, recorder, best, show, stop_at, to, checkpoint_seconds)
 
@@ -105,7 +107,7 @@ def trainer(
     objective: Objective | str,  # or its name; "likes" also learns stars
     options: Mapping[str, Any] | None = None,  # of `make_model`
     **changes: Any,  # of `fit`
-) -> Callable[[Split], StackedAutoencoder]:  # a function of a split; its name is "Stacked autoencoder"
+) -> Callable[[Split], StackedAutoencoder]:  # named "Stacked autoencoder"
     """Makes and trains a network on a split, with the seed of the split: what `evaluate` takes for a protocol.
 
     Raises `InputError` for an unknown objective; the function it gives raises as `fit` does."""

@@ -73,7 +73,7 @@ class Training:
         objective: Objective,
         seed: int = 0,  # of the order of users, of what is masked and of dropout
         device: str | torch.device | None = None,  # None: CUDA where there is one, else the CPU
-        about: Mapping[str, Any] | None = None,  # what else its checkpoints must agree with, by name
+        about: Mapping[str, Any] | None = None,  # what its checkpoints must agree with too
     ):
         self.model, self.rows, self.objective, self.seed = model, rows, objective, seed
         self.settings, self.about = objective.settings, dict(about or {})
