@@ -16,15 +16,13 @@ from glob import escape
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-from safetensors import SafetensorError, safe_open
-
 from .errors import InputError
 
 # %% ../nbs/base/disk.ipynb #1090332e
 def atomic_write(path: str | Path, write: Callable[[Path], Any]) -> None:
     "Write a file under another name, flush it, rename it. Raises `InputError` if it cannot be written: then the old "
     "one stays."
+    from safetensors import SafetensorError
     path = Path(path)
     new = path.with_name(f".{path.name}.{os.getpid()}.new")
 
@@ -52,6 +50,8 @@ def write_tensors(path: str | Path, tensors: Mapping[str, Any], about: Mapping[s
 
 def read_tensors(path: str | Path, step: str) -> tuple[dict[str, Any], dict[str, Any]]:
     "Values and tensors, which are mapped. Raises `InputError` with a step that helps if they cannot be read."
+    from safetensors import SafetensorError, safe_open
+
     try:
         with safe_open(path, "pt") as f:
             return json.loads((f.metadata() or {})["saerec"]), {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118
@@ -63,6 +63,7 @@ def read_tensors(path: str | Path, step: str) -> tuple[dict[str, Any], dict[str,
 @contextmanager
 def exclusive_lock(path: str | Path) -> Iterator[None]:
     "Keep other trainings from a file. Raises `InputError` if one is at it, or if the folder cannot be written."
+    from filelock import FileLock, Timeout
     path = Path(path)
     name = path.with_name(f".{path.name}.lock")
     lock = FileLock(name, timeout=0)

@@ -46,7 +46,7 @@ def test_format_1_is_read() -> None:
 def test_format_1_is_saved_as_today(tmp_path: Path) -> None:
     rec = Recommender.load(FIXTURES / "model-1")
     again = Recommender.load(rec.save(tmp_path / "model"))
-    assert again.manifest.format == 3 and again.manifest.checksum is not None
+    assert again.manifest.format == 7 and again.manifest.checksum is not None
     pd.testing.assert_frame_equal(again.recommend(PERSON), rec.recommend(PERSON))
     assert (
         "150 movies" in (tmp_path / "model" / "model_card.md").read_text()

@@ -145,6 +145,14 @@ def saerec_stack(data: Data, times: Times) -> tuple[Scores, dict]:
     return scores_of(model, split), {"settings": {"refit": False, "workers": 1}}
 
 
+def saerec_default(data: Data, times: Times) -> tuple[Scores, dict]:
+    "What `saerec train` ranks with."
+    from saerec.recommend.training import fit_ranker
+    split = split_of(data)
+    with times("fit"): model = fit_ranker("auto", split, {}, seed=data.seed, progress=False, say=None)[0]
+    return scores_of(model, split), {"settings": {"members": {k: float(w) for k, w in model.weights.items()}}}
+
+
 def saerec_ease(data: Data, times: Times) -> tuple[Scores, dict]:
     from saerec.evaluate.baselines import EASE
     split = split_of(data)
@@ -317,7 +325,8 @@ def lenskit_ease(data: Data, times: Times) -> tuple[Scores, dict]:
 
 
 RUNNERS: dict[str, Callable[[Data, Times], tuple[Scores, dict]]] = {
-    "saerec-network": saerec_network, "saerec-stack": saerec_stack, "saerec-ease": saerec_ease,
+    "saerec-network": saerec_network, "saerec-stack": saerec_stack, "saerec-default": saerec_default,
+    "saerec-ease": saerec_ease,
     "recbole-multidae": lambda d, t: recbole("MultiDAE", d, t),
     "recbole-multidae-500": lambda d, t: recbole("MultiDAE", d, t, train_batch_size=500),
     "recbole-multivae": lambda d, t: recbole("MultiVAE", d, t),

@@ -35,6 +35,7 @@ REQUIRED = {  # library -> what its environment gets; saerec itself runs in the 
 PEERS = {
     "saerec-network": "saerec, single network",
     "saerec-stack": "saerec, stack",
+    "saerec-default": "saerec, what it trains by default",
     "saerec-ease": "saerec, EASE",
     "recbole-multidae": "RecBole, MultiDAE",
     "recbole-multidae-500": "RecBole, MultiDAE, batches of 500",

@@ -7,17 +7,18 @@ Docs: https://saerec.github.io/saerec/app/api.html.md"""
 # %% ../../nbs/app/api.ipynb #956bb701
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import repeat
 from typing import Annotated, Any
 
-import pandas as pd
+import numpy as np
 from fastapi import APIRouter, Depends, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 
-from .catalogue import Catalogue, genres_of
+from .catalogue import Catalogue
 from .visit import MAX_RATINGS, MAX_TEXT, on_scale, read_ratings
 from ..errors import InputError
-from ..recommend.lists import CALIBRATE
+from ..recommend.lists import CALIBRATE, changes_of, pick, similar_to
 
 # %% auto #0
 __all__ = []
@@ -44,13 +45,14 @@ class RecommendedList(BaseModel):
     movies: list[Recommended]
 
 # %% ../../nbs/app/api.ipynb #55f4f569
-def _lines(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    "The rows of a table as the API sends them: ids as text, genres as a list, numbers with four digits."
-    lines: list[dict[str, Any]] = []
-    for rank, o in enumerate(frame.to_dict("records"), 1):
-        row = {str(k): round(v, 4) if isinstance(v, float) else v for k, v in o.items()}
-        lines.append(row | {"rank": rank, "movie": str(row["movie"]), "genres": genres_of(row.get("genres"))})
-    return lines
+def _told(cat: Catalogue, code: int, **figures: Any) -> dict[str, Any]:
+    "What the API says of a movie, and some figures with four digits behind the point."
+    given = {k: round(float(v), 4) for k, v in figures.items() if v is not None}
+    return {"movie": cat.ids[code], "title": cat.titles[code], "genres": cat.genres[code]} | given
+
+def _each(figures: np.ndarray | None, n: int) -> Iterable[float | None]:
+    "A figure for each of n movies, or none."
+    return repeat(None, n) if figures is None else figures.tolist()
 
 # %% ../../nbs/app/api.ipynb #2a0549a9
 def recommend(
@@ -60,12 +62,18 @@ def recommend(
     genre: str = "",  # only movies of this genre; "": all
     years: tuple[int | None, int | None] = (None, None),  # from, to
     exclude: Sequence[int] = (),  # codes that are never listed
-    **wishes: float,  # diversity, novelty, calibrate: as of `Recommender.recommend`
+    diversity: float = 0.0, novelty: float = 0.0, calibrate: float = CALIBRATE,  # as of `Recommender.recommend`
 ) -> RecommendedList:
     "The best movies for these ratings. Raises `InputError` for a genre or years that cannot be."
-    never = [f"id:{cat.ids[c]}" for c in exclude]
-    top = cat.rec.recommend(cat.person(stars), n=n, genres=genre or (), years=years, exclude=never, **wishes)
-    return RecommendedList.model_validate({"about": top.attrs["about"], "movies": _lines(top)})
+    people, engine = cat.rec.people, cat.rec.engine
+    row, masked = people.likes(people.row_of(stars)), ~people.allowed(genre or (), years)
+    masked[[*stars, *exclude]] = True
+    top = pick(people, engine, row, masked, n, (diversity, novelty, calibrate))
+    n, titles = len(top.movies), [*cat.titles, ""]  # the last: without a reason
+    columns = zip(top.movies.tolist(), top.score, _each(top.p_like, n), _each(top.share, n), top.because, strict=True)
+    movies = [Recommended(rank=k, because=titles[why], **_told(cat, c, score=z, p_like=p, share=share))
+              for k, (c, z, p, share, why) in enumerate(columns, 1)]
+    return RecommendedList(about=top.about, movies=movies)
 
 # %% ../../nbs/app/api.ipynb #78569594
 class Reason(BaseModel):
@@ -87,10 +95,14 @@ class Explanation(BaseModel):
 # %% ../../nbs/app/api.ipynb #56b145ca
 def explain(cat: Catalogue, stars: Mapping[int, float], code: int) -> Explanation:
     "Reasons for and against a movie, by ratings by code. Raises `InputError` if it is never recommended."
-    frame = cat.rec.explain(cat.person(stars), f"id:{cat.ids[code]}")
-    about = {k: round(v, 4) for k in ("score", "p_like") if (v := frame.attrs[k]) is not None}
-    told = {"movie": cat.ids[code], "title": cat.titles[code], "reasons": _lines(frame)}
-    return Explanation.model_validate(told | about)
+    people = cat.rec.people
+    row = people.row_of(stars)
+    z, p = changes_of(people, cat.rec.engine, row, code)
+    p_change = _each(None if p is None else p[0] - p[1:], row.nnz)
+    columns = zip(row.indices.tolist(), row.data, z[0] - z[1:], p_change, strict=True)
+    strongest = sorted(columns, key=lambda o: -abs(o[2]))
+    lines = [Reason(**_told(cat, c, stars=v, change=dz, p_change=dp)) for c, v, dz, dp in strongest]
+    return Explanation(reasons=lines, **_told(cat, code, score=z[0], p_like=None if p is None else p[0]))
 
 # %% ../../nbs/app/api.ipynb #f8b65fc5
 class Similar(Movie):
@@ -107,8 +119,10 @@ class SimilarList(BaseModel):
 # %% ../../nbs/app/api.ipynb #7d0976bc
 def similar(cat: Catalogue, code: int, n: int = 10) -> SimilarList:
     "The n movies that go together with one. Raises `InputError` if nothing is known about it."
-    movies = _lines(cat.rec.similar(f"id:{cat.ids[code]}", n))
-    return SimilarList.model_validate({"movie": cat.ids[code], "title": cat.titles[code], "movies": movies})
+    found, cosines = similar_to(cat.rec.people, cat.rec.engine, code, n)
+    pairs = enumerate(zip(found.tolist(), cosines, strict=True), 1)
+    movies = [Similar(rank=k, **_told(cat, c, similarity=cosine)) for k, (c, cosine) in pairs]
+    return SimilarList(movies=movies, **_told(cat, code))
 
 # %% ../../nbs/app/api.ipynb #a673ee3d
 class GenreTaste(BaseModel):
@@ -228,7 +242,7 @@ class FoundMovies(BaseModel):
 async def _get_search(cat: Known, asked: Annotated[SearchQuery, Query()]) -> FoundMovies:
     "Movies whose title has these words, or beginnings of words."
     codes = cat.rec.titles.search(asked.q, asked.n)
-    return FoundMovies(movies=[Movie(movie=cat.ids[c], title=cat.titles[c], genres=cat.genres[c]) for c in codes])
+    return FoundMovies(movies=[Movie(**_told(cat, c)) for c in codes])
 
 # %% ../../nbs/app/api.ipynb #c8492e83
 def _best(cat: Catalogue, asked: RecommendQuery | RecommendBody) -> RecommendedList:

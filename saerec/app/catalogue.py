@@ -9,7 +9,6 @@ __all__ = []
 
 # %% ../../nbs/app/catalogue.ipynb #b54058c7
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,6 +69,8 @@ class Catalogue:
         often = rec.titles.popularity
         if not often.any(): often = rec.engine.rank_scores(rec.people.row({}))[0]  # for somebody unknown
         self.popular: list[int] = np.argsort(-often, kind="stable").tolist()
+        rec.recommend({}, n=1)  # what is made once is made now, so that nobody waits for it
+        rec.titles.search("the")
 
     def links(self, code: int) -> list[tuple[str, str]]:
         "What other places call a movie: their names, and their addresses."
@@ -80,7 +81,3 @@ class Catalogue:
     def code(self, movie: str) -> int:
         "The movie meant by an id, else a title. Raises `InputError` if there is none, or more than one."
         return self.codes[movie] if movie in self.codes else self.rec.titles.look_up(movie)[0]
-
-    def person(self, stars: Mapping[int, float]) -> dict[str, float]:
-        "Ratings by code as the `Recommender` takes them: by the ids of the data."
-        return {f"id:{self.ids[code]}": v for code, v in stars.items()}

@@ -26,7 +26,9 @@ _PLACES = {"train": "training", "tune": "tuning", "evaluate": "measuring"}  # of
 
 def _function_of(verb: str) -> Callable[[Any], tuple[dict[str, Any], str]]:
     "What a verb does. Asking is a product of few rows, in which several threads only wait for each other."
-    if verb not in _PLACES: os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # read when numpy is loaded
+    if verb not in _PLACES:  # read when numpy and pyarrow are loaded; the pool of pyarrow keeps 20 MB that it once had
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+        os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
     return getattr(import_module(f"saerec.cli.{_PLACES.get(verb, 'asking')}"), f"run_{verb}")
 
 @contextmanager

@@ -10,9 +10,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.sparse import csr_array
 
-from .content import movie_features, rows_of
+from .content import Rows, movie_features, rows_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,29 +37,23 @@ class Affinity:
         self.weight = weight
 
     def of_users(self,
-        rows: csr_array,  # [B, n_movies]: a stored 1 is a like, a stored 0 a dislike
+        rows: Rows,  # [B, n_movies]: a stored 1 is a like, a stored 0 a dislike
     ) -> np.ndarray:  # $a$, float32 [B, features], as differences of probabilities
         "The affinities of users, known or new."
-        n = rows.shape[0]
-        user, counts = np.repeat(np.arange(n), np.diff(rows.indptr)), np.diff(rows.indptr)
         rest = rows.data - self.mean - self.movie_offset[rows.indices]
-        rest = rest - (np.bincount(user, rest, n) / (counts + self.damping))[user]
-
-        def summed(values: np.ndarray) -> np.ndarray:
-            cells = csr_array((values.astype(np.float32), rows.indices, rows.indptr), shape=rows.shape)
-            return cells @ self.features
-
-        return summed(rest) / (summed(np.ones_like(rest)) + np.float32(DAMPING))
+        rest = rest - (np.bincount(rows.users, rest, rows.shape[0]) / (rows.counts + self.damping))[rows.users]
+        sums = (rows.times(v, self.features) for v in (rest, np.ones_like(rest)))
+        return next(sums) / (next(sums) + np.float32(DAMPING))
 
     def scores(self,
-        rows: csr_array,  # [B, n_movies]
+        rows: Rows,  # [B, n_movies]
         movies: np.ndarray | slice = slice(None),  # that are asked for
     ) -> np.ndarray:  # $s$, float32 [B, movies]
         "What affinities add to the probability of each movie."
         return np.float32(self.weight) * (self.of_users(rows) @ self.features[movies].T)
 
     def cells(self,
-        rows: csr_array,  # [B, n_movies]
+        rows: Rows,  # [B, n_movies]
         users: np.ndarray,  # int64 [n]: a row
         movies: np.ndarray,  # int64 [n]: a movie
     ) -> np.ndarray:  # float32 [n]

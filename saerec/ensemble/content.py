@@ -7,11 +7,11 @@ Docs: https://saerec.github.io/saerec/ensemble/content.html.md"""
 # %% ../../nbs/ensemble/content.ipynb #aad0c979
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from scipy.sparse import csr_array
 
 from ..data.movies import genre_table
 
@@ -40,10 +40,72 @@ def movie_features(
     return {"genre": share, "year": years}
 
 # %% ../../nbs/ensemble/content.ipynb #763c404f
-def rows_of(batch: Batch) -> csr_array:  # [B, n_movies]
-    "A batch as a sparse matrix of scipy, zeros stored."
-    cells = batch.values.numpy(), batch.movies.numpy(), batch.offsets.numpy()
-    return csr_array(cells, shape=(len(batch), batch.n_movies))
+class Rows:
+    "Ratings of users as sparse rows. What is asked of scipy's `csr_array` here, without the time it takes to load."
+    def __init__(self,
+        data: np.ndarray,  # float32 [cells], user after user, 0 too
+        indices: np.ndarray,  # int64 [cells]: the movie of each
+        indptr: np.ndarray,  # int64 [B + 1]: where each user begins
+        n_movies: int,
+    ):
+        self.data, self.indices, self.indptr = data, indices, indptr
+        self.shape, self.nnz = (len(indptr) - 1, n_movies), len(data)
+
+    def __getitem__(self, users: slice) -> Rows:
+        "Some of the users, one after the other."
+        start, stop, _ = users.indices(self.shape[0])
+        indptr = self.indptr[start:stop + 1]
+        cells = slice(indptr[0], indptr[-1])
+        return Rows(self.data[cells], self.indices[cells], indptr - indptr[0], self.shape[1])
+
+    def where(self, keep: np.ndarray) -> Rows:  # bool [cells]
+        "Some of the cells."
+        kept = np.concatenate([[0], keep.cumsum()])
+        return Rows(self.data[keep], self.indices[keep], kept[self.indptr], self.shape[1])
+
+    @cached_property
+    def counts(self) -> np.ndarray:  # int64 [B]
+        "The ratings of each user."
+        return np.diff(self.indptr)
+
+    @cached_property
+    def users(self) -> np.ndarray:  # int64 [cells]
+        "The row of each cell."
+        return np.repeat(np.arange(self.shape[0]), self.counts)
+
+    @cached_property
+    def _used(self) -> tuple[np.ndarray, np.ndarray]:  # the movies of any; the place of each cell
+        return np.unique(self.indices, return_inverse=True)
+
+    def times(self,
+        values: np.ndarray,  # float [cells]: what stands in them now
+        table: np.ndarray,  # [n_movies, k], of any precision
+        columns: np.ndarray | slice = slice(None),  # of the table
+    ) -> np.ndarray:  # float32 [B, k]
+        "The product with a table, of which only the rows in use are read."
+        used, place = self._used
+        rows = table[used][:, columns].astype(np.float32, copy=False)
+        if self.shape[0] * len(used) > 8 * self.nnz + 1000:  # many users who have little in common
+            from scipy.sparse import csr_array
+            shape = self.shape[0], len(used)
+            return csr_array((values.astype(np.float32, copy=False), place, self.indptr), shape=shape) @ rows
+        dense = np.zeros((self.shape[0], len(used)), np.float32)
+        dense[self.users, place] = values
+        return dense @ rows
+
+    def toarray(self) -> np.ndarray:  # [B, n_movies]
+        "The same with a zero where nothing is stored."
+        out = np.zeros(self.shape, self.data.dtype)
+        out[self.users, self.indices] = self.data
+        return out
+
+def place_of(kept: np.ndarray, most: int) -> np.ndarray:  # int64 [n_movies]
+    "The place of each movie among those kept (not 0); all others share the place after them."
+    return np.where(kept > 0, np.minimum(np.cumsum(kept > 0) - 1, most), most)
+
+def rows_of(batch: Batch) -> Rows:
+    "A batch as rows of numpy."
+    return Rows(batch.values.numpy(), batch.movies.numpy(), batch.offsets.numpy(), batch.n_movies)
 
 # %% ../../nbs/ensemble/content.ipynb #78abb0d8
 PRIOR = 5.0  # $\kappa$: likes with the shares of everybody, added to those of a user
@@ -82,29 +144,27 @@ class Content:
         return self
 
     def lift(self,
-        rows: csr_array,  # [B, n_movies]: ratings of users; values above 0 are likes
+        rows: Rows,  # [B, n_movies]: ratings of users; values above 0 are likes
         kind: str,  # "genre" or "year"
     ) -> np.ndarray:  # float64 [B, features]: $\log p_u / q$
         "How much more of each feature a user likes than everybody does."
         q = self.shares[kind]
-        likes = csr_array(((rows.data > 0).astype(np.float32), rows.indices, rows.indptr), shape=rows.shape)
-        mass = likes @ self.features[kind]
+        mass = rows.times(rows.data > 0, self.features[kind])
         return np.log((mass + PRIOR * q) / (mass.sum(1, keepdims=True) + PRIOR) / q)
 
     def rate(self,
-        rows: csr_array,  # [B, n_movies]: ratings of users; values above 0 are likes, the others dislikes
+        rows: Rows,  # [B, n_movies]: values above 0 are likes, the others dislikes
     ) -> np.ndarray:  # float64 [B, genres]: logarithms
         "How much oftener than usual a user likes what they rate of each genre."
-        n, liked = rows.shape[0], (rows.data > 0).astype(np.float32)
-        user = np.repeat(np.arange(n), np.diff(rows.indptr))
-        usual = ((np.bincount(user, liked, n) + PRIOR / 2) / (np.diff(rows.indptr) + PRIOR))[:, None]
-        likes, rated = (csr_array((v, rows.indices, rows.indptr), shape=rows.shape) @ self.features["genre"]
-                        for v in (liked, np.ones_like(liked)))
-        few = np.maximum(0, 1 - np.diff(rows.indptr) / (2 * FEW_RATINGS))[:, None]
+        liked = (rows.data > 0).astype(np.float32)
+        usual = np.bincount(rows.users, liked, rows.shape[0]) + PRIOR / 2
+        usual = (usual / (rows.counts + PRIOR))[:, None]
+        likes, rated = (rows.times(v, self.features["genre"]) for v in (liked, np.ones_like(liked)))
+        few = np.maximum(0, 1 - rows.counts / (2 * FEW_RATINGS))[:, None]
         return np.log((likes + usual) / (rated + 1) / usual) * (1 + MORE * few)
 
     def part(self,
-        rows: csr_array,  # [B, n_movies]
+        rows: Rows,  # [B, n_movies]
         kind: str,  # "genre", "year", "popularity" or "like_rate"
         movies: np.ndarray | slice = slice(None),  # that are asked for
     ) -> np.ndarray:  # float32 [B, movies]
@@ -114,7 +174,7 @@ class Content:
         return self.lift(rows, kind).astype(np.float32) @ self.features[kind][movies].T
 
     def of_rows(self,
-        rows: csr_array,  # [B, n_movies]: ratings of users; values above 0 are likes
+        rows: Rows,  # [B, n_movies]: ratings of users; values above 0 are likes
         movies: np.ndarray | slice = slice(None),  # that are asked for
     ) -> np.ndarray:  # float32 [B, movies]
         "The sum, without torch."

@@ -18,7 +18,7 @@ import torch
 import torch.distributed as dist
 
 from ..data import Ratings, Split
-from .tensors import as_tensors, from_tensors
+from .tensors import as_tensors, from_tensors, round_weights
 from ..model import StackedAutoencoder
 from ..train import Recorder, find_objective, fit, make_model, settings_for
 from ..workers import side_by_side
@@ -41,12 +41,14 @@ def train_network(
     changes: Mapping[str, Any],  # of `fit`, and `NETWORK_OPTIONS`
     member: bool = True,  # of an ensemble, as in `settings_for`
 ) -> tuple[StackedAutoencoder, Recorder]:  # the network, and how its training went
-    "One network."
+    "One network, its matrices rounded to float16."
     options: dict[str, Any] = {"dislikes": objective != "likes" and has_dislikes(split.train)}
     options |= {k: v for k, v in changes.items() if k in NETWORK_OPTIONS}
     model = make_model(objective, split.train.n_movies, seed=seed, **options)
     settings = {"seed": seed, "say": None} | settings_for(objective, split.train, member)
-    return model, fit(model, split, objective, **(settings | {k: v for k, v in changes.items() if k not in options}))
+    recorder = fit(model, split, objective, **(settings | {k: v for k, v in changes.items() if k not in options}))
+    round_weights(model)
+    return model, recorder
 
 # %% ../../nbs/ensemble/networks.ipynb #87f56b69
 @contextmanager

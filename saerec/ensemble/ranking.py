@@ -31,11 +31,9 @@ __all__ = ['rank_ensemble']
 
 # %% ../../nbs/ensemble/ranking.ipynb #4c009756
 FEW, MANY = 1000, 20_000  # users: between the two, kernel ridge may be a member
-_MOST_MOVIES = 12_000  # of a linear autoencoder in closed form: its matrix has the square of that
 
 def linear_regularizations(train: Ratings) -> tuple[float, ...]:
-    "Of EASE and EDLAE, to choose among; one where an inverse takes as long as many epochs, none where it is too large."
-    if len(np.unique(train.movie)) > _MOST_MOVIES: return ()
+    "Of EASE and EDLAE, to choose among; one where an inverse takes as long as many epochs."
     return (100.0, 200.0, 400.0) if len(np.unique(train.user)) <= MANY else (400.0,)
 
 def _kernels(g: float) -> list[KernelRidge]:
@@ -62,21 +60,12 @@ def closed_forms(dislikes: bool, timestamps: bool = False) -> Forms:
     return {"Kernel ridge": chosen_on_valid(*kernels), "EDLAE": chosen_on_valid(*_session_linear(g))}
 
 # %% ../../nbs/ensemble/ranking.ipynb #a9f839d2
-def default_forms(
-    train: Ratings,  # to learn from
-    say: Callable[[str], None],  # told what is left out, and why
-) -> Forms:
+def default_forms(train: Ratings) -> Forms:
     "Those that `saerec train` uses for so many users and movies."
-    n, n_movies = len(np.unique(train.user)), len(np.unique(train.movie))
-    regularizations = linear_regularizations(train)
-    if not regularizations:
-        gigabytes = 8e-9 * n_movies**2
-        say(f"EDLAE is left out: a matrix of {n_movies:,} x {n_movies:,} movies ({gigabytes:.0f} GB) takes too long.")
-        return {}
-
+    n = len(np.unique(train.user))
     g = GRADE if has_dislikes(train) else 0.0
     balance = BALANCE if n >= FEW else 0.0
-    linear = [EDLAE(regularization, dislikes=g, balance=balance) for regularization in regularizations]
+    linear = [EDLAE(regularization, dislikes=g, balance=balance) for regularization in linear_regularizations(train)]
     if n <= MANY and train.time is not None: linear = [SessionEDLAE(50.0, dislikes=g)]
     found: Forms = {"EDLAE": chosen_on_valid(*linear)}
     if FEW <= n <= MANY and not g: found["Kernel ridge"] = chosen_on_valid(KernelRidge(2.0, 1.0))

@@ -17,7 +17,7 @@ from torch import Tensor
 from ..data import Batch, InputError, Ratings, Split
 from .combining import Ensemble
 from ..evaluate.baselines import EDLAE, KernelRidge, announce_memory, balance_people
-from ..evaluate.baselines import inverse_in_place, like_matrix, weights_of_inverse
+from ..evaluate.baselines import inverse_in_place, like_matrix, most_rated, weights_of_inverse
 
 # %% auto #0
 __all__ = ['SessionKernelRidge', 'SessionEDLAE', 'TimedEnsemble']
@@ -80,9 +80,10 @@ class SessionEDLAE(EDLAE):
         if not self.regularization > 0:
             raise InputError(f"SessionEDLAE: regularization {self.regularization:g} is not above 0.")
 
+        train, self.place = most_rated(train, self.most_movies)
         known = train.select((train.value > 0) | (self.dislikes != 0))
         codes, movie = np.unique(known.movie, return_inverse=True)
-        n_bytes = 12 * len(codes)**2 + 4 * train.n_movies**2
+        n_bytes = 16 * len(codes)**2
         announce_memory(f"A matrix of {len(codes):,} movies", n_bytes, "keep fewer movies (Ratings.only_movies)")
 
         x = balance_people(like_matrix(known, self.dislikes)[:, codes], self.balance)
@@ -91,7 +92,7 @@ class SessionEDLAE(EDLAE):
         gram = _decayed_cooccurrence(x, seconds, self.tau, self.share)
         gram[np.diag_indices_from(gram)] += self.regularization + self.dropout / (1 - self.dropout) * gram.diagonal()
 
-        self.weights = weights_of_inverse(inverse_in_place(gram), codes, train.n_movies)
+        self.weights = weights_of_inverse(inverse_in_place(gram), codes, train.n_movies + (self.place is not None))
         return self
 
 # %% ../../nbs/ensemble/sessions.ipynb #422679a3

@@ -16,12 +16,31 @@ from torch import Tensor
 
 from ..data import InputError
 from .combining import Ensemble
-from .content import Content
+from .content import Content, place_of
 from ..evaluate.baselines import EDLAE, KernelRidge
 from ..model import StackedAutoencoder
 
 # %% auto #0
 __all__ = []
+
+# %% ../../nbs/ensemble/tensors.ipynb #0a6c2f6b
+def round_weights(model: StackedAutoencoder) -> None:
+    "Round the matrices of a trained network to what float16 holds."
+    with torch.no_grad():
+        for p in model.parameters():
+            if p.ndim == 2: p.copy_(p.half())
+
+def _halved(t: Tensor) -> Tensor:
+    "A matrix as float16, if that loses nothing."
+    half = t.half()
+    return half if t.ndim == 2 and torch.equal(half.to(t.dtype), t) else t
+
+def _as_bytes(weights: Tensor) -> dict[str, Tensor]:
+    "Columns in 255 steps. Rounding again changes nothing: a scale has so few digits that its products are exact."
+    most = torch.maximum(weights.amax(0), -weights.amin(0))
+    scale = (most / 127).bfloat16().float()
+    scale[scale == 0] = 1
+    return {"weights": (weights / scale).round_().to(torch.int8), "scale": scale}
 
 # %% ../../nbs/ensemble/tensors.ipynb #303ec45c
 _SETTINGS = {  # what a closed form is made from
@@ -29,10 +48,21 @@ _SETTINGS = {  # what a closed form is made from
     "KernelRidge": ("gamma", "regularization", "dislikes"),
 }
 
+def _take_linear(model: Any) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    "An EDLAE; where not all movies have weights, also how many do, and which."
+    if model.place is None: return {"scaled": True}, _as_bytes(model.weights)
+    most = len(model.weights) - 1
+    kept = torch.from_numpy((model.place < most).astype(np.uint8))
+    return {"scaled": True, "most": most}, _as_bytes(model.weights) | {"kept": kept}
+
+def _take_kernel(model: Any) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    rows = {k: torch.from_numpy(np.asarray(getattr(model.rows, k))) for k in ("data", "indices", "indptr")}
+    return {}, {"weights": model.weights} | rows
+
 def as_tensors(model: Any) -> tuple[dict[str, Any], dict[str, Tensor]]:
     "Take a model apart. Raises `InputError` for one that cannot be."
     if isinstance(model, StackedAutoencoder):
-        return {"kind": "StackedAutoencoder"} | model.config, dict(model.state_dict())
+        return {"kind": "StackedAutoencoder"} | model.config, {k: _halved(t) for k, t in model.state_dict().items()}
     if isinstance(model, Ensemble):
         members, tensors = {}, dict[str, Tensor]()
         for i, (name, m) in enumerate(model.members.items()):
@@ -48,15 +78,28 @@ def as_tensors(model: Any) -> tuple[dict[str, Any], dict[str, Tensor]]:
     if not isinstance(model, EDLAE | KernelRidge):
         there = "StackedAutoencoder, EDLAE, KernelRidge, Content, Ensemble"
         raise InputError(f"{type(model).__name__} cannot be saved as tensors; there are {there}.")
-    kind = "EDLAE" if isinstance(model, EDLAE) else "KernelRidge"
-    tensors = {"weights": model.weights}
-    if kind == "EDLAE": tensors = {"weights": model.weights.half()}  # rounded by 1/2,000; half the size
-    if isinstance(model, KernelRidge):
-        for k in ("data", "indices", "indptr"):
-            tensors[k] = torch.from_numpy(np.asarray(getattr(model.rows, k)))
-    return {"kind": kind} | {k: getattr(model, k) for k in _SETTINGS[kind]}, tensors
+    kind, take = ("EDLAE", _take_linear) if isinstance(model, EDLAE) else ("KernelRidge", _take_kernel)
+    said, tensors = take(model)
+    return {"kind": kind} | {k: getattr(model, k) for k in _SETTINGS[kind]} | said, tensors
 
 # %% ../../nbs/ensemble/tensors.ipynb #30da766a
+def _linear_of(options: dict[str, Any], tensors: Mapping[str, Tensor]) -> EDLAE:
+    scaled, most = options.pop("scaled", False), options.pop("most", None)
+    model = EDLAE(**options)
+    model.weights = tensors["weights"].float()
+    if scaled: model.weights *= tensors["scale"]
+    if most is not None: model.place = place_of(tensors["kept"].numpy(), most)
+    return model
+
+def _kernel_of(options: dict[str, Any], tensors: Mapping[str, Tensor]) -> KernelRidge:
+    from scipy.sparse import csr_array
+    model = KernelRidge(**options)
+    model.weights = tensors["weights"].float()
+    arrays = tuple(tensors[k].numpy() for k in ("data", "indices", "indptr"))
+    model.rows = csr_array(arrays, shape=(len(tensors["indptr"]) - 1, model.weights.shape[1]))
+    model.rows.check_format()
+    return model
+
 def from_tensors(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Any:  # the model
     "Put a model together again. Raises `InputError` for an unknown kind, and what torch raises for wrong tensors."
     options = dict(about)
@@ -76,13 +119,6 @@ def from_tensors(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Any
         known = {k: t.numpy() for k, t in tensors.items()}
         return Content(**options).of(known.pop("liked"), known)
 
-    if kind not in _SETTINGS: raise InputError(f"There is no model of the kind {kind!r}.")
-    model = EDLAE(**options) if kind == "EDLAE" else KernelRidge(**options)
-    model.weights = tensors["weights"].float()
-    if isinstance(model, KernelRidge):
-        from scipy.sparse import csr_array
-
-        arrays = tuple(tensors[k].numpy() for k in ("data", "indices", "indptr"))
-        model.rows = csr_array(arrays, shape=(len(tensors["indptr"]) - 1, model.weights.shape[1]))
-        model.rows.check_format()
-    return model
+    if kind == "EDLAE": return _linear_of(options, tensors)
+    if kind == "KernelRidge": return _kernel_of(options, tensors)
+    raise InputError(f"There is no model of the kind {kind!r}.")

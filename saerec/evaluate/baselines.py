@@ -183,10 +183,19 @@ def weights_of_inverse(p: np.ndarray, movies: np.ndarray, n_movies: int) -> Tens
     weights[np.ix_(movies, movies)] = p
     return torch.from_numpy(weights)
 
-def _zero_diagonal_weights(x: Any, regularization: float, dropout: float = 0.0) -> Tensor:
-    "The closed form of EASE and EDLAE. The weights of a movie that nobody has are 0."
+def most_rated(train: Ratings, most: int) -> tuple[Ratings, np.ndarray | None]:
+    "Ratings of the most rated movies, and the place of each movie among these; of others, behind them. None: of all."
+    if train.n_movies <= most: return train, None
+    counts = np.bincount(train.movie, minlength=train.n_movies)
+    kept = np.sort(np.argsort(-counts, kind="stable")[:min(most, (counts > 0).sum())])
+    place = np.full(train.n_movies, len(kept))
+    place[kept] = np.arange(len(kept))
+    return train.only_movies(kept), place
+
+def _zero_diagonal_weights(x: Any, n: int, regularization: float, dropout: float = 0.0) -> Tensor:
+    "The closed form of EASE and EDLAE, [n, n]. The weights of a movie that nobody has are 0."
     square = x.multiply(x).sum(0)  # the diagonal of the Gram matrix
-    users, movies, n = np.flatnonzero(x.multiply(x).sum(1)), np.flatnonzero(square), x.shape[1]
+    users, movies = np.flatnonzero(x.multiply(x).sum(1)), np.flatnonzero(square)
     instead = "keep fewer movies (Ratings.only_movies), or use ItemKNN or a network"
     n_bytes = 12 * len(movies)**2 + 4 * n**2
     announce_memory(f"A movies x movies matrix of {n:,} movies", n_bytes, instead)
@@ -206,9 +215,12 @@ def balance_people(x: Any, balance: float) -> Any:
 class EASE:
     """The closed-form linear autoencoder of Steck, *Embarrassingly Shallow Autoencoders for Sparse Data* (WWW 2019).
 
-    `weights` is [n_movies, n_movies] with a zero diagonal, so memory grows with the square of the catalogue; `fit`
-    raises `InputError` where that is too much. Scores order movies, they are no probabilities."""
+    `weights` is [n_movies, n_movies] with a zero diagonal. Of a catalogue above `most_movies` the most rated movies
+    have weights; the others score 0 and share a last row and column. Scores order movies, they are no probabilities.
+    """
     predicts_likes = False
+    most_movies = 12_000
+    place: np.ndarray | None = None  # of `most_rated`
     dropout = dislikes = balance = 0.0  # of `EDLAE`
     def __init__(self,
         regularization: float = 200.0,  # $\\lambda$; larger: fewer, more popular neighbours count
@@ -217,15 +229,19 @@ class EASE:
 
     def fit(self, train: Ratings) -> Self:
         "Solve for the weights; likes count. Raises `InputError` if the matrix cannot be inverted or held."
+        train, self.place = most_rated(train, self.most_movies)
         x = balance_people(like_matrix(train, self.dislikes), self.balance).astype(np.float32)
-        self.weights = _zero_diagonal_weights(x, self.regularization, self.dropout)
+        n = train.n_movies + (self.place is not None)
+        self.weights = _zero_diagonal_weights(x, n, self.regularization, self.dropout)
         return self
 
     def scores(self, batch: Batch) -> Tensor:
         "The weighted sum of the weight rows of each user's movies."
         entry = torch.where(batch.values > 0, 1.0, self.dislikes)
-        starts = batch.offsets[:-1]
-        return F.embedding_bag(batch.movies, self.weights, starts, mode="sum", per_sample_weights=entry)
+        place = None if self.place is None else torch.from_numpy(self.place)
+        movies = batch.movies if place is None else place[batch.movies]
+        scores = F.embedding_bag(movies, self.weights, batch.offsets[:-1], mode="sum", per_sample_weights=entry)
+        return scores if place is None else scores[:, place]
 
 # %% ../../nbs/evaluate/baselines.ipynb #597500b1
 class EDLAE(EASE):

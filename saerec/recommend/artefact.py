@@ -37,7 +37,7 @@ from .manifest import LIMITS, FileEntry, Manifest, OwnPart, check_arrays, checks
 class Artefact:
     "All that a trained recommender is."
     manifest: Manifest  # what it says of itself
-    arrays: Mapping[str, np.ndarray]  # of the models, by name: "ranker.table", ...; and `rank_codes`
+    arrays: Mapping[str, np.ndarray]  # by name: "ranker.table", ..., "rank_codes"
     movies: pd.DataFrame  # movie_id, title, year, genres
     known: Ratings | None = None  # ratings of known users; None: saved without them
     own: Any = None  # what ranks, where that is a class of your own
@@ -76,15 +76,15 @@ def _open(folder: Path, name: str, told: FileEntry | None) -> BinaryIO:
 # %% ../../nbs/recommend/artefact.ipynb #c2e28a1c
 def _mapped(path: Path) -> tuple[mmap.mmap, dict[str, np.ndarray]]:
     "A safetensors file, and its tensors as views of it: of a large table only the pages that are read take memory."
-    types = {"F16": "f2", "F32": "f4", "F64": "f8", "I32": "i4", "I64": "i8", "U8": "u1"}
     with open(path, "rb") as file: view = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     start = 8 + int.from_bytes(view[:8], "little")
     arrays = {}
     for name, about in json.loads(view[8:start]).items():
         if name == "__metadata__": continue
-        dtype, shape, (first, _) = np.dtype(types[about["dtype"]]), about["shape"], about["data_offsets"]
-        flat = np.frombuffer(view, dtype, math.prod(shape), start + first) if math.prod(shape) else np.zeros(0, dtype)
-        arrays[name] = flat.reshape(shape)
+        kind, n, start_here = about["dtype"], math.prod(about["shape"]), start + about["data_offsets"][0]
+        dtype = np.dtype(f"{kind[0].lower()}{int(kind[1:]) // 8}")  # F16 is f2, U8 is u1
+        flat = np.frombuffer(view, dtype, n, start_here) if n else np.zeros(0, dtype)
+        arrays[name] = flat.reshape(about["shape"])
     return view, arrays
 
 # %% ../../nbs/recommend/artefact.ipynb #2a8bc6b8
@@ -95,10 +95,11 @@ def _read_arrays(folder: Path, manifest: Manifest) -> dict[str, np.ndarray]:
     try:
         with safe_open(path, "numpy") as f: f.keys()  # checks the head: nothing overlaps, nothing is left over
         view, arrays = _mapped(path)
-    except (SafetensorError, LookupError, TypeError, AttributeError, OSError) as e:
+    except (SafetensorError, LookupError, TypeError, ValueError, AttributeError, OSError) as e:
         raise ValueError(f"it is no whole safetensors file ({str(e)[:100]})") from None
-    check_arrays(arrays, manifest)
-    if hasattr(mmap, "MADV_DONTNEED"): view.madvise(mmap.MADV_DONTNEED)  # the check has read them all
+    def forget() -> None:  # what was read to be checked
+        if hasattr(mmap, "MADV_DONTNEED"): view.madvise(mmap.MADV_DONTNEED)
+    check_arrays(arrays, manifest, forget)
     return arrays
 
 # %% ../../nbs/recommend/artefact.ipynb #5e289235
@@ -115,7 +116,8 @@ def _read_table(file: BinaryIO, rows: int, columns: Sequence[str], optional: Ite
             raise ValueError(f"its column {missing[0]!r} is missing")
         pages = sum(footer.row_group(g).total_byte_size for g in range(footer.num_row_groups))
         check_growth(size, max(pages, 8 * footer.num_rows))
-        table = parquet.read(columns=[*columns, *(c for c in optional if c in parquet.schema_arrow.names)])
+        wanted = [*columns, *(c for c in optional if c in parquet.schema_arrow.names)]
+        table = parquet.read(columns=wanted)
         table.validate(full=True)  # texts are UTF-8
         frame = table.to_pandas().reset_index(drop=True)
     except (pa.ArrowException, OSError, ValueError, TypeError, KeyError) as e:
@@ -177,7 +179,7 @@ def _read(folder: Path) -> Artefact:
     known, name = None, "recommender.json"
     try:
         with _open(folder, name, None) as f: manifest = parse_manifest(f.read())
-        told = manifest.files if manifest.files is not None else {p.name: None for p in folder.glob("ratings.parquet")}
+        told: Mapping[str, FileEntry | None] = manifest.files or {p.name: None for p in folder.glob("ratings.parquet")}
         name = "weights.safetensors"
         with _open(folder, name, told.get(name)): arrays = _read_arrays(folder, manifest)
         name = "movies.parquet"
@@ -225,21 +227,21 @@ def _write(artefact: Artefact, folder: Path, card: str) -> None:
     from safetensors.numpy import save_file
     arrays, ids = dict(artefact.arrays), artefact.movies.movie_id
     if pd.api.types.is_integer_dtype(ids): arrays["movie_ids"] = ids.to_numpy(np.int64)
-    save_file({k: np.asarray(a, order="C") for k, a in arrays.items()}, folder / "weights.safetensors")
+    whole = {k: np.asarray(a, order="C") for k, a in arrays.items()}
+    save_file(whole, folder / "weights.safetensors")
     (folder / "model_card.md").write_text(card, encoding="utf-8")
     rank = pd.array([None] * len(artefact.movies), dtype="Int32")
     rank[artefact.rank_codes] = np.arange(len(artefact.rank_codes), dtype=np.int32)
     artefact.movies.assign(rank_code=rank).to_parquet(folder / "movies.parquet", index=False)
     if (k := artefact.known) is not None:
-        d = pd.DataFrame({"user": k.users.user_id.to_numpy()[k.user], "movie": k.movie, "rating": k.value})
+        ids = k.users.user_id.to_numpy()[k.user]
+        d = pd.DataFrame({"user": ids, "movie": k.movie, "rating": k.value})
         d.to_parquet(folder / "ratings.parquet", compression="zstd", index=False)
 
     files = {f.name: _entry(f) for f in sorted(folder.iterdir())}
     m = artefact.manifest
-    latest = m.dislikes or m.affinity or any(k.endswith(".liked") or a.dtype == np.float16 for k, a in arrays.items())
-    # the least that a reader must know
-    version = 6 if isinstance(m.ranker, OwnPart) else 5 if latest else 4 if m.liker is None else 3
-    said = m.model_dump(mode="json", exclude={"checksum"}, exclude_none=True) | {"format": version, "files": files}
+    said = m.model_dump(mode="json", exclude={"checksum"}, exclude_none=True)
+    said |= {"format": 7, "files": files}
     text = json.dumps({"checksum": checksum(said)} | said, indent=1, ensure_ascii=False)
     (folder / "recommender.json").write_text(text, encoding="utf-8")
     for f in folder.iterdir():
@@ -259,9 +261,10 @@ def _replace(path: Path, new: Path) -> None:
         if old.exists() and not path.exists(): old.rename(path)
         raise
     if old.exists():
-        gone = old.rename(old.with_name(f"{new.name}-gone"))  # first, because nobody may read what is half deleted
+        gone = old.rename(old.with_name(f"{new.name}-gone"))  # nobody may read what is half deleted
         shutil.rmtree(gone, ignore_errors=True)
-    for p in path.parent.glob(f".{glob.escape(path.name)}.saving-*"):  # what others left who were killed
+    left = path.parent.glob(f".{glob.escape(path.name)}.saving-*")  # by others, who were killed
+    for p in left:
         if p.lstat().st_ctime < time.time() - 3600: shutil.rmtree(p, ignore_errors=True)
 
 # %% ../../nbs/recommend/artefact.ipynb #1b9f8e12
@@ -304,8 +307,9 @@ def write_artefact(
         new = Path(tempfile.mkdtemp(prefix=f".{real.name}.saving-", dir=real.parent))
         try:
             _write(artefact, new, card)
-            place = hashlib.sha256(str(real).encode()).hexdigest()[:16]  # beside the model a lock would stay behind
-            with FileLock(Path(tempfile.gettempdir()) / f"saerec-{place}.lock"): _replace(real, new)
+            place = hashlib.sha256(str(real).encode()).hexdigest()[:16]
+            lock = Path(tempfile.gettempdir()) / f"saerec-{place}.lock"  # beside the model it would stay
+            with FileLock(lock): _replace(real, new)
         finally: shutil.rmtree(new, ignore_errors=True)
     except (OSError, SafetensorError) as e:
         why = getattr(e, "strerror", None) or e

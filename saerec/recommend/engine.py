@@ -1,4 +1,4 @@
-"""Lists without torch: scores, masks, the best movies and the reasons, with numpy and scipy
+"""Lists without torch: scores, masks, the best movies and the reasons, with numpy
 
 Docs: https://saerec.github.io/saerec/recommend/engine.html.md"""
 
@@ -14,32 +14,30 @@ from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
-from scipy.sparse import csr_array
 
 from ..ensemble.affinity import Affinity
-from ..ensemble.content import FEW_RATINGS, Content
+from ..ensemble.content import FEW_RATINGS, Content, Rows, place_of
 from ..errors import InputError
 
 # %% auto #0
 __all__ = []
 
 # %% ../../nbs/recommend/engine.ipynb #5fe14e57
-def with_data(rows: csr_array, data: np.ndarray) -> csr_array:
-    "The same cells with other values."
-    return csr_array((data, rows.indices, rows.indptr), shape=rows.shape)
+def one_row(movies: np.ndarray, values: np.ndarray, n_movies: int) -> Rows:  # [1, n_movies]
+    "One user, of ascending indices and their values; zeros are stored."
+    return Rows(values.astype(np.float32), movies, np.array([0, len(movies)]), n_movies)
 
-def one_row(movies: np.ndarray, values: np.ndarray, n_movies: int) -> csr_array:
-    "One user as a sparse row [1, n_movies], of ascending indices and their values; zeros are stored."
-    return csr_array((values.astype(np.float32), movies, np.array([0, len(movies)])), shape=(1, n_movies))
+def no_ratings(n_movies: int) -> Rows:  # [1, n_movies]
+    "A user of whom nothing is known."
+    return one_row(np.array([], np.int64), np.array([]), n_movies)
 
 # %% ../../nbs/recommend/engine.ipynb #bc686a3a
-def leave_one_out_rows(row: csr_array, movies: np.ndarray) -> csr_array:  # [1 + k, n_movies]
+def leave_one_out_rows(row: Rows, movies: np.ndarray) -> Rows:  # [1 + k, n_movies]
     "A user, and the same user without one rating, for each of `movies`."
     keep = np.ones((len(movies) + 1, row.nnz), bool)
     keep[1:] = row.indices != movies[:, None]
-    indptr = np.concatenate([[0], keep.sum(1).cumsum()])
     indices, data = (np.broadcast_to(a, keep.shape)[keep] for a in (row.indices, row.data))
-    return csr_array((data, indices, indptr), shape=(len(keep), row.shape[1]))
+    return Rows(data, indices, np.concatenate([[0], keep.sum(1).cumsum()]), row.shape[1])
 
 # %% ../../nbs/recommend/engine.ipynb #7fc417e7
 def _gelu(x: np.ndarray) -> np.ndarray:
@@ -50,39 +48,45 @@ _ACTIVATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "tanh": np.tanh, "sigmoid": lambda x: 1 / (1 + np.exp(-x)), "relu": lambda x: np.maximum(x, 0), "gelu": _gelu,
     "selu": lambda x: 1.0507009873554805 * np.where(x > 0, x, 1.6732632423543772 * np.expm1(np.minimum(x, 0)))}
 
+ALL = slice(None)
+Movies = np.ndarray | slice  # indices, or all of them
+
 class Model(Protocol):
     "What scores rows of users: all movies, or those asked for."
-    def scores(self, rows: csr_array, movies: np.ndarray | None = None) -> np.ndarray: ...
+    def scores(self, rows: Rows, movies: Movies = ALL) -> np.ndarray: ...
 
-Scores = Callable[[csr_array, np.ndarray], np.ndarray]  # (rows, movies [k]) -> [B, k]
+Scores = Callable[[Rows, np.ndarray], np.ndarray]  # (rows, movies [k]) -> [B, k]
 
 # %% ../../nbs/recommend/engine.ipynb #03da04bc
 class NetworkModel:
     "A trained `StackedAutoencoder` as its options and its arrays by name."
     def __init__(self, config: Mapping[str, Any], arrays: Mapping[str, np.ndarray]):
-        self.config, self.arrays = config, arrays
-        self.decoder = arrays["table" if config["tied"] else "decoder"].T  # [width, n_movies]
-        self.bias = arrays["decoder_bias"] + arrays["movie_offset"] if config["centred"] else arrays["decoder_bias"]
+        large = "table", "second", "decoder"  # stay as they are: rarely are many of their rows read
+        self.config = config
+        self.arrays = {k: a if k in large else a.astype(np.float32) for k, a in arrays.items()}
+        self.decoder = arrays["table" if config["tied"] else "decoder"]  # [n_movies, width]
+        self.bias = arrays["decoder_bias"] + (arrays["movie_offset"] if config["centred"] else 0)
 
-    def base(self, rows: csr_array) -> np.ndarray:  # float32 [B]
+    def base(self, rows: Rows) -> np.ndarray:  # float32 [B]
         "The mean plus the damped offset of each user; zeros for a network that does not centre."
         w, n = self.arrays, rows.shape[0]
         if not self.config["centred"]: return np.zeros(n, np.float32)
-        sums = np.bincount(_users(rows), rows.data - w["mean"] - w["movie_offset"][rows.indices], n)
-        return (w["mean"] + sums / (np.diff(rows.indptr) + self.config["damping"])).astype(np.float32)
+        sums = np.bincount(rows.users, rows.data - w["mean"] - w["movie_offset"][rows.indices], n)
+        return (w["mean"] + sums / (rows.counts + self.config["damping"])).astype(np.float32)
 
-    def encode(self, rows: csr_array) -> np.ndarray:  # float32 [B, width]
+    def encode(self, rows: Rows) -> np.ndarray:  # float32 [B, width]
         "From ratings to latent vectors."
-        w, user, liked = self.arrays, _users(rows), (rows.data > 0).astype(np.float32)
+        w, liked = self.arrays, (rows.data > 0).astype(np.float32)
         counted = ones = np.ones_like(liked)
         if self.config["centred"]:
-            inputs = {"table": rows.data - self.base(rows)[user] - w["movie_offset"][rows.indices], "second": ones}
+            rest = rows.data - self.base(rows)[rows.users] - w["movie_offset"][rows.indices]
+            inputs = {"table": rest, "second": ones}
         elif self.config["dislikes"]: inputs = {"table": liked, "second": ones - liked}
         else: inputs, counted = {"table": liked}, liked
 
-        scale = np.maximum(np.bincount(user, counted, rows.shape[0]), 1) ** -0.5
-        sums = (with_data(rows, (v * scale[user]).astype(np.float32)) @ w[k] for k, v in inputs.items())
-        return self._stack(sum(sums) + w["bias"])
+        sums = sum(rows.times(values, w[name]) for name, values in inputs.items())
+        n = np.maximum(np.bincount(rows.users, counted, rows.shape[0]), 1)
+        return self._stack(sums * (n ** -0.5)[:, None].astype(np.float32) + w["bias"])
 
     def _stack(self, h: np.ndarray) -> np.ndarray:  # float32 [B, width]
         "Activation and hidden layers."
@@ -95,49 +99,49 @@ class NetworkModel:
             else: h = f(dense(h, f"stack.{i}.linear"))
         return h.astype(np.float32, copy=False)
 
-    def scores(self, rows: csr_array, movies: np.ndarray | None = None) -> np.ndarray:  # [B, n_movies] or [B, k]
+    def scores(self, rows: Rows, movies: Movies = ALL) -> np.ndarray:  # [B, k]
         "From ratings to scores."
-        h, base = self.encode(rows), self.base(rows)[:, None]
-        if movies is None: return h @ self.decoder + self.bias + base
-        return h @ self.decoder[:, movies] + self.bias[movies] + base
+        d = self.whole_decoder if movies is ALL else self.decoder[movies].astype(np.float32)
+        return self.encode(rows) @ d.T + self.bias[movies] + self.base(rows)[:, None]
 
-    def cells(self, rows: csr_array, users: np.ndarray, movies: np.ndarray) -> np.ndarray:  # float32 [n]
-        "Scores of single cells: of a row, and of a movie."
-        products = np.einsum("ij,ji->i", self.encode(rows)[users], self.decoder[:, movies])
-        return products + self.bias[movies] + self.base(rows)[users]
-
-# %% ../../nbs/recommend/engine.ipynb #54d34031
-def _users(rows: csr_array) -> np.ndarray:
-    "The row of each stored cell."
-    return np.repeat(np.arange(rows.shape[0]), np.diff(rows.indptr))
+    @cached_property
+    def whole_decoder(self) -> np.ndarray:  # float32 [n_movies, width]
+        "The vectors of all movies, ready for a product."
+        return self.decoder.astype(np.float32, copy=False)
 
 # %% ../../nbs/recommend/engine.ipynb #20ac2ed6
 class LinearModel:
     "A fitted `EDLAE` (or EASE): the weighted sum of the weight rows of each user's movies."
     def __init__(self, config: Mapping[str, Any], arrays: Mapping[str, np.ndarray]):
         self.dislikes, self.weights = config["dislikes"], arrays["weights"]
+        self.scale = arrays.get("scale", np.ones(len(self.weights), np.float32))  # of each column
+        most = config.get("most")
+        self.place = None if most is None else place_of(arrays["kept"], most)
 
-    def scores(self, rows: csr_array, movies: np.ndarray | None = None) -> np.ndarray:
-        entry = np.where(rows.data > 0, 1, self.dislikes).astype(np.float32)
-        used, place = np.unique(rows.indices, return_inverse=True)  # only these weights are read
-        inputs = csr_array((entry, place, rows.indptr), shape=(rows.shape[0], len(used)))
-        w = self.weights[used] if movies is None else self.weights[used[:, None], movies]
-        return inputs @ w.astype(np.float32)
+    def scores(self, rows: Rows, movies: Movies = ALL) -> np.ndarray:
+        entry = np.where(rows.data > 0, 1, self.dislikes)
+        if self.place is not None:
+            rows = Rows(rows.data, self.place[rows.indices], rows.indptr, len(self.weights))
+            movies = self.place[movies]
+        return rows.times(entry, self.weights, movies) * self.scale[movies]
 
 # %% ../../nbs/recommend/engine.ipynb #8fc8baac
 class KernelModel:
     "A fitted `KernelRidge`: the weighted likes of similar training users."
     def __init__(self, config: Mapping[str, Any], arrays: Mapping[str, np.ndarray]):
+        from scipy.sparse import csr_array
         self.config, self.weights = config, arrays["weights"]  # [n_train, n_movies]
         shape = (len(arrays["indptr"]) - 1, self.weights.shape[1])
         self.rows = csr_array(tuple(arrays[k] for k in ("data", "indices", "indptr")), shape=shape)
 
-    def scores(self, rows: csr_array, movies: np.ndarray | None = None) -> np.ndarray:
-        entry, user = np.where(rows.data > 0, 1, self.config["dislikes"]).astype(np.float64), _users(rows)
-        entry /= np.sqrt(np.maximum(np.bincount(user, entry**2, rows.shape[0]), 1e-12))[user]
-        cosine = (with_data(rows, entry) @ self.rows.T).toarray().astype(np.float32)
+    def scores(self, rows: Rows, movies: Movies = ALL) -> np.ndarray:
+        from scipy.sparse import csr_array
+        entry = np.where(rows.data > 0, 1, self.config["dislikes"]).astype(np.float64)
+        length = np.sqrt(np.maximum(np.bincount(rows.users, entry**2, rows.shape[0]), 1e-12))
+        unit = csr_array((entry / length[rows.users], rows.indices, rows.indptr), shape=rows.shape)
+        cosine = (unit @ self.rows.T).toarray().astype(np.float32)
         kernel = np.exp(2 * self.config["gamma"] * (cosine - 1)).astype(np.float32)
-        return kernel @ (self.weights if movies is None else self.weights[:, movies])
+        return kernel @ self.weights[:, movies]
 
 # %% ../../nbs/recommend/engine.ipynb #012a6de7
 class LikeModel:
@@ -145,15 +149,11 @@ class LikeModel:
     def __init__(self, network: NetworkModel, affinity: Affinity | None = None):
         self.network, self.affinity = network, affinity
 
-    def scores(self, rows: csr_array, movies: np.ndarray | None = None) -> np.ndarray:  # [B, n_movies] or [B, k]
+    def scores(self, rows: Rows, movies: Movies = ALL) -> np.ndarray:  # [B, k]
         "How probably movies are liked, not calibrated."
+        if movies is ALL: movies = np.arange(len(self.network.bias))  # rarely asked for, so nothing is kept
         z = self.network.scores(rows, movies)
-        return z if self.affinity is None else z + self.affinity.scores(rows, slice(None) if movies is None else movies)
-
-    def cells(self, rows: csr_array, users: np.ndarray, movies: np.ndarray) -> np.ndarray:  # float32 [n]
-        "The same for single cells: of a row, and of a movie."
-        z = self.network.cells(rows, users, movies)
-        return z if self.affinity is None else z + self.affinity.cells(rows, users, movies)
+        return z if self.affinity is None else z + self.affinity.scores(rows, movies)
 
 # %% ../../nbs/recommend/engine.ipynb #765ec448
 class ContentModel:
@@ -163,8 +163,8 @@ class ContentModel:
         weights = {k: config[k] for k in ("genre", "year", "popularity", "like_rate")}
         self.content = Content(**weights).of(arrays["liked"], features)
 
-    def scores(self, rows: csr_array, movies: np.ndarray | None = None) -> np.ndarray:
-        return self.content.of_rows(rows, slice(None) if movies is None else movies)
+    def scores(self, rows: Rows, movies: Movies = ALL) -> np.ndarray:
+        return self.content.of_rows(rows, movies)
 
 # %% ../../nbs/recommend/engine.ipynb #92b11aee
 def _scale_of(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:  # float32 [B, 1] each
@@ -180,16 +180,14 @@ class EnsembleModel:
     members: Mapping[str, Model]  # by name
     weights: Mapping[str, float]  # of each, 0 or more
 
-    def _told(self, rows: csr_array, counts: np.ndarray) -> csr_array:
+    def _told(self, rows: Rows, counts: np.ndarray) -> Rows:
         "What members beside content are told: of users with few ratings (`counts`) the likes only."
         if not any(isinstance(m, ContentModel) for m in self.members.values()): return rows
-        user = _users(rows)
-        keep = (rows.data > 0) | (counts[user] >= FEW_RATINGS)
-        offsets = np.concatenate([[0], np.bincount(user[keep], minlength=rows.shape[0]).cumsum()])
-        return csr_array((rows.data[keep], rows.indices[keep], offsets), shape=rows.shape)
+        return rows.where((rows.data > 0) | (counts[rows.users] >= FEW_RATINGS))
 
-    def _terms(self, rows: csr_array) -> Iterator[tuple[Model, np.ndarray, Any, Any]]:  # a member; scores; mean; factor
-        told = self._told(rows, np.diff(rows.indptr))
+    def _terms(self, rows: Rows) -> Iterator[tuple[Model, np.ndarray, Any, Any]]:
+        "Of each member in use: itself, its scores, and what makes them z-scores: a mean and a factor."
+        told = self._told(rows, rows.counts)
         for name, w in self.weights.items():
             if not w: continue
             judges = isinstance(self.members[name], ContentModel)
@@ -197,17 +195,17 @@ class EnsembleModel:
             mean, factor = (0, 1) if judges else _scale_of(own)
             yield self.members[name], own, mean, np.float32(w) * factor
 
-    def scores(self, rows: csr_array, movies: np.ndarray | None = None) -> np.ndarray:
+    def scores(self, rows: Rows, movies: Movies = ALL) -> np.ndarray:
         z = np.zeros(rows.shape, np.float32)
         for _, own, mean, factor in self._terms(rows): z += factor * (own - mean)
-        return z if movies is None else z[:, movies]
+        return z[:, movies]
 
-    def scores_beside(self, row: csr_array) -> tuple[np.ndarray, Scores]:
+    def scores_beside(self, row: Rows) -> tuple[np.ndarray, Scores]:
         """Scores of one user [1, n_movies], and what scores other rows at some movies on the same scale, so that the
         difference is that of the ratings alone."""
         terms = list(self._terms(row))
 
-        def scores_at(rows: csr_array, movies: np.ndarray) -> np.ndarray:  # [B, k]
+        def scores_at(rows: Rows, movies: np.ndarray) -> np.ndarray:  # [B, k]
             told = self._told(rows, np.full(rows.shape[0], row.nnz))
             def own(m: Model) -> np.ndarray: return m.scores(rows if isinstance(m, ContentModel) else told, movies)
 
@@ -244,8 +242,7 @@ def best_of(scores: np.ndarray, n: int) -> np.ndarray:  # int64 [<= n]
 # %% ../../nbs/recommend/engine.ipynb #4ce396b4
 def _alone(ranker: Model, movies: np.ndarray, n_movies: int) -> np.ndarray:  # float32 [k, n_movies]
     "Scores for users who like one movie each, less their mean, the farthest from it at 1 or -1."
-    ones = np.ones(len(movies), np.float32), movies, np.arange(len(movies) + 1)
-    z = ranker.scores(csr_array(ones, shape=(len(movies), n_movies)))
+    z = ranker.scores(Rows(np.ones(len(movies), np.float32), movies, np.arange(len(movies) + 1), n_movies))
     z = z - z.mean(1, keepdims=True)
     return z / np.maximum(np.abs(z).max(1, keepdims=True), 1e-12)
 
@@ -266,13 +263,10 @@ class Engine:
         out[self.rank_codes] = np.arange(len(self.rank_codes))
         return out
 
-    def _of_ranker(self, rows: csr_array) -> csr_array:
+    def _of_ranker(self, rows: Rows) -> Rows:
         "The same users in the ranker's numbers; movies that it does not know are left out."
-        inner = self.inner[rows.indices]
-        known = inner >= 0
-        kept = np.concatenate([[0], known.cumsum()])
-        return csr_array((rows.data[known], inner[known], kept[rows.indptr]),
-                         shape=(rows.shape[0], len(self.rank_codes)))
+        known = rows.where(self.inner[rows.indices] >= 0)
+        return Rows(known.data, self.inner[known.indices], known.indptr, len(self.rank_codes))
 
     def _of_catalogue(self, scores: np.ndarray) -> np.ndarray:  # float32 [B, n_movies]
         "The ranker's scores, -inf for movies that it does not know."
@@ -280,17 +274,17 @@ class Engine:
         out[:, self.rank_codes] = scores
         return out
 
-    def rank_scores(self, rows: csr_array) -> np.ndarray:  # float32 [B, n_movies]
+    def rank_scores(self, rows: Rows) -> np.ndarray:  # float32 [B, n_movies]
         "Scores for ranking, -inf for movies that the ranker does not know."
         return self._of_catalogue(self.ranker.scores(self._of_ranker(rows)))
 
-    def scores_beside(self, row: csr_array) -> tuple[np.ndarray, Scores]:
+    def scores_beside(self, row: Rows) -> tuple[np.ndarray, Scores]:
         "Scores for ranking of one user [1, n_movies], and what scores the same user with other ratings beside them."
         ranker, inner = self.ranker, self._of_ranker(row)
         if isinstance(ranker, EnsembleModel): scores, beside = ranker.scores_beside(inner)
         else: scores, beside = ranker.scores(inner), ranker.scores
 
-        def scores_at(rows: csr_array, movies: np.ndarray) -> np.ndarray:  # [B, k]; the ranker knows all of these
+        def scores_at(rows: Rows, movies: np.ndarray) -> np.ndarray:  # [B, k], of known movies
             return beside(self._of_ranker(rows), self.inner[movies])
 
         return self._of_catalogue(scores), scores_at
@@ -298,44 +292,40 @@ class Engine:
     @cached_property
     def usual(self) -> np.ndarray:  # int64 [len(rank_codes)]
         "What would be listed for an empty row, all of it."
-        nothing = one_row(np.array([], np.int64), np.array([]), self.n_movies)
-        return best_of(self.rank_scores(nothing)[0], self.n_movies)
+        return best_of(self.rank_scores(no_ratings(self.n_movies))[0], self.n_movies)
 
-    def p_like(self, rows: csr_array, movies: np.ndarray | None = None, users: np.ndarray | None = None) -> np.ndarray:
-        """How probably movies would be liked if they were seen: all, some, or with `users` (rows) single cells.
-        Raises `InputError` if that is not predicted."""
-        liker = self.liker
-        if liker is None: raise InputError("This model learned from implicit feedback: it predicts no likes.")
-        z = liker.scores(rows, movies) if users is None or movies is None else liker.cells(rows, users, movies)
-        return self.calibration(z).astype(np.float32)
+    def p_like(self, rows: Rows, movies: Movies = ALL) -> np.ndarray:  # float32 [B, k]
+        "How probably movies would be liked if they were seen. Raises `InputError` if that is not predicted."
+        if self.liker is not None: return self.calibration(self.liker.scores(rows, movies)).astype(np.float32)
+        raise InputError("This model learned from implicit feedback: it predicts no likes.")
 
     @cached_property
     def share(self) -> np.ndarray:  # float32 [n_movies]
         "The share of people who would like each movie: `p_like` of somebody of whom nothing is known."
-        return self.p_like(one_row(np.array([], np.int64), np.array([]), self.n_movies))[0]
+        return self.p_like(no_ratings(self.n_movies))[0]
 
     @cached_property
-    def _vectors(self) -> tuple[np.ndarray, np.ndarray] | None:  # [width, ranker's movies], and their lengths
-        "What the decoder of the (first) ranking network has for movies; None: no model has one."
-        members = self.ranker.members.values() if isinstance(self.ranker, EnsembleModel) else [self.ranker]
-        d = next((v for m in members if (v := getattr(m, "decoder", None)) is not None), None)
-        return None if d is None else (d, np.maximum(np.sqrt(np.einsum("ij,ij->j", d, d)), 1e-12))
+    def _vectors(self) -> tuple[np.ndarray, np.ndarray] | None:  # [ranker's movies, width], [movies]
+        "What the decoder of the (first) ranking network has for movies, and the lengths; None: no model has one."
+        members = getattr(self.ranker, "members", {"": self.ranker}).values()
+        d = next((v for m in members if (v := getattr(m, "whole_decoder", None)) is not None), None)
+        return None if d is None else (d, np.maximum(np.sqrt(np.einsum("ij,ij->i", d, d)), 1e-12))
 
-    def likeness(self, movies: np.ndarray, others: np.ndarray | None = None) -> np.ndarray:  # float32 [k, j] in -1..1
-        """Cosines between the vectors of movies, and of others or of all that the ranker knows; without vectors the
-        scores of the others for a user who likes that movie alone, 0 their mean."""
-        a, b = self.inner[movies], slice(None) if others is None else self.inner[others]
+    def likeness(self, movies: np.ndarray, others: np.ndarray | None = None) -> np.ndarray:
+        """Cosines [k, j] between the vectors of movies, and of others or of all that the ranker knows; without vectors
+        the scores of the others for a user who likes that movie alone, 0 their mean."""
+        a, b = self.inner[movies], ALL if others is None else self.inner[others]
         if self._vectors is None: return _alone(self.ranker, a, len(self.rank_codes))[:, b]
         d, lengths = self._vectors
-        return d[:, a].T @ d[:, b] / np.outer(lengths[a], lengths[b])
+        return d[a] @ d[b].T / np.outer(lengths[a], lengths[b])
 
     def best(self,
-        row: csr_array,  # a user [1, n_movies]
+        row: Rows,  # a user [1, n_movies]
         likes: np.ndarray,  # int64 [k]: its likes that can be reasons
         masked: np.ndarray,  # bool [n_movies]: never listed
-        choose: Callable[[np.ndarray], np.ndarray],  # scores [n_movies] -> the movies [n] of the list
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # movies; scores; fall of each score without each like, [k, n]
-        "A list for one user, and what its movies owe to each like."
+        choose: Callable[[np.ndarray], np.ndarray],  # scores [n_movies] -> movies of the list
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # movies [n], scores [n], what they owe [k, n]
+        "A list for one user, and the fall of each score without each like."
         scores, scores_at = self.scores_beside(row)
         z = scores[0]
         z[masked] = -np.inf

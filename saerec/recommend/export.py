@@ -19,7 +19,7 @@ import numpy as np
 from ..disk import atomic_write
 from ..errors import InputError
 from ..ensemble.affinity import DAMPING
-from ..ensemble.content import FEW_RATINGS, MORE, PRIOR, Content
+from ..ensemble.content import FEW_RATINGS, MORE, PRIOR, Content, place_of
 from ..evaluate.calibration import Calibration
 from .artefact import Artefact
 from .engine import part_of
@@ -33,18 +33,19 @@ class _Graph:
         self.weights: list[Any] = []
 
     def weight(self, value: Any) -> str:
-        "A constant, of an array or a number; floats become float32."
+        "A constant, of an array or a number; floats become float32, small ones where they are used."
         from onnx import numpy_helper
         a = np.ascontiguousarray(value)
         if a.dtype == np.float64: a = a.astype(np.float32)
-        self.weights.append(numpy_helper.from_array(a, f"w{len(self.weights)}"))
-        return f"w{len(self.weights) - 1}"
+        name = f"w{len(self.weights)}"
+        self.weights.append(numpy_helper.from_array(a, name))
+        return self("Cast", name, to=1) if a.dtype in (np.float16, np.int8) else name
 
     def __call__(self, operation: str, *inputs: Any, name: str | None = None, **attributes: Any) -> str:
         "One operation; inputs are names, or numbers and arrays, which become constants. The name of the result."
         from onnx import helper
-        name = name or f"v{len(self.nodes)}"
         named = [i if isinstance(i, str) else self.weight(i) for i in inputs]
+        name = name or f"v{len(self.nodes)}"
         self.nodes.append(helper.make_node(operation, named, [name], **attributes))
         return name
 
@@ -132,13 +133,22 @@ def _content_graph(g: _Graph, config: Mapping[str, Any], w: _Arrays, liked: str,
     return g("Add", z, _like_rate_graph(g, content.features["genre"], rho, liked, rated)) if rho else z
 
 # %% ../../nbs/recommend/onnx.ipynb #32839692
+def _linear_graph(g: _Graph, config: Mapping[str, Any], w: _Arrays, entry: str) -> str:
+    "A closed form; beside the movies with weights there is one place for all others, whose weights are 0."
+    if config["most"] is None: return _scaled_product(g, config, w, entry)
+    own, place = np.flatnonzero(w["kept"]), place_of(w["kept"], config["most"])
+    entry = g("Concat", g("Gather", entry, own, axis=1), g("Mul", g.sum(entry), 0.0), axis=1)
+    return g("Gather", _scaled_product(g, config, w, entry), place, axis=1)
+
+def _scaled_product(g: _Graph, config: Mapping[str, Any], w: _Arrays, entry: str) -> str:
+    z = g("MatMul", entry, w["weights"])
+    return g("Mul", z, w["scale"][None]) if config["scaled"] else z
+
 def _ranker_graph(g: _Graph, config: Mapping[str, Any], w: _Arrays, liked: str, rated: str) -> str:
     "The scores of a model that ranks, from its movies. Raises `InputError` for a kind that is not known."
     kind = config.get("kind")
     if kind == "StackedAutoencoder": return _network_graph(g, config, w, liked, rated)
-    if kind == "EDLAE":
-        entry = _graded(g, config["dislikes"], liked, rated)
-        return g("MatMul", entry, g("Cast", w["weights"], to=1))
+    if kind == "EDLAE": return _linear_graph(g, config, w, _graded(g, config["dislikes"], liked, rated))
     if kind == "KernelRidge": return _kernel_graph(g, config, w, _graded(g, config["dislikes"], liked, rated))
     if kind == "Content": return _content_graph(g, config, w, liked, rated)
     if kind != "RankStack": raise InputError(f"{kind} cannot be written as ONNX.")

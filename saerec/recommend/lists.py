@@ -9,15 +9,16 @@ __all__ = ['plot_explanation']
 
 # %% ../../nbs/recommend/lists.ipynb #a176701a
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.sparse import csr_array
 
 from ..data.ratings import Ratings, default_threshold
+from ..ensemble.content import Rows
 from ..errors import InputError
 from ..plots import figure
 from .engine import Engine, best_of, leave_one_out_rows
@@ -25,7 +26,8 @@ from .people import People, to_model_scale
 
 # %% ../../nbs/recommend/lists.ipynb #db3476f7
 def _from_0_to_1(scores: np.ndarray) -> np.ndarray:
-    return (scores - scores.min(initial=np.inf)) / max(np.ptp(scores) if len(scores) else 0.0, 1e-12)
+    low, high = scores.min(initial=np.inf), scores.max(initial=-np.inf)
+    return (scores - low) / max(high - low, 1e-12)
 
 # %% ../../nbs/recommend/lists.ipynb #6b3e6259
 def rerank(
@@ -33,7 +35,7 @@ def rerank(
     n: int,  # so many are taken
     likeness: np.ndarray | None = None,  # how alike they are [k, k]; None: no diversity
     diversity: float = 0.0,  # $d$, 0..1
-    genres: Callable[[list[int]], np.ndarray] | None = None,  # those taken -> what each would cost next [k]
+    genres: Callable[[list[int]], np.ndarray] | None = None,  # those taken -> cost of each next [k]
     calibrate: float = 0.0,  # $\lambda$, 0..1
 ) -> np.ndarray:  # int64 [<= n]
     "Places of the candidates taken, one after the other."
@@ -72,9 +74,11 @@ def genre_cost(
 # %% ../../nbs/recommend/lists.ipynb #47bc385c
 _MORE = 10  # times as many candidates as are wanted, for variety
 
-def choose(people: People, engine: Engine, row: csr_array, scores: np.ndarray, n: int, diversity: float = 0.0,
-           novelty: float = 0.0, calibrate: float = CALIBRATE) -> np.ndarray:  # int64 [<= n]
-    "The movies of a list by the scores [n_movies] of one user, whose likes are a row [1, n_movies]."
+Shares = tuple[float, float, float]  # diversity, novelty, calibrate
+
+def choose(people: People, engine: Engine, row: Rows, scores: np.ndarray, n: int, shares: Shares) -> np.ndarray:
+    "The movies [<= n] of a list by the scores [n_movies] of one user, whose likes are a row [1, n_movies]."
+    diversity, novelty, calibrate = shares
     p = people.genres.mix(row) if calibrate else None
     if p is None and not diversity and not novelty: return best_of(scores, n)
 
@@ -92,22 +96,29 @@ def movie_columns(people: People, movies: np.ndarray, names: Sequence[str]) -> d
     "Columns of a table, of movies by index: movie (its id), title, genres."
     return {k: people.columns[k].take(movies) for k in names}
 
-def _list_frame(people: People, engine: Engine, row: csr_array, likes: np.ndarray, best: tuple[np.ndarray, ...],
-                ) -> pd.DataFrame:  # movie (id), title, genres, score, p_like (if likes are predicted), because
-    "What `Engine.best` gives, as a table; `likes` are those that can be reasons."
-    top, scores, owed = best
-    columns = movie_columns(people, top, ["movie", "title", "genres"]) | {"score": scores}
-    if engine.liker is not None: columns |= {"p_like": engine.p_like(row, top)[0], "share": engine.share[top]}
-    titles = people.columns["title"]
-    because = [""] * len(top)
-    if owed.size:
-        named = titles.take(likes[owed.argmax(0)])
-        because = [t if fall > 0 else "" for t, fall in zip(named, owed.max(0), strict=True)]
-    columns["because"] = pd.array(because, dtype=titles.dtype)
-    return pd.DataFrame(columns, index=pd.RangeIndex(1, len(top) + 1, name="rank"), copy=False)
+@dataclass(frozen=True)
+class Picked:
+    "A list for one user: its movies by index, and what is said of each."
+    movies: np.ndarray  # int64 [n]
+    score: np.ndarray  # float32 [n]
+    because: np.ndarray  # int64 [n]: the like without which the score would fall most; -1: none
+    p_like: np.ndarray | None  # float32 [n]; None: likes are not predicted
+    share: np.ndarray | None  # float32 [n]: `p_like` of somebody unknown
+    about: str  # how far it is this user's own
+
+def list_frame(people: People, picked: Picked) -> pd.DataFrame:
+    "The same as a table: movie (id), title, genres, score, p_like and share (if likes are predicted), because."
+    columns = movie_columns(people, picked.movies, ["movie", "title", "genres"])
+    columns["score"], because = picked.score, picked.because
+    if picked.p_like is not None: columns |= {"p_like": picked.p_like, "share": picked.share}
+    columns["because"] = people.columns["title"].take(because, allow_fill=True, fill_value="")
+    rank = pd.RangeIndex(1, len(because) + 1, name="rank")
+    frame = pd.DataFrame(columns, index=rank, copy=False)
+    frame.attrs["about"] = picked.about
+    return frame
 
 # %% ../../nbs/recommend/lists.ipynb #cd593276
-def _about(people: People, row: csr_array, likes: int, top: np.ndarray, usual: np.ndarray) -> str:
+def _about(people: People, row: Rows, likes: int, top: np.ndarray, usual: np.ndarray) -> str:
     "How much is known about a user, and how much of the list anybody would get."
     if not len(top): return f"Nothing that the model can list fits these wishes. {people.until[1]}".rstrip()
     same, kind = int(np.isin(top, usual).sum()), "is a like" if likes == 1 else "are likes"
@@ -121,42 +132,45 @@ _MAX_REASONS = 512  # likes of one user that are left out one by one
 
 _SHARES = ("diversity", "novelty", "calibrate")
 
-def _check_length(n: int, *shares: float) -> None:
+def _check_length(n: int, shares: Shares = (0, 0, 0)) -> None:
     if n < 1: raise InputError(f"n={n}: a list needs one movie or more.")
-    for name, share in zip(_SHARES, shares, strict=False):
+    for name, share in zip(_SHARES, shares, strict=True):
         if not 0 <= share <= 1: raise InputError(f"{name}={share}: it lies between 0 and 1.")
 
-def ranked_list(people: People, engine: Engine, row: csr_array, masked: np.ndarray, n: int,
-                *shares: float,  # diversity, novelty, calibrate
-                ) -> pd.DataFrame:  # as of `Recommender.recommend`
+def pick(people: People, engine: Engine, row: Rows, masked: np.ndarray, n: int, shares: Shares) -> Picked:
     "The n best movies of a row of likes, but for those that are masked. Raises `InputError` for wishes that cannot be."
-    _check_length(n, *shares)
+    _check_length(n, shares)
     likes = row.indices[(row.data > 0) & (engine.inner[row.indices] >= 0)]
-    top, scores, owed = engine.best(
-        row, likes[:_MAX_REASONS], masked, lambda z: choose(people, engine, row, z, n, *shares))
+    def listed(z: np.ndarray) -> np.ndarray: return choose(people, engine, row, z, n, shares)
+    top, scores, owed = engine.best(row, likes[:_MAX_REASONS], masked, listed)
 
-    frame = _list_frame(people, engine, row, likes, (top, scores, owed))
+    because, p_like, share = np.full(len(top), -1), None, None
+    if owed.size: because = np.where(owed.max(0) > 0, likes[owed.argmax(0)], -1)
+    if engine.liker is not None: p_like, share = engine.p_like(row, top)[0], engine.share[top]
     usual = engine.usual[~masked[engine.usual]][:len(top)]
-    frame.attrs["about"] = _about(people, row, len(likes), top, usual)
-    return frame
+    return Picked(top, scores, because, p_like, share, _about(people, row, len(likes), top, usual))
 
 # %% ../../nbs/recommend/lists.ipynb #26abd3a9
 def _check_known(people: People, engine: Engine, code: int, so: str) -> None:
     if engine.inner[code] >= 0: return
     raise InputError(f"{people.titles.titles[code]!r} has no likes in the training data, so {so}.")
 
-def explanation(people: People, engine: Engine, stars: csr_array, code: int) -> pd.DataFrame:
-    "What each rating of a user does to the score of one movie. Raises `InputError` if the ranker does not know it."
+def changes_of(people: People, engine: Engine, stars: Rows, code: int) -> tuple[np.ndarray, np.ndarray | None]:
+    """The score of one movie with all ratings of a user and without each [1 + ratings], and its probability of a like
+    (None: likes are not predicted). Raises `InputError` if the ranker does not know it."""
     _check_known(people, engine, code, "it is never recommended and nothing can be explained")
-    asked, rated = np.array([code]), stars.indices
-    many = leave_one_out_rows(people.likes(stars), rated)
-    frame = pd.DataFrame(movie_columns(people, rated, ["movie", "title"]) | {"stars": stars.data})
-    frame.attrs = {"title": people.titles.titles[code], "score": None, "p_like": None, "threshold": people.threshold}
+    many, asked = leave_one_out_rows(people.likes(stars), stars.indices), np.array([code])
+    z = engine.scores_beside(many[:1])[1](many, asked)[:, 0]
+    return z, None if engine.liker is None else engine.p_like(many, asked)[:, 0]
 
-    answers = {"change": ("score", engine.scores_beside(many[[0]])[1](many, asked))}
-    if engine.liker is not None: answers["p_change"] = ("p_like", engine.p_like(many, asked))
-    for column, (name, values) in answers.items():
-        frame[column], frame.attrs[name] = values[0, 0] - values[1:, 0], float(values[0, 0])
+def explanation(people: People, engine: Engine, stars: Rows, code: int) -> pd.DataFrame:
+    "What each rating does, as a table, the strongest first. Raises `InputError` as `changes_of`."
+    z, p = changes_of(people, engine, stars, code)
+    frame = pd.DataFrame(movie_columns(people, stars.indices, ["movie", "title"]) | {"stars": stars.data})
+    frame["change"] = z[0] - z[1:]
+    if p is not None: frame["p_change"] = p[0] - p[1:]
+    frame.attrs = {"title": people.titles.titles[code], "score": float(z[0])}
+    frame.attrs |= {"p_like": None if p is None else float(p[0]), "threshold": people.threshold}
     return frame.sort_values("change", key=lambda c: -c.abs(), kind="stable", ignore_index=True)
 
 # %% ../../nbs/recommend/lists.ipynb #624c1f90
@@ -170,30 +184,36 @@ def plot_explanation(
     with figure(size=(6, 0.6 + 0.3 * max(1, len(f)))) as (fig, ax):
         ax.barh(labels, f.change, color=["C0" if v > 0 else "C1" for v in f.change])
         ax.axvline(0, color="gray", linewidth=0.8)
-        ax.set(title=f"Why {frame.attrs['title']}?", xlabel="change of the score by this rating (stars in brackets)")
+        ax.set_title(f"Why {frame.attrs['title']}?")
+        ax.set_xlabel("change of the score by this rating (stars in brackets)")
     return fig
 
 # %% ../../nbs/recommend/lists.ipynb #d2f4ed75
 SUPPORT = 5  # likes: with fewer nothing is said of a movie, and with so many a cosine is halved
 
-def similar_movies(people: People, engine: Engine, code: int, n: int) -> pd.DataFrame:
-    """The n movies that go together with one; attrs: `title`, `likes` (None: the model has no ratings to count, and
-    cosines are not shrunk). Raises `InputError` if the ranker does not know it, or hardly."""
+def similar_to(people: People, engine: Engine, code: int, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """The n movies that go together with one, and their cosines, shrunk if it is known how many like them. Raises
+    `InputError` if the ranker does not know it, or hardly."""
     _check_known(people, engine, code, "nothing is known about what it goes with")
     _check_length(n)
-    alike, liked, title = engine.likeness(np.array([code]))[0], people.liked, people.titles.titles[code]
+    alike, liked = engine.likeness(np.array([code]))[0], people.liked
     if liked is not None:
         if liked[code] < SUPPORT:
             few = f"{liked[code]} users of the training data like it, and {SUPPORT} are needed"
-            raise InputError(f"What {title!r} goes with cannot be told: {few}.")
+            raise InputError(f"What {people.titles.titles[code]!r} goes with cannot be told: {few}.")
         others = liked[engine.rank_codes]
         alike = alike * others / (others + SUPPORT)
     alike[engine.inner[code]] = -np.inf
-
     top = best_of(alike, n)
-    columns = movie_columns(people, engine.rank_codes[top], ["movie", "title", "genres"]) | {"similarity": alike[top]}
-    frame = pd.DataFrame(columns, index=pd.RangeIndex(1, len(top) + 1, name="rank"))
-    frame.attrs = {"title": title, "likes": None if liked is None else int(liked[code])}
+    return engine.rank_codes[top], alike[top]
+
+def similar_movies(people: People, engine: Engine, code: int, n: int) -> pd.DataFrame:
+    "The same as a table; attrs: `title`, `likes` (None: the model has no ratings to count). Raises as `similar_to`."
+    movies, alike = similar_to(people, engine, code, n)
+    columns = movie_columns(people, movies, ["movie", "title", "genres"]) | {"similarity": alike}
+    frame = pd.DataFrame(columns, index=pd.RangeIndex(1, len(movies) + 1, name="rank"))
+    likes = None if people.liked is None else int(people.liked[code])
+    frame.attrs = {"title": people.titles.titles[code], "likes": likes}
     return frame
 
 # %% ../../nbs/recommend/lists.ipynb #7b1b7bb8
@@ -218,11 +238,12 @@ def _on_scale(people: People, r: Ratings, stated: tuple[float, float] | None) ->
     the table's own scale. Raises `InputError` for a mark off it."""
     low, high = people.limits
     if stated is not None:
-        return to_model_scale(pd.Series(r.value), stated, (low, high), people.threshold).to_numpy(np.float32)
+        marks = to_model_scale(pd.Series(r.value), stated, (low, high), people.threshold)
+        return marks.to_numpy(np.float32)
     if low == high:  # judged on the table's own scale
         return np.where(r.value >= default_threshold(r), np.float32(high), np.float32(np.nan))
-    if any(note.startswith("there is no rating column") for note in r.notes):  # who chose what: likes
-        return np.full(len(r), high, np.float32)
+    if any(note.startswith("there is no rating column") for note in r.notes):
+        return np.full(len(r), high, np.float32)  # who chose what: likes
 
     if (wrong := (r.value < low) | (r.value > high)).any():
         i = int(wrong.argmax())
@@ -241,7 +262,7 @@ def _left_out(people: People, r: Ratings, found: np.ndarray) -> str:
 
 # %% ../../nbs/recommend/lists.ipynb #626c78f7
 def in_model_terms(people: People, r: Ratings, stated: tuple[float, float] | None,
-                   ) -> tuple[csr_array, np.ndarray, str]:
+                   ) -> tuple[Rows, np.ndarray, str]:
     """Stars, a row a user as first mentioned; their ids; what was left out, as a sentence or "". `stated`: the scale
     of the ratings. Raises `InputError` for stars off the scale of the model and for movies rated twice."""
     table = zip(r.movies.movie_id, r.movies.title, r.movies.year, strict=True)
@@ -257,20 +278,21 @@ def in_model_terms(people: People, r: Ratings, stated: tuple[float, float] | Non
         raise InputError(f"The user {ids[user[i]]} rated {people.titles.titles[code[i]]!r} twice; keep one of the two.")
 
     offsets = np.concatenate([[0], np.bincount(user, minlength=len(users)).cumsum()])
-    return csr_array((stars, code, offsets), shape=(len(users), len(people.movies))), ids, _left_out(people, r, found)
+    return Rows(stars, code, offsets, len(people.movies)), ids, _left_out(people, r, found)
 
 # %% ../../nbs/recommend/lists.ipynb #826e5e11
 _BLOCK = 2**22  # scores that are made at a time
 
-def _lists_of(people: People, engine: Engine, rows: csr_array, ids: np.ndarray, scores: np.ndarray, n: int,
-              *shares: float) -> pd.DataFrame:
-    "The lists of some users, by their scores [users, n_movies]."
-    best = [choose(people, engine, rows[[i]], z, n, *shares) for i, z in enumerate(scores)]
+def _lists_of(people: People, engine: Engine, rows: Rows, scores: np.ndarray, n: int, shares: Shares) -> pd.DataFrame:
+    "The lists of some users, by their scores [users, n_movies]; `user` is the row."
+    best = [choose(people, engine, rows[i:i + 1], z, n, shares) for i, z in enumerate(scores)]
     movie, user = np.concatenate(best), np.repeat(np.arange(len(best)), [len(top) for top in best])
     rank = np.concatenate([np.arange(1, len(top) + 1) for top in best])
-    columns = {"user": ids[user], "rank": rank} | movie_columns(people, movie, ["movie", "title"])
+    columns = {"user": user, "rank": rank} | movie_columns(people, movie, ["movie", "title"])
     columns["score"] = scores[user, movie]
-    if engine.liker is not None: columns["p_like"] = engine.p_like(rows, movie, user)
+    if engine.liker is not None:
+        some, place = np.unique(movie, return_inverse=True)
+        columns["p_like"] = engine.p_like(rows, some)[user, place]
     return pd.DataFrame(columns)
 
 # %% ../../nbs/recommend/lists.ipynb #4901840f
@@ -282,7 +304,8 @@ def lists_for(
     **wishes: Any,  # as of `Recommender.recommend`
 ) -> pd.DataFrame:
     "The n best movies for each of many users; attrs: left_out. Raises as `read_ratings` and `in_model_terms`."
-    _check_length(n, diversity, novelty, calibrate)
+    shares = diversity, novelty, calibrate
+    _check_length(n, shares)
     stars, ids, left_out = in_model_terms(people, _read_many(source, reading), reading.get("scale"))
     rows, step, parts = people.likes(stars), max(1, _BLOCK // len(people.movies)), []
     masked = ~people.allowed(**wishes)
@@ -290,8 +313,9 @@ def lists_for(
         some = rows[start:start + step]
         scores = engine.rank_scores(some)
         scores[:, masked] = -np.inf
-        if not rated: scores[some.tocoo().coords] = -np.inf
-        parts.append(_lists_of(people, engine, some, ids[start:start + step], scores, n, diversity, novelty, calibrate))
+        if not rated: scores[some.users, some.indices] = -np.inf
+        lists = _lists_of(people, engine, some, scores, n, shares)
+        parts.append(lists.assign(user=ids[start + lists.user.to_numpy()]))
 
     out = pd.concat(parts, ignore_index=True)
     out.attrs["left_out"] = left_out

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -27,7 +27,7 @@ Shapes = dict[str, tuple[tuple[int, ...], str]]  # tensor -> shape (-1: any), dt
 
 class _Part(BaseModel):
     "Data of exactly this form: no other keys, no conversions, no NaN."
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False, defer_build=True)
 
 # %% ../../nbs/recommend/manifest.ipynb #55040911
 class NetworkPart(_Part):
@@ -58,7 +58,7 @@ class NetworkPart(_Part):
         if self.tied and width != first: raise ValueError("the tied decoder is as wide as the last hidden layer")
         if not self.tied: out["decoder"] = (n_movies, width)
         if self.dislikes or self.centred: out["second"] = (n_movies, first)
-        return {name: (shape, "f4") for name, shape in out.items()}
+        return {name: (shape, "f2 f4" if len(shape) == 2 else "f4") for name, shape in out.items()}
 
 # %% ../../nbs/recommend/manifest.ipynb #8efc0102
 class LinearPart(_Part):
@@ -68,8 +68,14 @@ class LinearPart(_Part):
     dropout: float
     dislikes: float
     balance: float
+    scaled: bool = False  # the weights are bytes, times the scale of their column
+    most: _Count | None = None  # movies with weights, the most rated; None: all
 
-    def shapes(self, n_movies: int) -> Shapes: return {"weights": ((n_movies, n_movies), "f2 f4")}
+    def shapes(self, n_movies: int) -> Shapes:
+        n = n_movies if self.most is None else self.most + 1
+        if not self.scaled: return {"weights": ((n, n), "f2 f4")}
+        kept: Shapes = {} if self.most is None else {"kept": ((n_movies,), "u1")}
+        return {"weights": ((n, n), "i1"), "scale": ((n,), "f4")} | kept
 
 # %% ../../nbs/recommend/manifest.ipynb #2549fc7c
 class KernelPart(_Part):
@@ -100,7 +106,7 @@ class ContentPart(_Part):
 class OwnPart(_Part):
     "A class that is not saerec's; what its tensors are like it says itself."
     kind: Literal["own"]
-    path: Annotated[str, Field(max_length=200)]  # "module:Class"; imported only where the user says so
+    path: Annotated[str, Field(max_length=200)]  # "module:Class"; imported if the user says so
     config: dict[str, Any]  # options of the class
     tensors: dict[str, list[Annotated[int, Field(ge=0)]]]  # shape of each
     types: dict[str, Literal["f4", "f8", "i8", "u1"]]
@@ -147,7 +153,7 @@ class DataEntry(_Part):
     ratings: _Count
     users: _Count
     movies: _Count
-    last: str | None = Field(None, pattern=r"^[0-9]{4}-(0[1-9]|1[0-2])-[0-9]{2}$")  # day of the newest rating
+    last: str | None = Field(None, pattern=r"^[0-9]{4}-(0[1-9]|1[0-2])-[0-9]{2}$")  # of the newest rating
 
 # %% ../../nbs/recommend/manifest.ipynb #f43b53a1
 class CalibrationEntry(_Part):
@@ -169,8 +175,8 @@ class CalibrationEntry(_Part):
 class Manifest(_Part):
     "What `recommender.json` says."
     model_config = ConfigDict(extra="allow")
-    # 2: ensembles; 3: hashes of files; 4: without likes; 5: content, dislikes, halves; 6: a class of your own
-    format: Literal[1, 2, 3, 4, 5, 6] = 6
+    # 2: ensembles; 3: hashes of files; 4: without likes; 5: content, dislikes, halves; 6: a class of your own; 7: bytes
+    format: Literal[1, 2, 3, 4, 5, 6, 7] = 7
     saerec: str  # version that wrote it
     threshold: float  # the rating from which one is a like
     scale: Annotated[list[float], Field(min_length=2, max_length=2)]  # lowest and highest rating
@@ -222,8 +228,8 @@ def parse_manifest(text: bytes) -> Manifest:
     if not isinstance(info, dict): raise ValueError("it is no JSON object")
 
     version = info.get("format")
-    if type(version) is not int or version not in (1, 2, 3, 4, 5, 6):
-        raise ValueError(f"it was written in format {str(version)[:20]!r}, and this version of saerec reads 1 to 6; "
+    if type(version) is not int or version not in range(1, 8):
+        raise ValueError(f"it was written in format {str(version)[:20]!r}, and this version of saerec reads 1 to 7; "
                          f"install the saerec that wrote it ({str(info.get('saerec'))[:20]!r})")
     if (version >= 3 or "checksum" in info) and info.get("checksum") != checksum(info):
         raise ValueError("it was altered, its checksum is not that of what it says")
@@ -245,9 +251,10 @@ def _rows_fit(arrays: Mapping[str, np.ndarray], prefix: str, n_movies: int) -> b
     return not len(indices) or 0 <= int(indices.min()) <= int(indices.max()) < n_movies
 
 def _all_finite(array: np.ndarray) -> bool:
-    "Without an array of answers; of half precision by the bits of the exponent, because numpy compares it slowly."
+    "Without an array of answers; of half precision by its bits, because numpy compares it slowly."
     if not array.size: return True
-    if array.dtype == np.float16: return int((array.view(np.uint16) & 0x7C00).max()) < 0x7C00
+    if array.dtype == np.float16:  # infinity is 0x7C00 and, below 0, 0xFC00; NaN is above
+        return int(array.view(np.int16).max()) < 0x7C00 and int(array.view(np.uint16).max()) < 0xFC00
     return bool(np.isfinite([array.min(), array.max()]).all())
 
 def _check_array(name: str, array: np.ndarray, shape: tuple[int, ...], dtypes: str) -> None:
@@ -274,8 +281,9 @@ def _wanted(arrays: Mapping[str, np.ndarray], manifest: Manifest, n: int, inner:
     return wanted
 
 # %% ../../nbs/recommend/manifest.ipynb #7c1306eb
-def check_arrays(arrays: Mapping[str, np.ndarray], manifest: Manifest) -> None:
-    "Raises `ValueError` with the first tensor of a saved model that does not fit its manifest."
+def check_arrays(arrays: Mapping[str, np.ndarray], manifest: Manifest, seen: Callable[[], Any] = list) -> None:
+    """Raises `ValueError` with the first tensor of a saved model that does not fit its manifest; `seen` is called when
+    the numbers of one have been read."""
     n = manifest.data.movies if manifest.liker is None else manifest.liker.n_movies
     codes = arrays.get("rank_codes")
     inner = len(codes) if codes is not None else getattr(manifest.ranker, "n_movies", 0)
@@ -284,7 +292,9 @@ def check_arrays(arrays: Mapping[str, np.ndarray], manifest: Manifest) -> None:
     if wrong := sorted(set(wanted) ^ set(arrays)):
         why = "missing" if wrong[0] in wanted else "not one of this model"
         raise ValueError(f"the tensor {wrong[0][:60]!r} is {why}")
-    for name, (shape, dtypes) in wanted.items(): _check_array(name, arrays[name], shape, dtypes)
+    for name, (shape, dtypes) in wanted.items():
+        _check_array(name, arrays[name], shape, dtypes)
+        seen()
 
     own = isinstance(manifest.ranker, OwnPart)  # its names mean what they mean to it
     for name in [k for k in arrays if not (own and k.startswith("ranker."))]:

@@ -37,7 +37,7 @@ class _Layout:
     name: str  # of the place
     needs: str  # columns by which its files are recognised
     rating: str  # columns that may hold the rating, the first that is there
-    scale: tuple[float, float] | None = None  # the lowest and the best rating; None: the file does not say
+    scale: tuple[float, float] | None = None  # lowest and best rating; None: not said
     instead: str = ""  # which file of that place has the ratings, for those that have none
 
 _LETTERBOXD = "ratings.csv of the same export (Settings, Data, Export your data)"
@@ -272,9 +272,9 @@ def _newer(missing: pd.DataFrame, rec: Recommender) -> str:
 
 # %% ../../nbs/recommend/own.ipynb #c9d2e5f8
 def own_ratings(
-    path: str | os.PathLike[str],  # a table (CSV in any encoding, Excel, JSON), a zip, or the folder of an export
+    path: str | os.PathLike[str],  # a table, a zip, or the folder of an export
     rec: Recommender,
-    scale: tuple[float, float] | None = None,  # lowest and best rating of the file; None: its layout's, or the model's
+    scale: tuple[float, float] | None = None,  # lowest and best rating; None: as its layout, or the model
     data: bytes | None = None,  # what is in the file, where it lies in memory; None: it is read
 ) -> OwnRatings:
     """A file of ratings for a model; `Recommender.recommend` takes the `ratings` of what comes back.

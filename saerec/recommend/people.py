@@ -16,13 +16,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.sparse import csr_array
 
 from ..data.movies import genre_table
 from ..data.ratings import Ratings
-from ..ensemble.content import PRIOR
+from ..ensemble.content import PRIOR, Rows
 from ..errors import InputError
-from .engine import one_row, with_data
+from .engine import one_row
 from .titles import Titles
 
 # %% ../../nbs/recommend/people.ipynb #6495e197
@@ -54,7 +53,7 @@ def to_model_scale(
     own: tuple[float, float],  # the lowest and the best rating of the file
     model: tuple[float, float],  # those of the model's data
     threshold: float,  # from which one is a like there
-) -> pd.Series:  # ratings as the model's data have them; NaN: not liked, which a model of likes alone cannot take
+) -> pd.Series:  # as the model's data have them; NaN: not liked, where only likes are read
     "The same share of the best rating. On a scale of three steps or fewer the file's own decides what is a like."
     if own == model: return marks
     (low, high), start = model, min(own[0], 0)
@@ -84,7 +83,7 @@ class Genres:
         if genre.casefold() in known: return self.has[known[genre.casefold()]]
         raise InputError(f"There is no genre {genre!r}; there are {', '.join(self.has)}.")
 
-    def mix(self, likes: csr_array) -> np.ndarray | None:  # $p$, float64 [genres], of sum 1
+    def mix(self, likes: Rows) -> np.ndarray | None:  # $p$, float64 [genres], of sum 1
         "The genres of a user's likes, and a little of everybody's; None: there is no like, or no genre."
         mass = self.shares[likes.indices[likes.data > 0]].sum(0)
         return (mass + PRIOR * self.mass / self.mass.sum()) / (mass.sum() + PRIOR) if mass.any() else None
@@ -133,7 +132,7 @@ class People:
         if low < high: return f"{low:g} to {high:g} stars"
         return f"where {high:g} says that something was chosen, and there is nothing else"
 
-    def row(self, person: Mapping[Any, float]) -> csr_array:  # stars, float32 [1, n_movies]
+    def row(self, person: Mapping[Any, float]) -> Rows:  # stars, float32 [1, n_movies]
         "Ratings by title or id. Raises `InputError` for unknown titles, a movie given twice, stars off the scale."
         cells: dict[int, float] = {}
         for movie, stars in person.items():
@@ -145,10 +144,14 @@ class People:
             if not self.limits[0] <= cells[code] <= self.limits[1]:
                 raise InputError(f"The rating {stars!r} of {title!r} is not on the scale of this data, {self.scale}.")
 
+        return self.row_of(cells)
+
+    def row_of(self, cells: Mapping[int, float]) -> Rows:  # stars, float32 [1, n_movies]
+        "Ratings by the index of the movie."
         codes = sorted(cells)
         return one_row(np.array(codes, np.int64), np.array([cells[c] for c in codes]), len(self.movies))
 
-    def known_row(self, user_id: Any) -> csr_array:  # stars, float32 [1, n_movies]
+    def known_row(self, user_id: Any) -> Rows:  # stars, float32 [1, n_movies]
         "The ratings of a known user. Raises `InputError` if there is none of that id."
         if self.known is None or str(user_id) not in self.user_ids:
             why = "give ratings by title instead" if self.known else "this model was saved without its users' ratings"
@@ -157,17 +160,17 @@ class People:
         mine = mine[np.argsort(self.known.movie[mine], kind="stable")]
         return one_row(self.known.movie[mine].astype(np.int64), self.known.value[mine], len(self.movies))
 
-    def stars(self, person: Mapping[Any, float] | str | int) -> csr_array:  # float32 [1, n_movies]
+    def stars(self, person: Mapping[Any, float] | str | int) -> Rows:  # float32 [1, n_movies]
         "A user's ratings: by title or id, or those of a known user."
         return self.row(person) if isinstance(person, Mapping) else self.known_row(person)
 
-    def likes(self, stars: csr_array) -> csr_array:
+    def likes(self, stars: Rows) -> Rows:
         "Stars to likes: a stored 1 is a like, a stored 0 was rated and not liked."
-        return with_data(stars, (stars.data >= self.threshold).astype(np.float32))
+        return Rows((stars.data >= self.threshold).astype(np.float32), stars.indices, stars.indptr, stars.shape[1])
 
     def allowed(self,
         genres: str | Sequence[str] = (),  # one of these
-        years: int | tuple[int | None, int | None] = (None, None),  # this one, or from one to another, both included
+        years: int | tuple[int | None, int | None] = (None, None),  # this one, or from one to another
         exclude: Sequence[str | int] = (),  # titles or ids
     ) -> np.ndarray:  # bool [n_movies]
         "Which movies may be listed. Raises `InputError` for unknown genres or titles, and years the wrong way round."

@@ -33,9 +33,9 @@ def _held_out(likes: Ratings) -> int:
 def make_splits(
     likes: Ratings,  # values 1 and 0
     seed: int = 0,
-    n_held: int | None = None,  # users held out for each of validation and test; None: by the size of the data
+    n_held: int | None = None,  # users held out for validation, and for the test; None: by size
     dislikes: bool = True,  # the ranker is shown them; False: as models before format 5
-) -> tuple[Split | None, Split]:  # for likes, None where there is nothing to tell apart; for ranking
+) -> tuple[Split | None, Split]:  # for likes (None: all are), for ranking
     "The two splits that a recommender is trained and measured on; likes are predicted for a sample of many users."
     def has_both(r: Ratings) -> bool: return 0 < int((r.value > 0).sum()) < len(r)
 
@@ -62,7 +62,7 @@ def able_to_plan(
     r: Ratings,
     threshold: float | None = None,  # of `plan_training`
     n_held: int | None = None,
-) -> tuple[float, Ratings, int]:  # the threshold; values 1 and 0; users held out for each of validation and test
+) -> tuple[float, Ratings, int]:  # threshold; values 1 and 0; users held out twice
     "What can be known before ratings are split. Raises `InputError`, with what is missing, if they are too few."
     least = default_threshold(r) if threshold is None else threshold
     likes = r.likes(least)
@@ -74,8 +74,8 @@ def able_to_plan(
 def plan_training(
     r: Ratings,  # on any scale
     seed: int = 0,  # of splits, first weights and training
-    threshold: float | None = None,  # the rating from which one is a like; None: `default_threshold`
-    n_held: int | None = None,  # users held out for each of validation and test; None: by the size of the data
+    threshold: float | None = None,  # from which rating one is a like; None: the default
+    n_held: int | None = None,  # users held out for validation, and for the test; None: by size
 ) -> TrainingPlan:
     "Split the ratings. Raises `InputError`, with what is missing, if they are too few to hold users out."
     least, likes, n = able_to_plan(r, threshold, n_held)

@@ -21,7 +21,7 @@ from ..ensemble.affinity import Affinity
 from .artefact import Artefact, read_artefact, write_artefact
 from .card import model_card, report_of, verdict
 from .engine import Engine, LikeModel, NetworkModel, make_model
-from .lists import CALIBRATE, explanation, lists_for, ranked_list, similar_movies
+from .lists import CALIBRATE, explanation, list_frame, lists_for, pick, similar_movies
 from .manifest import Manifest, OwnPart
 from .people import People, data_end
 from .titles import Titles
@@ -65,7 +65,7 @@ class Recommender:
     def __init__(self, artefact: Artefact):
         self.artefact, self.movies, self.known = artefact, artefact.movies, artefact.known
         self.people, self.engine = _people_of(artefact), engine_of(artefact)
-        self.recorders: dict[str, Any] = {}  # how the trainings went, by objective; empty after loading
+        self.recorders: dict[str, Any] = {}  # how the trainings went; empty after loading
 
     def __repr__(self) -> str:
         movies, users = len(self.movies), len(self.people.user_ids)
@@ -100,10 +100,10 @@ class Recommender:
 
     @classmethod
     def from_model(cls,
-        model: Any,  # fitted: a network, a baseline, anything with `scores(batch)` in torch or numpy
+        model: Any,  # fitted: anything with `scores(batch)` in torch or numpy
         ratings: Ratings,  # the catalogue, and what known users think
-        train: Ratings | None = None,  # what the model learned from, such as split.train; None: `ratings`
-        threshold: float | None = None,  # the rating from which one is a like; None: `default_threshold`
+        train: Ratings | None = None,  # what the model learned from; None: `ratings`
+        threshold: float | None = None,  # from which rating one is a like; None: the default
     ) -> Recommender:
         "Recommend by a model of your own. Raises `InputError` where its scores are none, or its movies others."
         from saerec.recommend.scorer import artefact_of
@@ -130,43 +130,43 @@ class Recommender:
         return report_of(self.manifest)
 
     def recommend(self,
-        person: Mapping[Any, float] | str | int,  # ratings by title or movie id, or the id of a known user
+        person: Mapping[Any, float] | str | int,  # ratings by title or id; or a known user
         n: int = 10,  # length of the list
         genres: str | Sequence[str] = (),  # only movies that have one of these
-        years: int | tuple[int | None, int | None] = (None, None),  # only movies of this year, or from one to another
+        years: int | tuple[int | None, int | None] = (None, None),  # this one, or from one to another
         exclude: Sequence[str | int] = (),  # titles or ids that are never listed
         rated: bool = False,  # also list what the user has rated
-        diversity: float = 0.0,  # 0: by score alone; towards 1: away from what is in the list already
+        diversity: float = 0.0,  # 0: by score alone; 1: away from what is in the list
         novelty: float = 0.0,  # 0: by score alone; towards 1: away from what many like
-        calibrate: float = CALIBRATE,  # 0: by score alone; towards 1: genres in the proportions of the likes
-    ) -> pd.DataFrame:  # movie (id), title, genres, score, p_like and share (if likes are predicted), because
+        calibrate: float = CALIBRATE,  # 0: by score alone; 1: genres as they are liked
+    ) -> pd.DataFrame:  # movie (id), title, genres, score, p_like, share, because
         """The n best movies for a user; `attrs["about"]` says how far they are their own. *p_like* is the probability
         for this user, *share* that for somebody unknown; without *because* it would fall most. Raises `InputError`."""
         people = self.people
         row, masked = people.likes(people.stars(person)), ~people.allowed(genres, years, exclude)
         masked[row.indices] |= not rated
-        return ranked_list(people, self.engine, row, masked, n, diversity, novelty, calibrate)
+        return list_frame(people, pick(people, self.engine, row, masked, n, (diversity, novelty, calibrate)))
 
     def recommend_many(self,
-        ratings: pd.DataFrame | str | Path | Ratings,  # user, movie (titles or ids), rating, as `read_ratings` has it
+        ratings: pd.DataFrame | str | Path | Ratings,  # as `read_ratings` reads it
         n: int = 10,  # length of each list
-        reading: Mapping[str, Any] = MappingProxyType({}),  # options of `read_ratings`, such as columns
-        **wishes: Any,  # as of `recommend`: genres, years, exclude, rated, diversity, novelty, calibrate
+        reading: Mapping[str, Any] = MappingProxyType({}),  # options of `read_ratings`
+        **wishes: Any,  # as of `recommend`: genres, years, exclude, rated, ...
     ) -> pd.DataFrame:  # user, rank, movie, title, score, p_like (if likes are predicted)
         "Lists for many users; attrs: left_out, a sentence. Raises `InputError` for stars off the scale."
         return lists_for(self.people, self.engine, ratings, n, reading, **wishes)
 
     def explain(self,
-        person: Mapping[Any, float] | str | int,  # ratings by title or movie id, or the id of a known user
+        person: Mapping[Any, float] | str | int,  # ratings by title or id; or a known user
         movie: str | int,  # title or id
-    ) -> pd.DataFrame:  # movie (id), title, stars, change, p_change (if likes are predicted); strongest first
+    ) -> pd.DataFrame:  # movie (id), title, stars, change, p_change; strongest first
         "What each rating does to a movie; attrs: title, score, p_like, threshold. Raises `InputError` if never liked."
         return explanation(self.people, self.engine, self.people.stars(person), self.titles.find(movie))
 
     def similar(self,
         movie: str | int,  # title or id
         n: int = 10,  # length of the list
-    ) -> pd.DataFrame:  # movie (id), title, genres, similarity (shrunk cosine, -1..1); most similar first
+    ) -> pd.DataFrame:  # movie (id), title, genres, similarity (shrunk cosine, -1..1)
         "Movies that go together with one. Raises `InputError` if fewer than five users like it."
         return similar_movies(self.people, self.engine, self.titles.find(movie), n)
 

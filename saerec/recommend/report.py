@@ -70,7 +70,7 @@ def report(
     pairs: Split | None,  # of likes; its test is opened
     users: Split,  # of users; its test is opened
     baselines: tuple[_Models, _Models],  # from `fit_baselines`
-) -> pd.DataFrame:  # a row a model; of held-out ratings and of held-out users; attrs: how, differences, left_out
+) -> pd.DataFrame:  # a row a model; attrs: how, differences, left_out
     "The networks beside the baselines on the test parts."
     name = "Ensemble" if isinstance(ranker, Ensemble) else SAE
     halves, how = [], {"likes": None, "ranking": f"{users.protocol}, seed {users.seed}"}

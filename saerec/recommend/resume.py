@@ -33,7 +33,7 @@ def kept_something(where: Path) -> bool:
 @contextmanager
 def training_room(
     out: Path,  # where the model will be
-    settings: Mapping[str, Any],  # what is asked for, by the name of the option; `data`: the fingerprint
+    settings: Mapping[str, Any],  # by the name of the option; `data`: the fingerprint
     resume: bool,  # go on with what is there; else it is deleted
     say: Callable[[str], None],  # told in one line what there is to go on with
 ) -> Iterator[Path]:  # for checkpoints

@@ -15,16 +15,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from scipy.sparse import csr_array
 
 from .. import __version__
 from ..data import Batch, InputError, Ratings, default_threshold
 from ..ensemble.combining import Ensemble
+from ..ensemble.content import Rows
 from ..ensemble.tensors import as_tensors
 from ..evaluate import EDLAE, KernelRidge
 from ..evaluate.ranking import checked_scores
 from ..model import StackedAutoencoder
 from .artefact import Artefact
+from .engine import ALL, Movies, no_ratings
 from .manifest import DataEntry, Manifest, OwnPart
 
 # %% ../../nbs/recommend/scorer.ipynb #37a932c4
@@ -32,22 +33,22 @@ class ScorerModel:
     "A fitted model of yours, as the engine asks it."
     def __init__(self, scorer: Any, n_movies: int):
         self.scorer, self.n_movies = scorer, n_movies
-        self.scores(csr_array((1, n_movies), dtype=np.float32))  # what is wrong is said now
+        self.scores(no_ratings(n_movies))  # what is wrong is said now
 
-    def scores(self, rows: csr_array, movies: np.ndarray | None = None) -> np.ndarray:  # [B, n_movies] or [B, k]
+    def scores(self, rows: Rows, movies: Movies = ALL) -> np.ndarray:  # [B, k]
         "Its scores. Raises `InputError` for scores that are none."
         cells = (torch.from_numpy(np.array(a, t)) for a, t in
                  ((rows.indptr, np.int64), (rows.indices, np.int64), (rows.data, np.float32)))
         batch = Batch(*cells, self.n_movies, torch.arange(rows.shape[0]))
         with torch.no_grad(): z = checked_scores(self.scorer, batch).numpy()
         if np.isnan(z).any(): raise InputError(f"{type(self.scorer).__name__}: a score is NaN.")
-        return z if movies is None else z[:, movies]
+        return z[:, movies]
 
     @property
-    def decoder(self) -> np.ndarray | None:  # float32 [width, n_movies]
+    def whole_decoder(self) -> np.ndarray | None:  # float32 [n_movies, width]
         "The vectors of its decoder, if it has any."
         table = getattr(self.scorer, "decoder_table", None)
-        return None if table is None else torch.as_tensor(table).detach().cpu().float().numpy().T
+        return None if table is None else torch.as_tensor(table).detach().cpu().float().numpy()
 
 # %% ../../nbs/recommend/scorer.ipynb #95632952
 _NATIVE = (StackedAutoencoder, EDLAE, KernelRidge, Ensemble)  # saved as what they are

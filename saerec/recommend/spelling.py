@@ -87,7 +87,8 @@ _ALSO = re.compile(r"^\s*a\.?k\.?a\.?:?\s+", re.IGNORECASE)
 class Title:
     "A title, as in the data or as typed, in the forms by which it is compared; 1,000 characters of it count."
     def __init__(self, text: str):
-        self.name, self.year = " ".join(text[:1000].translate(_APOSTROPHES).split()), None
+        if not text.isascii(): text = text.translate(_APOSTROPHES)
+        self.name, self.year = " ".join(text[:1000].split()), None
         self.brackets: list[str] = []  # what stands in brackets behind the name, but for the year
         while self.name.endswith(")") and (start := self._opening()) > 0:
             inside, self.name = self.name[start + 1:-1].strip(), self.name[:start].rstrip()

@@ -10,9 +10,10 @@ __all__ = ['TitleWarning', 'Titles']
 # %% ../../nbs/recommend/titles.ipynb #f5cd43c7
 import re
 import warnings
+from bisect import bisect
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
-from itertools import product
+from itertools import accumulate, product
 
 import numpy as np
 import pandas as pd
@@ -89,20 +90,31 @@ class _TitleSearch:
         forms = ((c, {t.plain: 0, plain_text(t.bare): 0, **{o.plain: 0 for o in t.others}, t.line: 0})
                  for c, t in ((c, titles[c]) for c in order))
         self.lines = [(c, f" {text} ") for c, some in forms for text in some]
-        self.texts = [text[1:-1] for _, text in self.lines]
+        self.whole = "\n".join(text for _, text in self.lines)  # searched at once
+        self.starts = [0, *accumulate(len(text) + 1 for _, text in self.lines)]
 
     def containing(self, typed: str, n: int) -> list[int]:
         "Movies of that name, those that begin so, those with these beginnings of words; the best known first."
         words = [f" {w}" for w in typed.split()]
         if not words: return []
         phrase, longest = f" {typed}", max(words, key=len)
-        found = [o for o in self.lines if longest in o[1] and all(w in o[1] for w in words)]
+        some = (self.lines[k] for k in self._having(longest))
+        found = [o for o in some if all(w in o[1] for w in words)]
         found.sort(key=lambda o: (o[1] != f"{phrase} ", not o[1].startswith(phrase), phrase not in o[1]))
         return list(dict.fromkeys(code for code, _ in found))[:n]
 
+    def _having(self, part: str) -> Iterator[int]:
+        "The lines that have a part, which ends in none but one."
+        place = self.whole.find(part)
+        while place >= 0:
+            line = bisect(self.starts, place)
+            yield line - 1
+            place = self.whole.find(part, self.starts[line])
+
     def alike(self, typed: str) -> list[int]:
         "Movies whose title is spelt alike, the most alike first."
-        found = process.extract(typed, self.texts, scorer=fuzz.ratio, score_cutoff=75, limit=None)
+        texts = [text[1:-1] for _, text in self.lines]
+        found = process.extract(typed, texts, scorer=fuzz.ratio, score_cutoff=75, limit=None)
         return list(dict.fromkeys(self.lines[k][0] for _, _, k in found))
 
 # %% ../../nbs/recommend/titles.ipynb #2d5f8b1e
@@ -117,7 +129,7 @@ class Titles:
     "Finds movies by title or id."
     def __init__(self,
         movies: pd.DataFrame,  # `movie_id`, `title` in code order
-        popularity: np.ndarray | None = None,  # [n_movies] how many rated each: the better known comes first
+        popularity: np.ndarray | None = None,  # [n_movies] how many rated each
     ):
         self._written: list[str] = movies.title.tolist()  # in the data: Matrix, The (1999)
         self.titles = [as_spoken(t) for t in self._written]  # as shown: The Matrix (1999)
@@ -171,7 +183,7 @@ class Titles:
     def match(self,
         names: Sequence[str],  # of one movie, the best first, as another place writes them
         year: int | None = None,  # of release; None: unknown
-    ) -> tuple[list[int], str]:  # codes: one is a find, several are a question; what was taken, "" if it is just that
+    ) -> tuple[list[int], str]:  # codes: several are a question; what was taken, or ""
         "The movies that another place may mean; nothing is guessed from a beginning or an id."
         codes, how = self.index.candidates(names, year)
         return _decide(self, codes, how, names[0] if year is None else f"{Title(names[0]).name} ({year})")

@@ -33,7 +33,7 @@ from ..ensemble.affinity import WithAffinity, with_affinity
 from ..ensemble.combining import Ensemble
 from ..ensemble.networks import NETWORK_OPTIONS, has_dislikes, train_network
 from ..ensemble.ranking import default_forms, fit_again, rank_ensemble
-from ..ensemble.tensors import as_tensors, from_tensors
+from ..ensemble.tensors import as_tensors, from_tensors, round_weights
 from ..train import Recorder, fit, make_model, settings_for
 
 # %% auto #0
@@ -75,7 +75,7 @@ def fit_ranker(
     checkpoints: str | Path | None = None,  # of `train`
     begin: Callable[[str], None] = lambda stage: None,  # told what is fitted next
     **options: Any,  # of `fit`: seed (an ensemble takes that of the split), progress, say
-) -> tuple[StackedAutoencoder | Ensemble, dict[str, Recorder]]:  # the recorders of its networks, by objective
+) -> tuple[StackedAutoencoder | Ensemble, dict[str, Recorder]]:  # and the recorders of its networks
     "Train what ranks, and say how it stands on validation."
     if kind == "network":
         begin("ranking network")
@@ -86,8 +86,7 @@ def fit_ranker(
     wanted: dict[str, Any] = {"content": True}
     if kind == "auto":
         own = settings_for("ranking", users.train)
-        forms = default_forms(users.train, say)
-        wanted |= {"n_multinomial": 0, "forms": forms, "epochs": 30, "weight_decay": 0.01} | own
+        wanted |= {"n_multinomial": 0, "forms": default_forms(users.train), "epochs": 30, "weight_decay": 0.01} | own
     wanted |= {"progress": options["progress"], "checkpoints": checkpoints, "begin": begin}
     ensemble = rank_ensemble(users, **(wanted | dict(changes)))
     say(_beside_members(ensemble, users))
@@ -145,15 +144,15 @@ def share_training(
 def train(
     r: Ratings,  # on any scale; all equal: implicit feedback
     seed: int = 0,  # of splits, first weights and training
-    threshold: float | None = None,  # the rating from which one is a like; None: `default_threshold`
-    n_held: int | None = None,  # users held out for each of validation and test; None: by the size of the data
+    threshold: float | None = None,  # from which rating one is a like; None: the default
+    n_held: int | None = None,  # users held out for validation, and for the test; None: by size
     refit: bool = False,  # after measuring, train once more on everything, for as many epochs
     progress: bool = False,  # bars or lines on stderr
     say: Callable[[str], None] | None = print,  # of `fit`; also told what a like is
-    likes_changes: Mapping[str, Any] | None = None,  # other `Settings` of the like network, and its options
-    ranking_changes: Mapping[str, Any] | None = None,  # of the ranking network, or of those in the ensemble
+    likes_changes: Mapping[str, Any] | None = None,  # `Settings` and options of the like network
+    ranking_changes: Mapping[str, Any] | None = None,  # of those that rank
     ranker: str = "auto",  # of `RANKERS`
-    checkpoints: str | Path | None = None,  # a folder, written every 30 seconds; trainings found there go on
+    checkpoints: str | Path | None = None,  # a folder; trainings found there go on
     keep: Callable[[Artefact], Any] = lambda artefact: None,  # after training, test and refit
     about: Mapping[str, Any] | None = None,  # further entries of the manifest
 ) -> tuple[Artefact, dict[str, Recorder]]:  # what was trained; how each training went, by objective
@@ -254,6 +253,7 @@ def _again(split: Split, part: Any, recorder: Recorder, progress: bool) -> Stack
     model = make_model(recorder.objective, split.train.n_movies, seed=split.seed, **own)
     settings = {k: v for k, v in vars(recorder.settings).items() if k != "objective"} | {"progress": progress}
     fit(model, split, recorder.objective, seed=split.seed, stop_at=recorder.best_epoch, **settings)
+    round_weights(model)
     return model
 
 def _refit(artefact: Artefact, plan: TrainingPlan, ranker: Any, recorders: Mapping[str, Recorder],

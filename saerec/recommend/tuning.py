@@ -172,8 +172,8 @@ def tune(
     objective: str = "ranking",  # a key of `OBJECTIVES`
     folder: str | Path | None = None,  # keeps the trials, and goes on with those in it
     seed: int = 0,  # of the split, of the trainings and of the search
-    threshold: float | None = None,  # the rating from which one is a like; None: `default_threshold`
-    n_held: int | None = None,  # users held out for each of validation and test; None: by the size of the data
+    threshold: float | None = None,  # from which rating one is a like; None: the default
+    n_held: int | None = None,  # users held out for validation, and for the test; None: by size
     say: Callable[[str], None] | None = print,  # told of each trial; None: nothing
 ) -> Tuning:
     """Search the settings of a network on validation; the test stays closed.
@@ -215,7 +215,7 @@ def _train_once(trial: Any, split: Split, space: Mapping[str, Sequence[Any]], ob
     trial.set_user_attr("seconds", round(recorder.seconds, 1))
     return recorder.best
 
-def _split_of(ratings: Ratings | Split, objective: str, *how: Any) -> Split:  # how: seed, threshold and n_held
+def _split_of(ratings: Ratings | Split, objective: str, *how: Any) -> Split:  # seed, threshold, n_held
     "The split that trials are trained and validated on."
     find_objective(objective)
     if isinstance(ratings, Split): return ratings

@@ -19,7 +19,7 @@ from torch import Tensor
 from ..data import Split, to_batch
 from ..model import Network, StackedAutoencoder
 from .checkpoints import guarded, save_checkpoint
-from .objectives import Objective, find_objective, make_model, settings_for
+from .objectives import Objective, find_objective, make_model, objective_for
 from .recorder import Recorder, compare, progress_bar
 from .steps import Rows, Training, check_network, validate
 
@@ -66,24 +66,22 @@ def _train_epochs(
 def fit(
     model: Network,  # trained in place
     split: Split,  # learns from train, chooses the epoch on valid, never opens the test
-    objective: Objective | str = "ranking",  # or a name, with what `settings_for` adds
+    objective: Objective | str = "ranking",  # or the name of one in `OBJECTIVES`
     seed: int = 0,  # of the order of users, of what is masked and of dropout
     device: str | None = None,  # None: CUDA where there is one, else the CPU
-    stop_at: int | None = None,  # keep the last of so many epochs; None: choose on validation
+    stop_at: int | None = None,  # so many epochs, the last is kept; None: choose on validation
     progress: bool = False,  # show a bar or lines on stderr
-    say: Callable[[str], None] | None = print,  # told how it stands beside baselines
+    say: Callable[[str], None] | None = print,  # told how it compares with baselines
     checkpoint: str | Path | None = None,  # a file for each epoch; training goes on from it
     checkpoint_seconds: float = 0.0,  # at least so long between two checkpoints; first and last epoch always
     rows: Rows | None = None,  # training rows on disk; None: `to_batch(split.train)`
     about: Mapping[str, Any] | None = None,  # what else a checkpoint must agree with, by name
     **changes: Any,  # other `Settings`: epochs, batch_size, lr, weight_decay, min_rate, max_rate, ...
 ) -> Recorder:
-    """Train in place, and keep the weights of the epoch that is best on validation, also after Ctrl-C. Raises
-    `Diverged` if the loss becomes NaN or grows a thousandfold, `InputError` for a network or checkpoint of no use."""
-    n_users = None if rows is None else len(rows)
-    sized = {}
-    if isinstance(objective, str): sized = settings_for(objective, split.train, n_users=n_users)
-    objective = find_objective(objective).changed(**(sized | changes))
+    """Train in place, and keep the weights of the epoch that is best on validation, also after Ctrl-C. A name of an
+    objective brings the settings for so many users (`settings_for`). Raises `Diverged` if the loss becomes NaN or
+    grows a thousandfold, `InputError` for a network or checkpoint of no use."""
+    objective = objective_for(objective, split.train, rows).changed(**changes)
     if rows is None: rows = to_batch(split.train)
     check_network(model, rows)
     model.centre(split.train)
@@ -92,8 +90,7 @@ def fit(
     recorder, best = Recorder(objective), copy.deepcopy(model.state_dict())
     file = None if checkpoint is None else Path(checkpoint)
     to = file if training.rank == 0 else None  # who writes it
-    epochs, told = stop_at or training.settings.epochs, progress and training.rank == 0
-    bar = progress_bar(epochs, objective.name, told)
+    bar = progress_bar(stop_at or training.settings.epochs, objective.name, progress and training.rank == 0)
     with bar as show, guarded(training, recorder, best, file):
         _train_epochs(training, split, recorder, best, show, stop_at, to, checkpoint_seconds)
 

@@ -8,7 +8,7 @@ Docs: https://saerec.github.io/saerec/train/objectives.html.md"""
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sized
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -216,3 +216,10 @@ def settings_for(
     if n < 1000: return graded | dict(epochs=20, weight_decay=0.1)
     usual = dict(epochs=30 if large else 20, weight_decay=1.0, batch_size=batch_size_for(n))
     return graded | usual | large
+
+# %% ../../nbs/train/objectives.ipynb #5be1c7a2
+def objective_for(objective: Objective | str, train: Ratings, rows: Sized | None = None) -> Objective:
+    "By its name, with the settings for so many users (`rows`, or those of `train`); one of your own as it is."
+    if isinstance(objective, Objective): return objective
+    n_users = None if rows is None else len(rows)
+    return find_objective(objective).changed(**settings_for(objective, train, n_users=n_users))
