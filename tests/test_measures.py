@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE, NBS, MODEL = ROOT / "saerec", ROOT / "nbs", ROOT / "tests" / "fixtures" / "model-1"
 
 LIMITS: dict[str, tuple[float, float]] = {  # measure -> (limit today, goal)
-    "lines of the package": (15_699, 10_000),
+    "lines of the package": (15_602, 10_000),
     "functions over 40 lines": (0, 0),
     "classes over 150 lines": (0, 0),
     "functions of a complexity over 10": (0, 0),
@@ -37,7 +37,7 @@ LIMITS: dict[str, tuple[float, float]] = {  # measure -> (limit today, goal)
     "percent of exported cells with three definitions or more": (5, 5),
     "cell of the first training in 02_train": (15, 15),
     "torch and scikit-learn loaded at serving": (0, 0),
-    "processor time of saerec recommend, in imports of pandas": (3, 2),
+    "processor time of saerec recommend, in imports of pandas": (2.6, 2),
 }
 
 # Rooms from the ground up: a module imports from its own room and from those before it.

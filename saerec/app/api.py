@@ -70,9 +70,10 @@ def recommend(
     masked[[*stars, *exclude]] = True
     top = pick(people, engine, row, masked, n, (diversity, novelty, calibrate))
     n, titles = len(top.movies), [*cat.titles, ""]  # the last: without a reason
-    columns = zip(top.movies.tolist(), top.score, _each(top.p_like, n), _each(top.share, n), top.because, strict=True)
+    figures = top.score, _each(top.p_like, n), _each(top.share, n), top.because
+    columns = enumerate(zip(top.movies.tolist(), *figures, strict=True), 1)
     movies = [Recommended(rank=k, because=titles[why], **_told(cat, c, score=z, p_like=p, share=share))
-              for k, (c, z, p, share, why) in enumerate(columns, 1)]
+              for k, (c, z, p, share, why) in columns]
     return RecommendedList(about=top.about, movies=movies)
 
 # %% ../../nbs/app/api.ipynb #78569594
@@ -102,7 +103,8 @@ def explain(cat: Catalogue, stars: Mapping[int, float], code: int) -> Explanatio
     columns = zip(row.indices.tolist(), row.data, z[0] - z[1:], p_change, strict=True)
     strongest = sorted(columns, key=lambda o: -abs(o[2]))
     lines = [Reason(**_told(cat, c, stars=v, change=dz, p_change=dp)) for c, v, dz, dp in strongest]
-    return Explanation(reasons=lines, **_told(cat, code, score=z[0], p_like=None if p is None else p[0]))
+    said = _told(cat, code, score=z[0], p_like=None if p is None else p[0])
+    return Explanation(reasons=lines, **said)
 
 # %% ../../nbs/app/api.ipynb #f8b65fc5
 class Similar(Movie):

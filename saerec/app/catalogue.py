@@ -36,7 +36,8 @@ class Scale:
 def _star_steps(low: float, high: float) -> tuple[float, ...]:
     "Whole stars from 1 on if there are 2 to 10 of them, else five steps."
     whole = [float(v) for v in range(max(1, int(np.ceil(low))), int(np.floor(high)) + 1)]
-    return tuple(whole) if 2 <= len(whole) <= 10 else tuple(np.linspace(low, high, 5).round(2).tolist())
+    if not 2 <= len(whole) <= 10: whole = np.linspace(low, high, 5).round(2).tolist()
+    return tuple(whole)
 
 # %% ../../nbs/app/catalogue.ipynb #22d237eb
 def _scale_of(rec: Recommender) -> Scale:

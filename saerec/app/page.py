@@ -76,7 +76,8 @@ def _film(cat: Catalogue, code: int, given: float | None = None, p_like: float |
           because: str = "", share: float | None = None) -> _Film:
     "A movie and its buttons, as it is rated."
     scale, written = cat.scale, write_id(cat.ids[code])
-    buttons, genres = [_button(scale, written, value, given) for value in scale.steps], ", ".join(cat.genres[code])
+    buttons = [_button(scale, written, value, given) for value in scale.steps]
+    genres = ", ".join(cat.genres[code])
     note = "" if given is None or any(b.pressed for b in buttons) else scale.say(given)
     percent, usual = None if p_like is None else 100 * p_like, 100 * (share or 0.0)
     links = tuple(cat.links(code)) if p_like is not None or because else ()
@@ -92,7 +93,8 @@ def _reasons_of(cat: Catalogue, visit: Visit, code: int) -> dict[str, Any]:
 
     lines = []
     for o in reasons[:6]:
-        length, rated = 50 * abs(o.change) / most, cat.scale.say(o.stars) if cat.scale.names else f"{o.stars:g}"
+        length = 50 * abs(o.change) / most
+        rated = cat.scale.say(o.stars) if cat.scale.names else f"{o.stars:g}"
         lines.append({"title": o.title, "rated": rated, "length": length, "start": 50 - length * (o.change < 0),
                       "kind": "for" if o.change >= 0 else "against", "said": f"{100 * o.change / total:+.0f}%"})
     return {"lines": lines, "near": _near(cat, code)}

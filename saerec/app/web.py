@@ -51,7 +51,8 @@ def _refuse(request: Request, e: Exception) -> Response:
     "The answer to a request that cannot be met: a page if a person asks, else JSON."
     status, sentence = _told(e)
     person = "text/html" in request.headers.get("accept", "")
-    return HTMLResponse(fault_page(sentence), status) if person else JSONResponse({"error": sentence}, status)
+    if person: return HTMLResponse(fault_page(sentence), status)
+    return JSONResponse({"error": sentence}, status)
 
 # %% ../../nbs/app/web.ipynb #f29df92c
 _MAX_ADDRESS, _MAX_BODY, _MAX_FILE = 16_000, 64_000, 5_000_000  # bytes
@@ -96,7 +97,8 @@ class Guard:
             return HTTPException(421, f"This page is served as {names} only, not as {name[:80]!r}")
         if len(scope.get("raw_path") or b"") + len(scope["query_string"]) > _MAX_ADDRESS:
             return HTTPException(414, f"The address is longer than {_MAX_ADDRESS:,} bytes")
-        return _too_large(_most(scope)) if int(given.get("content-length", 0)) > _most(scope) else None
+        length, most = int(given.get("content-length", 0)), _most(scope)
+        return _too_large(most) if length > most else None
 
 # %% ../../nbs/app/web.ipynb #db1a049f
 def _bounded(receive: Receive, most: int) -> Receive:
@@ -121,6 +123,6 @@ def application(rec: Recommender, hosts: Collection[str] = ()) -> Guard:
     app.include_router(pages)
     app.include_router(api)
 
-    mimetypes.add_type("text/javascript", ".js")  # where Windows' registry says otherwise, a browser would refuse it
+    mimetypes.add_type("text/javascript", ".js")  # whatever Windows' registry says
     app.mount("/static", StaticFiles(packages=[("saerec.app", "static")]))
     return Guard(app, hosts)

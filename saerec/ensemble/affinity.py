@@ -33,15 +33,16 @@ class Affinity:
         damping: float,  # of $b_u$: ratings at the mean that are added
         weight: float = 1.0,  # $w$, 0 or more
     ):
-        self.features, self.mean, self.movie_offset, self.damping = features, mean, movie_offset, damping
-        self.weight = weight
+        self.features, self.mean, self.movie_offset = features, mean, movie_offset
+        self.damping, self.weight = damping, weight
 
     def of_users(self,
         rows: Rows,  # [B, n_movies]: a stored 1 is a like, a stored 0 a dislike
     ) -> np.ndarray:  # $a$, float32 [B, features], as differences of probabilities
         "The affinities of users, known or new."
         rest = rows.data - self.mean - self.movie_offset[rows.indices]
-        rest = rest - (np.bincount(rows.users, rest, rows.shape[0]) / (rows.counts + self.damping))[rows.users]
+        offset = np.bincount(rows.users, rest, rows.shape[0]) / (rows.counts + self.damping)
+        rest = rest - offset[rows.users]
         sums = (rows.times(v, self.features) for v in (rest, np.ones_like(rest)))
         return next(sums) / (next(sums) + np.float32(DAMPING))
 

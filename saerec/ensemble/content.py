@@ -63,6 +63,10 @@ class Rows:
         kept = np.concatenate([[0], keep.cumsum()])
         return Rows(self.data[keep], self.indices[keep], kept[self.indptr], self.shape[1])
 
+    def with_values(self, values: np.ndarray) -> Rows:  # [cells]
+        "The same cells with other numbers in them."
+        return Rows(values.astype(np.float32), self.indices, self.indptr, self.shape[1])
+
     @cached_property
     def counts(self) -> np.ndarray:  # int64 [B]
         "The ratings of each user."
@@ -87,8 +91,8 @@ class Rows:
         rows = table[used][:, columns].astype(np.float32, copy=False)
         if self.shape[0] * len(used) > 8 * self.nnz + 1000:  # many users who have little in common
             from scipy.sparse import csr_array
-            shape = self.shape[0], len(used)
-            return csr_array((values.astype(np.float32, copy=False), place, self.indptr), shape=shape) @ rows
+            cells = values.astype(np.float32, copy=False), place, self.indptr
+            return csr_array(cells, shape=(self.shape[0], len(used))) @ rows
         dense = np.zeros((self.shape[0], len(used)), np.float32)
         dense[self.users, place] = values
         return dense @ rows
@@ -139,7 +143,7 @@ class Content:
         self.liked, self.features = liked, features
         known = np.log1p(liked)
         self.known = ((known - known.mean()) / max(float(known.std()), 1e-9)).astype(np.float32)
-        mass = {k: liked @ x + 1 for k, x in features.items()}  # one more for each feature: no share is 0
+        mass = {k: liked @ x + 1 for k, x in features.items()}  # one more of each: no share is 0
         self.shares = {k: m / m.sum() for k, m in mass.items()}
         return self
 
@@ -169,9 +173,9 @@ class Content:
         movies: np.ndarray | slice = slice(None),  # that are asked for
     ) -> np.ndarray:  # float32 [B, movies]
         "One term of the sum, at weight 1."
-        if kind == "popularity": return np.broadcast_to(-self.known[movies], (rows.shape[0], len(self.known[movies])))
-        if kind == "like_rate": return self.rate(rows).astype(np.float32) @ self.features["genre"][movies].T
-        return self.lift(rows, kind).astype(np.float32) @ self.features[kind][movies].T
+        if kind == "popularity": return np.tile(-self.known[movies], (rows.shape[0], 1))
+        own, x = (self.rate(rows), "genre") if kind == "like_rate" else (self.lift(rows, kind), kind)
+        return own.astype(np.float32) @ self.features[x][movies].T
 
     def of_rows(self,
         rows: Rows,  # [B, n_movies]: ratings of users; values above 0 are likes

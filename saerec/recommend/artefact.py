@@ -81,9 +81,9 @@ def _mapped(path: Path) -> tuple[mmap.mmap, dict[str, np.ndarray]]:
     arrays = {}
     for name, about in json.loads(view[8:start]).items():
         if name == "__metadata__": continue
-        kind, n, start_here = about["dtype"], math.prod(about["shape"]), start + about["data_offsets"][0]
+        kind, n, first = about["dtype"], math.prod(about["shape"]), about["data_offsets"][0]
         dtype = np.dtype(f"{kind[0].lower()}{int(kind[1:]) // 8}")  # F16 is f2, U8 is u1
-        flat = np.frombuffer(view, dtype, n, start_here) if n else np.zeros(0, dtype)
+        flat = np.frombuffer(view, dtype, n, start + first) if n else np.zeros(0, dtype)
         arrays[name] = flat.reshape(about["shape"])
     return view, arrays
 
@@ -103,15 +103,15 @@ def _read_arrays(folder: Path, manifest: Manifest) -> dict[str, np.ndarray]:
     return arrays
 
 # %% ../../nbs/recommend/artefact.ipynb #5e289235
-def _read_table(file: BinaryIO, rows: int, columns: Sequence[str], optional: Iterable[str] = ()) -> pd.DataFrame:
-    "One table. Raises `ValueError` for other rows or columns than there must be, or a table too large to unpack."
+def _read_table(file: BinaryIO, n: int, columns: Sequence[str], optional: Iterable[str] = ()) -> pd.DataFrame:
+    "One table of n rows. Raises `ValueError` for other rows or columns, or a table too large to unpack."
     import pyarrow as pa
     import pyarrow.parquet as pq
     try:
         parquet, size = pq.ParquetFile(file), os.fstat(file.fileno()).st_size
         footer = parquet.metadata
-        if footer.num_rows != rows:
-            raise ValueError(f"it has {footer.num_rows:,} rows, and recommender.json says {rows:,}")
+        if footer.num_rows != n:
+            raise ValueError(f"it has {footer.num_rows:,} rows, and recommender.json says {n:,}")
         if missing := [c for c in columns if c not in parquet.schema_arrow.names]:
             raise ValueError(f"its column {missing[0]!r} is missing")
         pages = sum(footer.row_group(g).total_byte_size for g in range(footer.num_row_groups))
@@ -152,12 +152,13 @@ def _read_known(file: BinaryIO, manifest: Manifest, movies: pd.DataFrame) -> Rat
     "The ratings of known users. Raises `ValueError`."
     d = _read_table(file, manifest.data.ratings, ["user", "movie", "rating"])
     whole = pd.api.types.is_integer_dtype(d.movie) and d.movie.between(0, len(movies) - 1).all()
-    on_scale = pd.api.types.is_float_dtype(d.rating) and d.rating.between(manifest.scale[0], manifest.scale[1]).all()
+    low, high = manifest.scale
+    on_scale = pd.api.types.is_float_dtype(d.rating) and d.rating.between(low, high).all()
     if d.user.isna().any() or not whole or not on_scale:
         raise ValueError("it has a rating off the scale, or of no user or movie")
     user, ids = pd.factorize(d.user, sort=True)
-    users = pd.DataFrame({"user_id": ids})
-    return Ratings(user, d.movie.to_numpy(), d.rating.to_numpy(), users, movies, name=manifest.data.name)
+    values, users = d.rating.to_numpy(), pd.DataFrame({"user_id": ids})
+    return Ratings(user, d.movie.to_numpy(), values, users, movies, name=manifest.data.name)
 
 # %% ../../nbs/recommend/artefact.ipynb #66956423
 def _set_aside(path: Path) -> Path | None:
@@ -179,7 +180,7 @@ def _read(folder: Path) -> Artefact:
     known, name = None, "recommender.json"
     try:
         with _open(folder, name, None) as f: manifest = parse_manifest(f.read())
-        told: Mapping[str, FileEntry | None] = manifest.files or {p.name: None for p in folder.glob("ratings.parquet")}
+        told: dict[str, Any] = manifest.files or {p.name: None for p in folder.glob("ratings.parquet")}
         name = "weights.safetensors"
         with _open(folder, name, told.get(name)): arrays = _read_arrays(folder, manifest)
         name = "movies.parquet"

@@ -52,7 +52,7 @@ def rerank(
 # %% ../../nbs/recommend/lists.ipynb #ad6e8c3d
 def _fame(people: People, engine: Engine) -> np.ndarray:  # float [n_movies], 0..1
     "How well known each movie is."
-    if people.liked is not None: return np.log1p(people.liked) / np.log1p(max(1, people.liked.max()))
+    if (liked := people.liked) is not None: return np.log1p(liked) / np.log1p(max(1, liked.max()))
     fame = np.zeros(engine.n_movies)
     fame[engine.usual] = 1 - np.arange(len(engine.usual)) / len(engine.usual)
     return fame
@@ -76,14 +76,14 @@ _MORE = 10  # times as many candidates as are wanted, for variety
 
 Shares = tuple[float, float, float]  # diversity, novelty, calibrate
 
-def choose(people: People, engine: Engine, row: Rows, scores: np.ndarray, n: int, shares: Shares) -> np.ndarray:
+def choose(people: People, engine: Engine, row: Rows, z: np.ndarray, n: int, shares: Shares) -> np.ndarray:
     "The movies [<= n] of a list by the scores [n_movies] of one user, whose likes are a row [1, n_movies]."
     diversity, novelty, calibrate = shares
     p = people.genres.mix(row) if calibrate else None
-    if p is None and not diversity and not novelty: return best_of(scores, n)
+    if p is None and not diversity and not novelty: return best_of(z, n)
 
-    top = best_of(scores, _MORE * n if diversity or novelty else max(_CANDIDATES, 2 * n))
-    z = scores[top]
+    top = best_of(z, _MORE * n if diversity or novelty else max(_CANDIDATES, 2 * n))
+    z = z[top]
     if novelty: z = (1 - novelty) * _from_0_to_1(z) - novelty * _fame(people, engine)[top]
     likeness = engine.likeness(top, top) if diversity else None
     genres = None if p is None else partial(genre_cost, p, people.genres.shares[top])
@@ -166,9 +166,10 @@ def changes_of(people: People, engine: Engine, stars: Rows, code: int) -> tuple[
 def explanation(people: People, engine: Engine, stars: Rows, code: int) -> pd.DataFrame:
     "What each rating does, as a table, the strongest first. Raises `InputError` as `changes_of`."
     z, p = changes_of(people, engine, stars, code)
-    frame = pd.DataFrame(movie_columns(people, stars.indices, ["movie", "title"]) | {"stars": stars.data})
-    frame["change"] = z[0] - z[1:]
-    if p is not None: frame["p_change"] = p[0] - p[1:]
+    columns = movie_columns(people, stars.indices, ["movie", "title"])
+    columns |= {"stars": stars.data, "change": z[0] - z[1:]}
+    if p is not None: columns["p_change"] = p[0] - p[1:]
+    frame = pd.DataFrame(columns)
     frame.attrs = {"title": people.titles.titles[code], "score": float(z[0])}
     frame.attrs |= {"p_like": None if p is None else float(p[0]), "threshold": people.threshold}
     return frame.sort_values("change", key=lambda c: -c.abs(), kind="stable", ignore_index=True)

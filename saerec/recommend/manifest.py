@@ -23,7 +23,7 @@ __all__ = []
 # %% ../../nbs/recommend/manifest.ipynb #949c5b40
 _Count = Annotated[int, Field(ge=1, lt=2**31)]
 _Positive = Annotated[float, Field(ge=0)]
-Shapes = dict[str, tuple[tuple[int, ...], str]]  # tensor -> shape (-1: any), dtypes that it may have
+Shapes = dict[str, tuple[tuple[int, ...], str]]  # tensor -> shape (-1: any), possible dtypes
 
 class _Part(BaseModel):
     "Data of exactly this form: no other keys, no conversions, no NaN."
@@ -131,7 +131,8 @@ class EnsemblePart(_Part):
         return self
 
     def shapes(self, n_movies: int) -> Shapes:
-        return {f"{i}.{name}": v for i, m in enumerate(self.members.values()) for name, v in m.shapes(n_movies).items()}
+        each = [m.shapes(n_movies) for m in self.members.values()]
+        return {f"{i}.{name}": v for i, shapes in enumerate(each) for name, v in shapes.items()}
 
 Ranker = Annotated[NetworkPart | LinearPart | KernelPart | EnsemblePart | OwnPart, Field(discriminator="kind")]
 

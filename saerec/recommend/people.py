@@ -37,7 +37,8 @@ def data_end(
     movies: pd.DataFrame,  # `year`
 ) -> tuple[int, str]:  # the year, and a sentence that says so and what helps; 0 and "": not known
     "Where data end: with their newest rating, or with their newest movie if that is years older."
-    newest, rated = 0 if movies.year.isna().all() else int(movies.year.max()), int(last[:4]) if last else 0
+    rated = int(last[:4]) if last else 0
+    newest = 0 if movies.year.isna().all() else int(movies.year.max())
     year = min([y for y in (rated, newest) if y], default=0)
     if not year: return 0, ""
     when = f"{month_name[int(last[5:7])]} {year}" if last and rated == year else f"{year}"
@@ -61,7 +62,7 @@ def to_model_scale(
     value = min(low, 0) + share * (high - min(low, 0))
     if high - low > 2: return value.clip(lower=low)
 
-    disliked = value.round().clip(upper=threshold - 1).clip(lower=low) if low < high else float("nan")
+    disliked = value.round().clip(upper=threshold - 1).clip(lower=low) if low < high else math.nan
     return pd.Series(high, marks.index).where(share >= _LIKED - 1e-9, disliked)
 
 # %% ../../nbs/recommend/people.ipynb #fc74d862
@@ -72,10 +73,11 @@ class Genres:
         liked: np.ndarray | None = None,  # int64 [n_movies]: likes of each; None: not known
     ):
         table = genre_table(movies)
-        self.has = {str(g): of_genre.to_numpy(bool) for g, of_genre in table.items()}  # bool [n_movies] each
-        shares = table.to_numpy(np.float32)
-        self.shares = shares / np.maximum(shares.sum(1, keepdims=True), 1)  # [n_movies, genres]: rows of sum 1 or 0
-        self.mass = self.shares.sum(0) if liked is None else (liked + 1) @ self.shares  # of all likes
+        self.has = {str(g): has.to_numpy(bool) for g, has in table.items()}  # bool [n_movies] each
+        all_of_each = table.to_numpy(np.float32)
+        # [n_movies, genres]: rows of sum 1 or 0; and the sum of all likes
+        self.shares = all_of_each / np.maximum(all_of_each.sum(1, keepdims=True), 1)
+        self.mass = self.shares.sum(0) if liked is None else (liked + 1) @ self.shares
 
     def of(self, genre: str) -> np.ndarray:  # bool [n_movies]
         "The movies of a genre. Raises `InputError` if there is none of that name."
@@ -86,7 +88,8 @@ class Genres:
     def mix(self, likes: Rows) -> np.ndarray | None:  # $p$, float64 [genres], of sum 1
         "The genres of a user's likes, and a little of everybody's; None: there is no like, or no genre."
         mass = self.shares[likes.indices[likes.data > 0]].sum(0)
-        return (mass + PRIOR * self.mass / self.mass.sum()) / (mass.sum() + PRIOR) if mass.any() else None
+        if not mass.any(): return None
+        return (mass + PRIOR * self.mass / self.mass.sum()) / (mass.sum() + PRIOR)
 
 # %% ../../nbs/recommend/people.ipynb #6d0d9f00
 class People:
@@ -98,21 +101,23 @@ class People:
         known: Ratings | None = None,  # ratings of known users
         until: tuple[int, str] = (0, ""),  # where the data end: of `data_end`
     ):
-        self.movies, self.limits, self.threshold, self.known = movies, tuple(scale), threshold, known
-        self.until = until
-        self.user_ids = {} if known is None else {str(u): i for i, u in enumerate(known.users.user_id)}
+        self.movies, self.limits, self.threshold = movies, tuple(scale), threshold
+        self.known, self.until = known, until
+        ids = () if known is None else known.users.user_id
+        self.user_ids = {str(u): i for i, u in enumerate(ids)}
 
     @cached_property
     def titles(self) -> Titles:
         "The movies by title, the best known first."
-        rated = None if self.known is None else np.bincount(self.known.movie, minlength=len(self.movies))
-        return Titles(self.movies, rated)
+        if self.known is None: return Titles(self.movies)
+        return Titles(self.movies, np.bincount(self.known.movie, minlength=len(self.movies)))
 
     @cached_property
     def liked(self) -> np.ndarray | None:  # int64 [n_movies]
         "By how many known users each movie is liked; None: their ratings were not saved."
         if self.known is None: return None
-        return np.bincount(self.known.movie[self.known.value >= self.threshold], minlength=len(self.movies))
+        liked = self.known.movie[self.known.value >= self.threshold]
+        return np.bincount(liked, minlength=len(self.movies))
 
     @cached_property
     def things(self) -> str:
@@ -122,8 +127,9 @@ class People:
     @cached_property
     def columns(self) -> dict[str, Any]:
         "Ids, titles as people write them, and genres of the movies, as arrays of pandas."
-        shown = self.movies.assign(title=pd.Series(self.titles.titles, self.movies.index, self.movies.title.dtype))
-        return {k: shown[name].array for k, name in {"movie": "movie_id", "title": "title", "genres": "genres"}.items()}
+        d = self.movies
+        titles = pd.Series(self.titles.titles, dtype=d.title.dtype).array
+        return {"movie": d.movie_id.array, "title": titles, "genres": d.genres.array}
 
     @property
     def scale(self) -> str:
@@ -149,16 +155,17 @@ class People:
     def row_of(self, cells: Mapping[int, float]) -> Rows:  # stars, float32 [1, n_movies]
         "Ratings by the index of the movie."
         codes = sorted(cells)
-        return one_row(np.array(codes, np.int64), np.array([cells[c] for c in codes]), len(self.movies))
+        stars = np.array([cells[c] for c in codes])
+        return one_row(np.array(codes, np.int64), stars, len(self.movies))
 
     def known_row(self, user_id: Any) -> Rows:  # stars, float32 [1, n_movies]
         "The ratings of a known user. Raises `InputError` if there is none of that id."
         if self.known is None or str(user_id) not in self.user_ids:
-            why = "give ratings by title instead" if self.known else "this model was saved without its users' ratings"
+            without = "this model was saved without its users' ratings"
+            why = "give ratings by title instead" if self.known else without
             raise InputError(f"There is no known user {user_id!r}; {why}.")
-        mine = np.flatnonzero(self.known.user == self.user_ids[str(user_id)])
-        mine = mine[np.argsort(self.known.movie[mine], kind="stable")]
-        return one_row(self.known.movie[mine].astype(np.int64), self.known.value[mine], len(self.movies))
+        mine = self.known.select(self.known.user == self.user_ids[str(user_id)])
+        return self.row_of(dict(zip(mine.movie.tolist(), mine.value.tolist(), strict=True)))
 
     def stars(self, person: Mapping[Any, float] | str | int) -> Rows:  # float32 [1, n_movies]
         "A user's ratings: by title or id, or those of a known user."
@@ -166,7 +173,7 @@ class People:
 
     def likes(self, stars: Rows) -> Rows:
         "Stars to likes: a stored 1 is a like, a stored 0 was rated and not liked."
-        return Rows((stars.data >= self.threshold).astype(np.float32), stars.indices, stars.indptr, stars.shape[1])
+        return stars.with_values(stars.data >= self.threshold)
 
     def allowed(self,
         genres: str | Sequence[str] = (),  # one of these

@@ -44,7 +44,8 @@ def engine_of(artefact: Artefact) -> Engine:
         w = artefact.part("liker")
         x = artefact.part("affinity").get("features")
         affinity = None
-        if x is not None: affinity = Affinity(x, float(w["mean"]), w["movie_offset"], m.liker.damping, m.affinity)
+        means = float(w["mean"]), w["movie_offset"], m.liker.damping
+        if x is not None: affinity = Affinity(x, *means, m.affinity)
         liker = LikeModel(NetworkModel(m.liker.model_dump(), w), affinity)
     if artefact.own is None: ranker = make_model(m.ranker.model_dump(), artefact.part("ranker"))
     else:
@@ -142,10 +143,10 @@ class Recommender:
     ) -> pd.DataFrame:  # movie (id), title, genres, score, p_like, share, because
         """The n best movies for a user; `attrs["about"]` says how far they are their own. *p_like* is the probability
         for this user, *share* that for somebody unknown; without *because* it would fall most. Raises `InputError`."""
-        people = self.people
+        people, shares = self.people, (diversity, novelty, calibrate)
         row, masked = people.likes(people.stars(person)), ~people.allowed(genres, years, exclude)
         masked[row.indices] |= not rated
-        return list_frame(people, pick(people, self.engine, row, masked, n, (diversity, novelty, calibrate)))
+        return list_frame(people, pick(people, self.engine, row, masked, n, shares))
 
     def recommend_many(self,
         ratings: pd.DataFrame | str | Path | Ratings,  # as `read_ratings` reads it

@@ -43,8 +43,9 @@ def training_room(
         with exclusive_lock(where / "training"):
             if resume: say(f"{out}: {_resumed(out, settings)}")
             else:
-                for old in where.glob("[!.]*"): old.unlink()  # not the lock, whose name begins with a dot
-            atomic_write(where / "settings.json", lambda new: new.write_text(json.dumps(settings), encoding="utf-8"))
+                for old in where.glob("[!.]*"): old.unlink()  # not the lock: it begins with a dot
+            text = json.dumps(settings)
+            atomic_write(where / "settings.json", lambda new: new.write_text(text, encoding="utf-8"))
 
             try: yield where
             except BaseException:
@@ -59,7 +60,8 @@ def training_room(
 def _differences(had: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
     "Which settings differ from those of this call, for a sentence; \"\": none."
     def shown(value: Any) -> str: return "its default" if value is None else str(value)
-    other = [k for k in wanted if k in had and had[k] != wanted[k]]  # an earlier version may not have had an option
+    # an earlier version may not have had an option
+    other = [k for k in wanted if k in had and had[k] != wanted[k]]
     said = [f"--{k.replace('_', '-')} {shown(had[k])} in place of {shown(wanted[k])}" for k in other if k != "data"]
     return ", ".join(said + ["other ratings"] * ("data" in other))
 

@@ -60,13 +60,15 @@ def _ranker_of(model: Any) -> tuple[Any, dict[str, np.ndarray]]:
     if type(model) in _NATIVE:
         part, tensors = as_tensors(model)
         return part, {k: t.detach().cpu().numpy() for k, t in tensors.items()}
-    tensors = model.state_dict() if hasattr(model, "state_dict") and hasattr(model, "config") else {}
+    saves = hasattr(model, "state_dict") and hasattr(model, "config")
+    tensors = model.state_dict() if saves else {}
     named = {k: torch.as_tensor(t).detach().cpu() for k, t in tensors.items()}
     arrays = {k: t.float().numpy() if t.dtype in (torch.float16, torch.bfloat16) else t.numpy()
               for k, t in named.items()}
     arrays = {k: a.astype(_TYPES.get(named[k].dtype, "i8"), copy=False) for k, a in arrays.items()}
 
-    path, said = f"{type(model).__module__}:{type(model).__qualname__}", dict(getattr(model, "config", {}))
+    path = f"{type(model).__module__}:{type(model).__qualname__}"
+    said = dict(getattr(model, "config", {}))
     about = {"tensors": {k: list(a.shape) for k, a in arrays.items()},
              "types": {k: a.dtype.str[1:] for k, a in arrays.items()}}
     return {"kind": "own", "path": path, "config": said} | about, arrays
@@ -89,7 +91,8 @@ def artefact_of(model: Any, ratings: Ratings, train: Ratings | None, threshold: 
         report_about={"left_out": ["It was not measured here; evaluate does."]}, ranker=part,
         feedback=ratings.feedback)
     arrays = {f"ranker.{k}": a for k, a in arrays.items()} | {"rank_codes": codes}
-    return Artefact(manifest, arrays, ratings.movies, ratings, own=None if type(model) in _NATIVE else model)
+    own = None if type(model) in _NATIVE else model
+    return Artefact(manifest, arrays, ratings.movies, ratings, own)
 
 # %% ../../nbs/recommend/scorer.ipynb #07627a89
 def own_model(artefact: Artefact, path: str | os.PathLike[str], own_code: bool) -> Any:

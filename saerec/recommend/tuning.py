@@ -57,7 +57,8 @@ def _check_space(space: Mapping[str, Sequence[Any]]) -> None:
         if name not in ABOUT: raise InputError(f"There is no setting {name!r}; there are {', '.join(ABOUT)}.")
         low_high = list(values)[:2]
         numbers = all(isinstance(v, int | float) for v in low_high)
-        ranged = len(low_high) == 2 and numbers and low_high[0] < low_high[1] and list(values)[2:] in ([], ["log"])
+        rising = len(low_high) == 2 and numbers and low_high[0] < low_high[1]
+        ranged = rising and list(values)[2:] in ([], ["log"])
         if not (ranged if isinstance(values, tuple) else values):
             raise InputError(f"{name}: {values!r} is neither a list of choices nor a range (low, high) or "
                              '(low, high, "log").')
@@ -97,7 +98,8 @@ def _usual(split: Split, objective: str, space: Mapping[str, Sequence[Any]]) -> 
     "The settings that training would take, as far as the space has them."
     o = find_objective(objective).changed(**settings_for(objective, split.train))
     hidden, s = list(o.network["hidden"]), vars(o.settings)
-    usual = s | {"width": hidden[0], "narrow": hidden[1] if hidden[1:] else 0, "dropout": o.network.get("dropout", 0.0)}
+    usual = s | {"width": hidden[0], "narrow": hidden[1] if hidden[1:] else 0}
+    usual["dropout"] = o.network.get("dropout", 0.0)
     usual["spread"] = round(s["max_rate"] - s["min_rate"], 6)
     inside = {k: v for k, v in usual.items() if k in space}
     return {k: v for k, v in inside.items()
@@ -120,7 +122,8 @@ class Tuning:
         done = [t for t in self.study.trials if t.value is not None]
         rows = {t.number: {self.metric: t.value} | t.user_attrs | t.params for t in done}
         table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("trial")
-        return table.sort_values(self.metric, ascending=self.study.direction.name == "MINIMIZE", kind="stable")
+        lowest_first = self.study.direction.name == "MINIMIZE"
+        return table.sort_values(self.metric, ascending=lowest_first, kind="stable")
 
     @property
     def best(self) -> dict[str, Any]:
@@ -138,7 +141,8 @@ class Tuning:
         with figure(rows, columns, size=(9, 2.2 * rows), sharey=True, squeeze=False) as (fig, axes):
             axes.flat[0].step(table.index, best, where="post", color="C1", label="best so far")
             for ax, name in zip(axes.flat, panels, strict=False):
-                ax.scatter(table.index if name == "trial" else table[name], table[self.metric], s=14)
+                x = table.index if name == "trial" else table[name]
+                ax.scatter(x, table[self.metric], s=14)
                 ax.set_xlabel(name)
                 if len(self.space.get(name, ())) == 3 and isinstance(self.space[name], tuple):
                     low, high, _ = self.space[name]
@@ -235,9 +239,11 @@ def _study(split: Split, space: Mapping[str, Sequence[Any]], objective: str, fol
     if folder is not None: Path(folder).mkdir(parents=True, exist_ok=True)
     storage = None if folder is None else f"sqlite:///{Path(folder).resolve() / 'trials.db'}"
     direction: Any = "maximize" if find_objective(objective).higher_is_better else "minimize"
-    study = optuna.create_study(study_name="saerec", storage=storage, direction=direction, load_if_exists=True)
+    study = optuna.create_study(
+        study_name="saerec", storage=storage, direction=direction, load_if_exists=True)
 
-    asked = {"objective": objective, "seed": seed, "split": split.fingerprint(), "space": json.dumps(dict(space))}
+    asked = {"objective": objective, "seed": seed}
+    asked |= {"split": split.fingerprint(), "space": json.dumps(dict(space))}
     had = study.user_attrs
     if other := [k for k in asked if k in had and had[k] != asked[k]]:
         raise InputError(f"{folder}: there is a search with another {' and '.join(other)}; give another folder.")
