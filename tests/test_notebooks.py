@@ -81,7 +81,8 @@ def run(code: str, *args: str, cwd: Path, timeout: int = 300, env: dict[str, str
 def share_trainings(folder: Path) -> None:
     """What several pages train, with the same options on the same data, is trained once, by the first that asks.
 
-    The others read what it saved, and say what was said. What says more of a training, or goes on with one, is not shared."""
+    The others read what it saved, and say what was said. What says more of a training, or goes on with one, is not
+    shared."""
     train = training.train
 
     def fit(r: Ratings, **options: Any) -> tuple[Artefact, dict]:
@@ -102,7 +103,7 @@ def share_trainings(folder: Path) -> None:
 
 
 def run_notebook(copy: Path, home: Path, force: str) -> None:
-    "Run a copy in place, with what it says and its processor seconds in files. The process has the large libraries already."
+    "Run a copy in place, with what it says and its processor seconds in files."
     for fd, file in ((0, os.devnull), (1, home / "said"), (2, home / "said")): os.dup2(os.open(file, os.O_RDWR | os.O_CREAT | os.O_APPEND), fd)
     sys.stdout = sys.__stdout__ = open(1, "w", closefd=False, encoding="utf-8")
     sys.stderr = sys.__stderr__ = open(2, "w", closefd=False, encoding="utf-8", buffering=1)

@@ -54,7 +54,7 @@ class Page(HTMLParser):
 def site(request):
     "The folder of the site that is checked."
     if not (given := request.config.getoption("--site")):
-        pytest.skip("the site is built beside the tests: python tools/build_site.py --out DIR, then pytest tests/test_site.py --site DIR")
+        pytest.skip("first python tools/build_site.py --out DIR, then pytest tests/test_site.py --site DIR")
     folder = request.config.invocation_params.dir / given
     assert (folder / "index.html").is_file(), f"{folder} holds no site: python tools/build_site.py --out {given}"
     return folder
