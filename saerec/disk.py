@@ -8,8 +8,9 @@ Docs: https://saerec.github.io/saerec/base/disk.html.md"""
 __all__ = []
 
 # %% ../nbs/base/disk.ipynb #d7791018
+import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from glob import escape
 from pathlib import Path
@@ -18,10 +19,7 @@ from typing import Any
 from .errors import InputError
 
 # %% ../nbs/base/disk.ipynb #1090332e
-def atomic_write(
-    path: str | Path,  # the file to make or to replace
-    write: Callable[[Path], Any],  # called with the temporary name to write to, in the same folder
-) -> None:
+def atomic_write(path: str | Path, write: Callable[[Path], Any]) -> None:
     "Write a file under another name, flush it, rename it. Raises `InputError` if it cannot be written: then the old "
     "one stays."
     from safetensors import SafetensorError
@@ -42,11 +40,28 @@ def atomic_write(
         with suppress(OSError):
             new.unlink(missing_ok=True)
 
+# %% ../nbs/base/disk.ipynb #d9165983
+def write_tensors(path: str | Path, tensors: Mapping[str, Any], about: Mapping[str, Any]) -> None:
+    "Torch tensors, and plain values about them, as one file. Raises `InputError` as `atomic_write` does."
+    from safetensors.torch import save_file
+
+    whole = {k: v.detach().contiguous().cpu() for k, v in tensors.items()}
+    atomic_write(path, lambda new: save_file(whole, new, {"saerec": json.dumps(about)}))
+
+def read_tensors(path: str | Path, step: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    "Values and tensors, which are mapped. Raises `InputError` with a step that helps if they cannot be read."
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "pt") as f:
+            return json.loads((f.metadata() or {})["saerec"]), {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError, KeyError, ValueError) as e:
+        reason = " ".join(str(e).split())[:120]
+        raise InputError(f"{path}: it is no readable file of saerec ({reason}); {step}.") from None
+
 # %% ../nbs/base/disk.ipynb #e502893e
 @contextmanager
-def exclusive_lock(
-    path: str | Path,  # the file that only one process may write
-) -> Iterator[None]:
+def exclusive_lock(path: str | Path) -> Iterator[None]:
     "Keep other trainings from a file. Raises `InputError` if one is at it, or if the folder cannot be written."
     from filelock import FileLock, Timeout
     path = Path(path)

@@ -32,9 +32,7 @@ _SAID: dict[type[Exception], str] = {
     zipfile.BadZipFile: "it is no readable zip file; download or pack it again"}
 
 @contextmanager
-def plain_errors(
-    where: str,  # the source, named in the sentence
-) -> Iterator[None]:
+def plain_errors(where: str) -> Iterator[None]:
     "Whatever goes wrong in reading becomes one `InputError` that names the source."
     try: yield
     except MemoryError: raise
@@ -48,10 +46,7 @@ def plain_errors(
         raise InputError(f"{where}: {said}.") from None
 
 # %% ../nbs/base/files.ipynb #3b37ccb7
-def place_of(
-    index: pd.Index,  # of a table; its name says what it counts, lines, rows or entries
-    i: int,  # position
-) -> str:  # "line 3"
+def place_of(index: pd.Index, i: int) -> str:  # "line 3"
     "Where something stands in its source."
     return f"{index.name if index.name in ('line', 'entry') else 'row'} {index[i]}"
 
@@ -59,17 +54,12 @@ def place_of(
 _MAX_GROWTH = 100  # how many times its size a file may unpack to
 _SMALL = 2**26  # bytes that are always allowed
 
-def check_growth(
-    packed: int,  # bytes of the file
-    unpacked: int,  # bytes that it says it becomes
-) -> None:
+def check_growth(packed: int, unpacked: int) -> None:
     "Raises `InputError` if a file unpacks to more than any ratings do."
     if unpacked <= max(_SMALL, _MAX_GROWTH * packed): return
     raise InputError(f"its {packed:,} bytes say that they unpack to {unpacked:,}, which no ratings do.")
 
-def file_bytes(
-    path: Any,  # a Path, or a zipfile.Path to a member
-) -> bytes:
+def file_bytes(path: Any) -> bytes:
     "What is in a file. Raises `InputError` if it is a member of a zip that unpacks to more than any ratings do."
     if not isinstance(path, zipfile.Path): return path.read_bytes()
     info = path.root.getinfo(path.at)
@@ -90,9 +80,7 @@ def _guess_encoding(data: bytes) -> str:
     return "cp1252" if any("cp1252" in o.could_be_from_charset for o in good) else found[0].encoding
 
 # %% ../nbs/base/files.ipynb #452193d7
-def decode(
-    data: bytes,  # of a text file
-) -> str:  # its lines end in a line feed
+def decode(data: bytes) -> str:  # its lines end in a line feed
     "Text of bytes in whatever encoding they are."
     head, encoding = data[:1000], "utf-8-sig"
     if head.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)): encoding = "utf-32"
@@ -109,9 +97,7 @@ _MAGIC = {  # how files that are no text begin, and what helps
     b"\x1f\x8b": "gzip; unpack it first", b"BZh": "bzip2; unpack it first", b"\xfd7zXZ\0": "xz; unpack it first",
     b"PK\x03\x04": "zip; let its name end in .zip", b"PAR1": "Parquet; let its name end in .parquet"}
 
-def read_text(
-    path: Any,  # a Path, or a zipfile.Path to a member
-) -> str:  # its lines end in a line feed
+def read_text(path: Any) -> str:  # its lines end in a line feed
     "The text of a file. Raises `InputError` if it is no text, `pandas.errors.EmptyDataError` if nothing is in it."
     data = file_bytes(path)
     for begin, kind in _MAGIC.items():
@@ -120,7 +106,6 @@ def read_text(
     if not text.strip(): raise pd.errors.EmptyDataError
     if "\0" in text: raise InputError("it is no text (it holds NUL characters); save it as CSV.")
     return text
-
 
 # %% ../nbs/base/files.ipynb #044c698e
 _QUOTE_IT = "a text with the delimiter in it needs quotes around it"
@@ -240,9 +225,7 @@ def _read_json(text: str) -> pd.DataFrame:
     return table.set_axis(range(len(header)), axis=1).rename_axis(unit)
 
 # %% ../nbs/base/files.ipynb #aaaef3bb
-def read_table(
-    path: Any,  # a Path, or a zipfile.Path to a member: delimited text, JSON or an Excel workbook
-) -> pd.DataFrame:  # texts, "" where nothing is; index: line, row or entry, as its name says
+def read_table(path: Any) -> pd.DataFrame:
     "The cells of a file; the first row may be a header or not. Raises `InputError` with file and line."
     with plain_errors(str(path)):
         data = file_bytes(path)
@@ -251,9 +234,7 @@ def read_table(
         return _read_json(text) if text.lstrip()[:1] in ("{", "[") else _parse_table(text)
 
 # %% ../nbs/base/files.ipynb #4dd45192
-def take_header(
-    table: pd.DataFrame,  # of `read_table`
-) -> pd.DataFrame:  # the rows below the first; columns named by it
+def take_header(table: pd.DataFrame) -> pd.DataFrame:
     "Name the columns by the first row. Raises `InputError` if a row below has more cells than that."
     names = [str(o).strip() for o in table.iloc[0]]
     while len(names) > 1 and not names[-1]: names.pop()

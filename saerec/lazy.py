@@ -8,16 +8,13 @@ Docs: https://saerec.github.io/saerec/base/lazy.html.md"""
 __all__ = []
 
 # %% ../nbs/base/lazy.ipynb #cfc6fbc5
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
 # %% ../nbs/base/lazy.ipynb #e3fe7c3a
-def front_door(
-    package: str,  # its name, `__name__` of the file that calls
-    names: Mapping[str, str],  # module -> the names that it offers, with spaces between
-) -> tuple[Callable[[str], Any], list[str]]:  # the package's `__getattr__` and `__all__`
-    "Offer names of modules that are loaded when one is asked for. The function raises `AttributeError` for others."
+def front_door(package: str, **names: str) -> tuple[Callable[[str], Any], list[str]]:
+    "A package's `__getattr__` and `__all__`: the names that each module offers, loaded when one is asked for."
     module_of = {name: module for module, offered in names.items() for name in offered.split()}
 
     def __getattr__(name: str) -> Any:

@@ -29,10 +29,7 @@ from .errors import InputError
 class Terminated(KeyboardInterrupt):
     "This process was asked to end by SIGTERM; its exit code is 143."
 
-def raise_terminated(
-    number: int,  # of the signal
-    frame: Any,  # where the program was
-) -> None:
+def raise_terminated(number: int, frame: Any) -> None:
     "A handler of SIGTERM."
     raise Terminated
 
@@ -92,14 +89,16 @@ def _lost(processes: Sequence[BaseProcess]) -> BaseException:
     for p in processes: p.join(1)
     codes = [p.exitcode for p in processes if p.exitcode]
     if {143, -signal.SIGTERM} & set(codes): return Terminated()
-    how = f"signal {-codes[0]}" if codes and codes[0] < 0 else f"exit code {codes[0] if codes else 'unknown'}"
+    code = codes[0] if codes else 0
+    how = f"signal {-code}" if code < 0 else f"exit code {code or 'unknown'}"
     cause = "most often because memory ran out; free memory, or train fewer at a time"
     return InputError(f"A process that trained a network was lost ({how}), {cause}.")
 
 # %% ../nbs/base/workers.ipynb #00bfccef
 def _deal_out(jobs: Sequence[Any], idle: list[Connection]) -> list[Any]:
     "The results of jobs that are sent to workers, in the order of the jobs."
-    waiting, under_way, results = list(enumerate(jobs))[::-1], dict[Connection, int](), dict[int, Any]()
+    waiting, results = list(enumerate(jobs))[::-1], dict[int, Any]()
+    under_way: dict[Connection, int] = {}
     while waiting or under_way:
         while waiting and idle:
             connection = idle.pop()

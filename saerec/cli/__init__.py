@@ -1,4 +1,4 @@
 """The command `saerec`."""
 from ..lazy import front_door
 
-__getattr__, __all__ = front_door(__name__, {"command": "main"})
+__getattr__, __all__ = front_door(__name__, command="main")

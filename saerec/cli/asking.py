@@ -40,8 +40,8 @@ def _lists(args: argparse.Namespace, rec: Recommender, wishes: dict[str, Any]) -
 def run_recommend(args: argparse.Namespace) -> tuple[dict[str, Any], str]:  # for --json; for people
     "Recommend to a new person by title, to a known user, or to many people of a table."
     rec, many = Recommender.load(args.model), args.users is not None
-    wishes = dict(n=args.n, genres=args.genre, years=parse_years(args.years), exclude=args.exclude,
-                  diversity=args.diversity, novelty=args.novelty, calibrate=args.calibrate)
+    wishes = {k: getattr(args, k) for k in ("n", "exclude", "diversity", "novelty", "calibrate")}
+    wishes |= {"genres": args.genre, "years": parse_years(args.years)}
     if many: return _lists(args, rec, wishes)
     if args.out is not None or {*reading_options(args)} - {"scale"}:
         raise InputError("--out, --columns, --unrated and --duplicates go with --users FILE.")
@@ -89,8 +89,8 @@ def run_export(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     if "\0" in args.onnx: raise InputError(f"{args.onnx}: no file can have such a name; give another one with --onnx.")
     rec = Recommender.load(args.model)
     path = rec.to_onnx(args.onnx)
-    size, likes = path.stat().st_size, rec.predicts_likes
-    told = "inputs liked and rated, outputs scores and p_like" if likes else "input liked, output scores"
+    size, told = path.stat().st_size, "input liked, output scores"
+    if rec.predicts_likes: told = "inputs liked and rated, outputs scores and p_like"
     text = f"{path}: {size / 1e6:.1f} MB; {told}, one column a movie in the order of movies.parquet"
     return {"model": args.model, "onnx": str(path), "bytes": size}, text
 

@@ -103,6 +103,7 @@ def person_of(args: argparse.Namespace, rec: Recommender) -> tuple[dict[Any, flo
     if args.file is None: return dict(pairs), None
 
     from saerec.recommend.own import own_ratings
-    own, typed = own_ratings(args.file, rec, args.scale and tuple(args.scale)), {rec.titles.find(t) for t in titles}
+    own = own_ratings(args.file, rec, args.scale and tuple(args.scale))
+    typed = {rec.titles.find(t) for t in titles}
     of_file = {k: v for k, v in own.ratings.items() if rec.titles.find(k) not in typed}
     return of_file | dict(pairs), own

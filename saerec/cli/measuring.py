@@ -54,10 +54,10 @@ def _run_protocol(args: argparse.Namespace) -> tuple[dict[str, Any], str]:  # fo
     models = _models(args, "ranking" if how.kind == "ranking" else "likes")
     found = evaluate(models, protocol=args.protocol, seeds=args.seeds, ratings=ratings)
     table, compared = found.table, [found.table.index[0], *([_TIMED] if args.timestamps else [])]
-    differences = [found.differences(model=name) for name in compared] if len(table) > 1 else [pd.DataFrame()]
-    d = pd.concat(differences, ignore_index=True)
-    data = {"protocol": args.protocol, "report": table, "by_seed": found.by_seed.reset_index(), "differences": d}
-    return data | {"about": found.about}, _told(how.about, found, d)
+    if len(table) == 1: compared = []
+    d = pd.concat([pd.DataFrame(), *map(found.differences, compared)], ignore_index=True)
+    data = {"protocol": args.protocol, "report": table, "differences": d, "about": found.about}
+    return data | {"by_seed": found.by_seed.reset_index()}, _told(how.about, found, d)
 
 # %% ../../nbs/cli/measuring.ipynb #825ba891
 def _told(about: str, found: Evaluation, differences: pd.DataFrame) -> str:

@@ -79,20 +79,21 @@ train --log: a file .csv that gets a row for each epoch, or a folder for TensorB
 _HELP = dict(" ".join(o.split()).split(": ", 1) for o in re.split(r"\n(?! )", _HELP_TEXT.strip()))
 
 # %% ../../nbs/cli/options.ipynb #f33ab3ef
-_NUMBER, _WHOLE, _FLAG, _FILE = {"type": float}, {"type": int}, {"action": "store_true"}, {"metavar": "FILE"}
-_SHARE, _LEVEL = {"type": float, "default": 0.0}, {"dest": "level", "action": "store_const", "default": "INFO"}
+_FILE, _SHARE = {"metavar": "FILE"}, {"type": float, "default": 0.0}
+_LEVEL = {"dest": "level", "action": "store_const", "default": "INFO"}
 _KINDS: dict[str, dict[str, Any]] = {  # what else than a text an option is, and its default
-    "train --data": {"default": "bundled"}, "tune --data": {"default": "bundled"}, "--model": {"default": "model"},
-    "train --out": {"default": "model"}, "tune --out": {"default": "model"}, "--host": {"default": "127.0.0.1"},
+    **dict.fromkeys(("train --data", "tune --data"), {"default": "bundled"}),
+    **dict.fromkeys(("--model", "train --out", "tune --out"), {"default": "model"}),
+    **dict.fromkeys(("--threshold", "--lr", "--seconds"), {"type": float}),
+    **dict.fromkeys(("--config", "--log", "--users", "recommend --out"), _FILE),
+    **dict.fromkeys("--resume --refit --only-baselines --single --timestamps --json".split(), {"action": "store_true"}),
+    "--host": {"default": "127.0.0.1"}, "--port": {"type": int, "default": 8000},
     "--seed": {"type": int, "default": 0}, "-n": {"type": int, "default": 10}, "--trials": {"type": int, "default": 20},
-    "--port": {"type": int, "default": 8000}, "--threshold": _NUMBER, "--lr": _NUMBER, "--seconds": _NUMBER,
-    "--diversity": _SHARE, "--novelty": _SHARE, "--epochs": _WHOLE,
-    "--calibrate": {"type": float, "default": 0.1}, "--held-out": {"type": int, "metavar": "N"},
-    "--seeds": {"type": int, "nargs": "+", "metavar": "N"}, "--unrated": {"metavar": "N"},
+    "--epochs": {"type": int}, "--held-out": {"type": int, "metavar": "N"},
+    "--seeds": {"type": int, "nargs": "+", "metavar": "N"}, "--diversity": _SHARE, "--novelty": _SHARE,
+    "--calibrate": {"type": float, "default": 0.1}, "--unrated": {"metavar": "N"},
     "--scale": {"type": float, "nargs": 2, "metavar": ("LOW", "HIGH")}, "--columns": {"metavar": "ROLE=NAME,..."},
-    "--resume": _FLAG, "--refit": _FLAG, "--only-baselines": _FLAG, "--single": _FLAG, "--timestamps": _FLAG,
-    "--json": _FLAG, "--onnx": _FILE | {"required": True}, "--ratings": _FILE | {"dest": "file"}, "--config": _FILE,
-    "--log": _FILE, "--users": _FILE, "recommend --out": _FILE, "--years": {"metavar": "FROM-TO"},
+    "--onnx": _FILE | {"required": True}, "--ratings": _FILE | {"dest": "file"}, "--years": {"metavar": "FROM-TO"},
     "--ranker": {"choices": ["auto", "network", "stack"], "default": "auto"}, "--protocol": {"metavar": "NAME"},
     "--objective": {"choices": ["ranking", "likes"], "default": "ranking"},
     "--duplicates": {"choices": ["refuse", "latest", "first", "mean"]}, "--genre": {"action": "append", "default": []},
@@ -103,8 +104,10 @@ _ALIASES = {"--timestamps": "--moments", "-q": "--quiet", "-v": "--verbose"}
 
 def _add(p: argparse.ArgumentParser, verb: str, option: str) -> None:
     "An option of a verb, with what the tables say of it."
-    kind, names = _KINDS.get(f"{verb} {option}", _KINDS.get(option, {})), [option, _ALIASES.get(option, option)]
-    p.add_argument(*dict.fromkeys(names), help=_HELP.get(f"{verb} {option}", _HELP.get(option)), **kind)
+    key = f"{verb} {option}"
+    kind, said = _KINDS.get(key, _KINDS.get(option, {})), _HELP.get(key, _HELP.get(option))
+    names = dict.fromkeys([option, _ALIASES.get(option, option)])
+    p.add_argument(*names, help=said, **kind)
 
 # %% ../../nbs/cli/options.ipynb #0171d3ad
 _TABLE = "--columns --unrated --duplicates"  # how to read a table of many people

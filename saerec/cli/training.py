@@ -56,7 +56,7 @@ def _next_command(rec: Recommender, out: str | os.PathLike[str], person: Mapping
     return shlex.join(["saerec", "recommend", "--model", str(out), f"{name}={mark}"])
 
 # %% ../../nbs/cli/training.ipynb #26587a8e
-_NO_SETTINGS = ("verb", "out", "resume", "json", "config", "log", "level")  # of a model: they change nothing in it
+_NO_SETTINGS = "verb out resume json config log level".split()  # they change nothing in a model
 
 def _check(args: argparse.Namespace) -> None:
     "Raises `InputError` for options that cannot be, before anything is read."

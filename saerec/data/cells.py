@@ -17,9 +17,7 @@ from ..errors import InputError
 from ..files import place_of
 
 # %% ../../nbs/data/cells.ipynb #508237d1
-def _to_stars(
-    column: pd.Series,  # of any type; the index numbers the rows of the source
-) -> np.ndarray:  # float32, not finite where there is no number
+def _to_stars(column: pd.Series) -> np.ndarray:  # float32, not finite where there is no number
     "Ratings as numbers. Raises `TypeError` for dates and other things that are none."
     kind, text = column.dtype, isinstance(column.dtype, pd.StringDtype)
     plain = isinstance(kind, np.dtype | pd.CategoricalDtype | pd.StringDtype)
@@ -33,17 +31,15 @@ def _to_stars(
     with np.errstate(over="ignore"): return number.astype(np.float32) + np.float32(0)  # no minus zero
 
 # %% ../../nbs/data/cells.ipynb #ce11a001
-_EMPTY = ["", *"na n/a nan null none \\n - ?".split()]  # what people and programs write into an empty cell
+# What people and programs write into an empty cell
+_EMPTY = ["", *"na n/a nan null none \\n - ?".split()]
 
 def _is_empty(column: pd.Series) -> np.ndarray:
     "Which cells say nothing."
     text = column.astype("str").str.strip().str.lower()
     return column.isna().to_numpy(dtype=bool) | text.isin(_EMPTY).to_numpy(dtype=bool)
 
-def _check_stars(
-    value: np.ndarray,  # of `_to_stars`
-    column: pd.Series,  # what it was made from
-) -> None:
+def _check_stars(value: np.ndarray, column: pd.Series) -> None:
     "Raises `InputError` with the place of the first rating that is no finite number."
     bad = ~np.isfinite(value)
     if not bad.any(): return
@@ -78,11 +74,7 @@ def _ask_unrated(v: np.ndarray) -> str:  # a note, or ""
     return said if zeros else ""
 
 # %% ../../nbs/data/cells.ipynb #006d243d
-def _check_scale(
-    v: np.ndarray,  # ratings, finite
-    scale: tuple[float, float],  # lowest and best
-    index: pd.Index,  # numbers the rows of the source
-) -> None:
+def _check_scale(v: np.ndarray, scale: tuple[float, float], index: pd.Index) -> None:
     "Raises `InputError` with the place of the first rating off the stated scale."
     low, high = scale
     if not -np.inf < low < high < np.inf:
@@ -95,11 +87,9 @@ def _check_scale(
 
 # %% ../../nbs/data/cells.ipynb #3c8480f1
 def read_values(
-    column: pd.Series,  # ratings of any type; the index numbers the rows of the source
-    unrated: float | str | None,  # the number that means: not rated; "" for empty cells
-    scale: tuple[float, float] | None,  # as stated by the user
-) -> tuple[np.ndarray, np.ndarray, list[str]]:  # float32 [kept]; which rows are kept, bool [n]; notes
-    "The ratings, what is not rated left out. Raises `InputError` for a fault, or a question."
+    column: pd.Series, unrated: float | str | None, scale: tuple[float, float] | None
+) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    "The ratings that are any, which rows those are, and notes. Raises `InputError` for a fault, or a question."
     try: value = _to_stars(column)
     except TypeError as e: raise InputError(f"column rating: it holds {e}, which are no numbers of stars.") from None
 
@@ -125,26 +115,14 @@ def read_values(
 # %% ../../nbs/data/cells.ipynb #7dc0686a
 DUPLICATES = ("refuse", "latest", "first", "mean")
 
-def has_repeats(
-    user: np.ndarray,  # codes [n]
-    movie: np.ndarray,  # codes [n]
-    n_movies: int,
-) -> bool:
+def has_repeats(user: np.ndarray, movie: np.ndarray, n_movies: int) -> bool:
     "Whether a pair of codes is there twice."
-    key = user.astype(np.int64)
-    key *= n_movies
-    key += movie
-    if (key[1:] > key[:-1]).all(): return False
-    key.sort()
+    key = np.sort(user.astype(np.int64) * n_movies + movie)
     return bool((key[1:] == key[:-1]).any())
 
 # %% ../../nbs/data/cells.ipynb #65da0476
 def one_rating_each(
-    cells: dict[str, Any],  # user, movie (codes), value, time (or None): arrays [n]
-    how: str,  # of `DUPLICATES`
-    users: pd.Index,  # their ids
-    movies: pd.Index,  # their ids
-    index: pd.Index,  # numbers the rows of the source
+    cells: dict[str, Any], how: str, users: pd.Index, movies: pd.Index, index: pd.Index
 ) -> tuple[dict[str, Any], str]:  # the same without repeats; a note, or ""
     "One rating of each pair. Raises `InputError` with the number of repeats if nobody said which counts."
     if not has_repeats(cells["user"], cells["movie"], len(movies)): return cells, ""

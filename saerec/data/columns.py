@@ -32,19 +32,16 @@ _ROLES = {
     "year": "year releaseyear movieyear yearofrelease",
     "genres": "genres genre categories class"}
 
-def plain_name(
-    column: Any,  # a name as the source has it
-) -> str:
+def plain_name(column: Any) -> str:
     "A column's name without capitals, signs and RecBole's type."
     return re.sub(r"[\W_]", "", re.sub(r":(token|float)(_seq)?$", "", str(column).strip().lower()))
 
 # %% ../../nbs/data/columns.ipynb #a098ae5f
-def known_columns(
-    names: Sequence[Any],  # a header
-) -> dict[str, list[tuple[int, int]]]:  # role -> (rank, place) of its columns, the best first
-    "Which columns may be what, by their names."
-    ranked = [(role, i, n) for role, all_names in _ROLES.items() for i, n in enumerate(all_names.split("|"))]
-    rank = {name: (role, i) for role, i, some in ranked for name in some.split()}
+def known_columns(names: Sequence[Any]) -> dict[str, list[tuple[int, int]]]:
+    "The (rank, place) of the columns that may have each role, by their names, the best first."
+    rank: dict[str, tuple[str, int]] = {}
+    for role, said in _ROLES.items():
+        for i, some in enumerate(said.split("|")): rank |= dict.fromkeys(some.split(), (role, i))
     found: dict[str, list[tuple[int, int]]] = {}
     for place, c in enumerate(names):
         if (hit := rank.get(plain_name(c))): found.setdefault(hit[0], []).append((hit[1], place))
@@ -53,10 +50,7 @@ def known_columns(
 # %% ../../nbs/data/columns.ipynb #04a007c9
 _NUMBER = re.compile(r"\s*[-+]?[0-9]*[.,]?[0-9]+\s*")
 
-def has_header(
-    first: Sequence[str],  # the cells of the first row
-    given: Mapping[str, str],  # role -> column, as said by the user
-) -> bool:
+def has_header(first: Sequence[str], given: Mapping[str, str]) -> bool:
     "Whether a row names columns."
     said = {plain_name(c) for c in given.values() if not c.strip().isdigit()}  # a number is a place
     if said & {plain_name(c) for c in first if plain_name(c)}: return True
@@ -65,9 +59,7 @@ def has_header(
     return bool(known) or not numbers
 
 # %% ../../nbs/data/columns.ipynb #738191f8
-def guess_columns(
-    table: pd.DataFrame,  # texts, without a header
-) -> list[str]:  # names
+def guess_columns(table: pd.DataFrame) -> list[str]:  # names
     "The columns of a table without a header. Raises `InputError` if there are fewer than two or more than four."
     n = table.shape[1]
     if not 2 <= n <= 4:
@@ -102,9 +94,7 @@ def _ask(names: Sequence[Any], role: str) -> InputError:
 
 # %% ../../nbs/data/columns.ipynb #6ffe9263
 def assign_roles(
-    df: pd.DataFrame,  # any table with named columns
-    given: Mapping[str, str],  # role -> column, as said by the user
-    need: Sequence[str] = ("user", "movie"),  # roles without which nothing can be read
+    df: pd.DataFrame, given: Mapping[str, str], need: Sequence[str] = ("user", "movie")
 ) -> dict[str, list[pd.Series]]:  # role -> the columns that may have it, the best first
     "The roles of the columns of a table. Raises `InputError` if one is missing, or taken twice."
     if bad := set(given) - set(_ROLES):
@@ -133,9 +123,7 @@ def assign_roles(
     return {role: [df.iloc[:, i] for i in found] for role, found in places.items()}
 
 # %% ../../nbs/data/columns.ipynb #2501068b
-def as_texts(
-    column: pd.Series,  # of any type
-) -> pd.Series:  # str, numbered from 0
+def as_texts(column: pd.Series) -> pd.Series:  # str, numbered from 0
     "Texts on one line without blanks around them; an empty one for what is missing or no single value."
     texts = (str(v).strip() if pd.api.types.is_scalar(v) and pd.notna(v) else "" for v in column)
     return pd.Series([" ".join(t.split("\n")) for t in texts], dtype="str")
@@ -145,11 +133,8 @@ def _one_each(of: np.ndarray, value: np.ndarray) -> bool:
     return bool(pd.DataFrame({"of": of, "value": value}).drop_duplicates().of.is_unique)
 
 # %% ../../nbs/data/columns.ipynb #9d9d209b
-def constant_within(
-    movie: np.ndarray,  # codes [n]
-    column: pd.Series,  # [n], of any type
-) -> pd.Series | None:  # texts [n], "" where it says nothing; None: it differs within a movie
-    "A column that says one thing of each movie."
+def constant_within(movie: np.ndarray, column: pd.Series) -> pd.Series | None:
+    'The texts of a column that says one thing of each movie, "" where it says none; None: it differs within one.'
     text = as_texts(column)
     for filled in (text != "", text.str.contains(r"\([0-9]{4}\)$", regex=True)):
         said = filled.to_numpy(dtype=bool)
@@ -158,9 +143,7 @@ def constant_within(
 
 # %% ../../nbs/data/columns.ipynb #796d438d
 def choose_title(
-    user: np.ndarray,  # codes [n]
-    movie: np.ndarray,  # codes [n]
-    columns: Sequence[pd.Series],  # that may be the title, the best first
+    user: np.ndarray, movie: np.ndarray, columns: Sequence[pd.Series]
 ) -> tuple[pd.Series | None, str]:  # texts [n] or None; a note, or ""
     "The first column that names movies, not users."
     several, dropped = not _one_each(user, movie), ""

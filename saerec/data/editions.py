@@ -54,7 +54,7 @@ _RETRIES = 3  # of a download: with 1, 2, 3 seconds between, after a lost connec
 def download_movielens(
     name: str,  # an edition: a key of `registry`
     cache: str | Path | None = None,  # folder; None: $SAEREC_CACHE, else the user's cache folder
-    registry: dict[str, str] = MOVIELENS,  # edition -> "algorithm:checksum" of its zip; "" takes what comes
+    registry: dict[str, str] = MOVIELENS,  # edition -> "algorithm:checksum", or ""
     url: str = _URL,  # where the zips are
     progress: bool | None = None,  # a bar on stderr; None: only in a terminal
 ) -> Path:  # the zip in the cache

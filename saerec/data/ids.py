@@ -27,8 +27,8 @@ def _text(v: Any) -> str:
     if isinstance(v, bytes | bytearray):
         try: return v.decode("utf-8")
         except UnicodeDecodeError: return v.decode("latin-1")
-    if isinstance(v, float | np.floating | Decimal) and abs(float(v)) < 2**63 and float(v).is_integer():
-        return str(int(v))
+    number = isinstance(v, float | np.floating | Decimal)
+    if number and abs(float(v)) < 2**63 and float(v).is_integer(): return str(int(v))
     if isinstance(v, list | tuple | dict | set | np.ndarray) or type(v).__repr__ is object.__repr__:
         raise TypeError(type(v).__name__)
     return str(v)
@@ -45,11 +45,8 @@ def _as_ids(values: pd.Series) -> pd.Series:  # int64, or str
     return pd.Series(numbers, index=values.index, dtype=np.int64) if fit else text
 
 # %% ../../nbs/data/ids.ipynb #3870e1f7
-def encode_ids(
-    values: pd.Series,  # one id a rating; the index numbers the rows of the source
-    what: str,  # "user" or "movie", for messages
-) -> tuple[np.ndarray, pd.Index]:  # codes [n], int32; the different ids, ascending: int64 or str
-    "Codes and vocabulary of a column of ids. Raises `InputError` with the place of what is no id."
+def encode_ids(values: pd.Series, what: str) -> tuple[np.ndarray, pd.Index]:
+    "Codes (int32) of a column, and its different ids, ascending. Raises `InputError` with the place of what is no id."
     missing = values.isna().to_numpy(dtype=bool)
     try:
         code, different = pd.factorize(values)
@@ -69,11 +66,8 @@ def encode_ids(
     return again.astype(np.int32)[code], pd.Index(ids)
 
 # %% ../../nbs/data/ids.ipynb #de67f3d9
-def ids_like(
-    values: pd.Series,  # ids of another table
-    ids: pd.Index,  # the vocabulary they have to fit
-) -> pd.Series:  # of the same kind; missing where they cannot be
-    "Ids of another table in the kind of a vocabulary."
+def ids_like(values: pd.Series, ids: pd.Index) -> pd.Series:
+    "Ids of another table in the kind of a vocabulary; missing where they cannot be."
     texts = [None if pd.api.types.is_scalar(v) and pd.isna(v) else _text(v) for v in values]
     text = pd.Series(texts, index=values.index, dtype="str")
     if ids.dtype != np.int64: return text

@@ -32,11 +32,8 @@ def _matching(files: list[Any], pattern: str) -> list[Any]:
     return [f for f in files if re.fullmatch(pattern, f.name.lower())]
 
 # %% ../../nbs/data/layouts.ipynb #e6a20bbb
-def find_ratings(
-    root: Any,  # a folder: a Path or a zipfile.Path
-    depth: int = 2,  # levels of folders below it that are searched
-) -> tuple[list[Any], Any]:  # the files of ratings, maybe none; the file of movies, or None
-    "What to read in a folder. Raises `InputError` if ratings are in several places."
+def find_ratings(root: Any, depth: int = 2) -> tuple[list[Any], Any]:
+    "The files of ratings in a folder, and that of movies or None. Raises `InputError` if there are several such."
     inside = sorted(root.iterdir(), key=lambda o: o.name)
     inside = [o for o in inside if o.name == ".." or not o.name.startswith((".", "__MACOSX"))]
     files = [o for o in inside if o.is_file()]
@@ -61,10 +58,7 @@ def _ask_which(names: list[str], what: str) -> InputError:
     return InputError(f"there are ratings in {both}; give one of these {what}.")
 
 # %% ../../nbs/data/layouts.ipynb #3e788e37
-def read_parquet(
-    path: Any,  # a Path or zipfile.Path
-    given: Mapping[str, str],  # role -> column, as said by the user
-) -> pd.DataFrame:  # all columns, and no rows, if none is known
+def read_parquet(path: Any, given: Mapping[str, str]) -> pd.DataFrame:
     "The columns of a Parquet file that have a known name, or that the user named."
     import pyarrow.parquet as pq
     with path.open("rb") if isinstance(path, Path) else io.BytesIO(file_bytes(path)) as f:
@@ -79,9 +73,7 @@ def read_parquet(
         return table.read(columns=wanted).to_pandas().reset_index(drop=True)
 
 # %% ../../nbs/data/layouts.ipynb #43e7c690
-def _read_blocks(
-    text: str,  # blocks of a movie and its ratings
-) -> pd.DataFrame:  # user, movie, rating, timestamp; index: the line
+def _read_blocks(text: str) -> pd.DataFrame:  # user, movie, rating, timestamp; index: the line
     "The ratings of the Netflix prize. Raises `InputError` with the line of what is none."
     lines = pd.Series(text.rstrip("\n").split("\n"), dtype="str")
     lines.index = pd.RangeIndex(1, len(lines) + 1, name="line")
@@ -96,10 +88,7 @@ def _read_blocks(
     return cells.assign(movie=movie.reindex(body.index)).dropna(axis=1, how="all")
 
 # %% ../../nbs/data/layouts.ipynb #55f36068
-def read_rating_table(
-    path: Any,  # a Path or zipfile.Path to Parquet, text, JSON or Excel
-    given: Mapping[str, str],  # role -> column, as said by the user
-) -> pd.DataFrame:  # columns named by the file or their place; index: line, row or entry
+def read_rating_table(path: Any, given: Mapping[str, str]) -> pd.DataFrame:
     "The table in a file, with its header or without. Raises `InputError` with the line of a fault."
     with path.open("rb") as f: begin = f.read(100)
     if begin.startswith(b"PAR1"): return read_parquet(path, given)
@@ -108,7 +97,7 @@ def read_rating_table(
         raise InputError("a list of Letterboxd; ratings are in ratings.csv of the same export.")
 
     table = read_table(path)
-    while len(table) > 1 and str(table.iloc[0, 0]).startswith(("#", "%")) and not any(table.iloc[0, 1:]):
+    while len(table) > 1 and str(table.iloc[0, 0])[:1] in ("#", "%") and not any(table.iloc[0, 1:]):
         table = table.iloc[1:]  # a remark
     if has_header(table.iloc[0].tolist(), given): return take_header(table)
     numbers = [str(i + 1) for i in range(table.shape[1])]

@@ -13,11 +13,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from . import Batch, InputError, Ratings, to_batch
-from ..disk import atomic_write
+from ..disk import read_tensors, write_tensors
 
 # %% auto #0
 __all__ = ['write_csr', 'open_csr']
@@ -32,24 +30,22 @@ def write_csr(
     tensors = {"offsets": batch.offsets, "movies": batch.movies.int(), "values": batch.values}
     for name, ids in (("user_ids", r.users.user_id), ("movie_ids", r.movies.movie_id)):
         tensors[name] = torch.frombuffer(bytearray(json.dumps(ids.tolist()).encode()), dtype=torch.uint8)
-    atomic_write(path, lambda new: save_file(tensors, new, {"rows": r.name}))
+    write_tensors(path, tensors, {"rows": r.name})
     return Path(path)
 
 # %% ../../nbs/data/mapped.ipynb #2744f942
 def open_rows(path: str | Path) -> tuple[str, Batch, np.ndarray, np.ndarray]:
     "The name of the data, mapped rows, and the ids of users and movies. Raises `InputError` as `open_csr` does."
+    about, t = read_tensors(path, step := "write it again with write_csr")
     try:
-        with safe_open(path, "pt") as f:
-            name = (f.metadata() or {})["rows"]
-            t = {k: f.get_tensor(k) for k in ("offsets", "movies", "values", "user_ids", "movie_ids")}
-        ids = [pd.Index(json.loads(t[k].numpy().tobytes())).to_numpy() for k in ("user_ids", "movie_ids")]
-        offsets, n = t["offsets"], len(t["values"])
+        users, movies = (json.loads(t[k].numpy().tobytes()) for k in ("user_ids", "movie_ids"))
+        name, offsets, n = about["rows"], t["offsets"], len(t["values"])
         rising = offsets[0] == 0 and offsets[-1] == n == len(t["movies"]) and (offsets.diff() >= 0).all()
-        if not rising or len(ids[0]) != len(offsets) - 1: raise ValueError("its parts do not fit together")
-    except (OSError, SafetensorError, KeyError, ValueError, IndexError, TypeError) as e:
-        reason = getattr(e, "strerror", None) or " ".join(str(e).split())[:120]
-        raise InputError(f"{path}: it is not as it was written ({reason}); write it again with write_csr.") from None
-    return name, Batch(offsets, t["movies"], t["values"], len(ids[1]), torch.arange(len(ids[0]))), *ids
+        if not rising or len(users) != len(offsets) - 1: raise ValueError("its parts do not fit together")
+    except (KeyError, ValueError, IndexError, TypeError, RuntimeError) as e:
+        raise InputError(f"{path}: it is not as it was written ({str(e)[:120]}); {step}.") from None
+    rows = Batch(offsets, t["movies"], t["values"], len(movies), torch.arange(len(users)))
+    return name, rows, pd.Index(users).to_numpy(), pd.Index(movies).to_numpy()
 
 # %% ../../nbs/data/mapped.ipynb #1c912248
 def open_csr(

@@ -19,17 +19,12 @@ from ..errors import InputError
 from ..files import decode, file_bytes, read_table, take_header
 
 # %% ../../nbs/data/movies.ipynb #a1725dfe
-def title_year(
-    titles: pd.Series,  # titles such as "Heat (1995)"
-) -> pd.Series:  # Int16, missing where a title ends in no year
+def title_year(titles: pd.Series) -> pd.Series:  # Int16, missing where a title ends in no year
     "The year of release written at the end of each title."
     y = titles.astype("str").str.extract(r"\(([0-9]{4})(?:[-–][0-9]{0,4})?\)\s*$")[0]
     return pd.to_numeric(y).astype("Int16")
 
-def complete_titles(
-    titles: pd.Series,  # texts
-    years: pd.Series,  # of any type
-) -> pd.Series:
+def complete_titles(titles: pd.Series, years: pd.Series) -> pd.Series:
     "Titles with the year behind them, where it is known and not there yet."
     y = pd.to_numeric(years.astype("str").str.strip().str.slice(0, 4), errors="coerce")
     add = y.between(1870, 2100) & title_year(titles).isna().to_numpy() & (titles.str.strip() != "")
@@ -40,10 +35,7 @@ def complete_titles(
 LINKS = {"imdb": "https://www.imdb.com/title/tt{:0>7}/", "tmdb": "https://www.themoviedb.org/movie/{}"}  # by number
 
 # %% ../../nbs/data/movies.ipynb #e27f09bf
-def movie_frame(
-    ids: pd.Index,  # the ids of the rated movies, in code order
-    movies: pd.DataFrame | None,  # what is known: movie (id), title, maybe year and genres
-) -> pd.DataFrame:  # movie_id, title, year, genres
+def movie_frame(ids: pd.Index, movies: pd.DataFrame | None) -> pd.DataFrame:
     "The vocabulary of movies; a movie without a title is called after its id."
     known = pd.DataFrame({"title": "", "genres": ""}, index=ids, dtype="str")
     if movies is not None:
@@ -52,8 +44,10 @@ def movie_frame(
         title = as_texts(cols["title"][0])
         if "year" in cols: title = complete_titles(title, cols["year"][0].reset_index(drop=True))
         genres = as_texts(cols["genres"][0]) if "genres" in cols else ""
-        plain = {c: re.sub("[^a-z]", "", str(c).lower()).removesuffix("id") for c in movies}  # as in links.csv
-        links = {k: as_texts(movies[c]).str.extract(r"([0-9]+)")[0] for c, k in plain.items() if k in LINKS}
+        links = {}
+        for c in movies:
+            kind = re.sub("[^a-z]", "", str(c).lower()).removesuffix("id")  # as in links.csv
+            if kind in LINKS: links[kind] = as_texts(movies[c]).str.extract(r"([0-9]+)")[0]
         found = pd.DataFrame({"title": title, "genres": genres} | links, dtype="str")
         found.index = pd.Index(ids_like(cols["movie"][0], ids).array)
         found = found[found.index.notna() & ~found.index.duplicated()]
@@ -69,18 +63,17 @@ def movie_frame(
 _GENRES_100K = ("unknown Action Adventure Animation Children's Comedy Crime Documentary Drama Fantasy Film-Noir "
                 "Horror Musical Mystery Romance Sci-Fi Thriller War Western").split()
 
-def read_movies(
-    path: Any,  # a Path or zipfile.Path: u.item, movies.dat, movie_titles.csv, or a table with a header
-) -> pd.DataFrame:  # columns movie, title, and maybe year and genres
+def read_movies(path: Any) -> pd.DataFrame:  # columns movie, title, and maybe year and genres
     "What a file says about movies. Raises `InputError` with the line of a fault."
     kind = path.name.lower()
-    special = "," if kind.startswith("movie_titles.") else {"u.item": "|", "movies.dat": "::"}.get(kind)
-    if special is None or special == "," and not re.match(rb"\s*[0-9]+,([0-9]{4}|NULL),", file_bytes(path)[:100]):
+    special, begin = {"u.item": "|", "movies.dat": "::"}.get(kind), file_bytes(path)[:100]
+    if kind.startswith("movie_titles.") and re.match(rb"\s*[0-9]+,([0-9]{4}|NULL),", begin): special = ","
+    if special is None:
         table = read_table(path)
         if not has_header(table.iloc[0].tolist(), {}):
             raise InputError("a file of movies needs a header with movie and title.")
         table = take_header(table)
-        for c in table.columns.intersection(["class:token_seq"]):  # RecBole's genres, with blanks between them
+        for c in table.columns.intersection(["class:token_seq"]):  # RecBole's genres
             table[c] = table[c].str.replace(" ", "|").str.replace("_", " ")
         return table
 
@@ -97,9 +90,7 @@ def read_movies(
     return pd.DataFrame(rows, columns=["movie", "title", "year", "genres"]).astype("str")
 
 # %% ../../nbs/data/movies.ipynb #9f6785b8
-def genre_table(
-    movies: pd.DataFrame,  # `genres`, joined by |
-) -> pd.DataFrame:  # int64 0 or 1, a row a movie, a column a genre
+def genre_table(movies: pd.DataFrame) -> pd.DataFrame:
     "Which movie has which genre; \"(no genres listed)\" is none."
     codes, kinds = pd.factorize(movies.genres.fillna("").replace("(no genres listed)", ""))  # a tenth as many
     table = pd.Series(kinds, dtype="str").str.get_dummies("|").drop(columns="", errors="ignore")

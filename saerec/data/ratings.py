@@ -38,7 +38,7 @@ class Ratings:
         value: np.ndarray,  # float32 [n]: stars, or after `likes` 1 liked / 0 not liked
         users: pd.DataFrame,  # one row a user: `user_id` as in the source
         movies: pd.DataFrame,  # one row a movie: `movie_id`, `title`, `year`, `genres` (joined by |)
-        time: np.ndarray | None = None,  # int64 [n], seconds since 1970 (UTC); None: the source has none
+        time: np.ndarray | None = None,  # int64 [n], seconds since 1970 (UTC); None: unknown
         name: str = "ratings",  # where they come from; shown in reports
         notes: tuple[str, ...] = (),  # what the reader understood or left out, a sentence each
         scale: tuple[float, float] | None = None,  # lowest and best rating; None: those that occur
@@ -95,12 +95,6 @@ class Ratings:
         frame = self.frame().drop(columns="time", errors="ignore")
         frame["genres"] = self._movies.genres.to_numpy()[self.movie]
         return frame if self.time is None else frame.assign(timestamp=self.time)
-
-    @classmethod
-    def from_frame(cls, frame: pd.DataFrame, **options: Any) -> Ratings:
-        "What `read_ratings` makes of a frame, with its options. Raises `InputError` for one that cannot be read."
-        from saerec.data import read_ratings
-        return read_ratings(frame, **options)
 
     def replace(self, **kw: Any) -> Ratings:
         "A copy with some parts replaced."

@@ -74,22 +74,10 @@ def _known_movies(
         if role in cols and (said := constant_within(movie, cols[role][0])) is not None: out[role] = said
     return out[out.title != ""], note
 
-# %% ../../nbs/data/reading.ipynb #a65fc293
-def _freeze(a: np.ndarray | None) -> None:
-    "Nobody writes to it any more, so `Ratings` need not copy it."
-    if a is not None and a.base is None: a.setflags(write=False)
-
 # %% ../../nbs/data/reading.ipynb #0f3a439a
-def _from_frame(
-    df: pd.DataFrame,
-    movies: pd.DataFrame | None,
-    name: str,
-    columns: Mapping[str, str],
-    unrated: float | str | None,
-    scale: tuple[float, float] | None,
-    duplicates: str,
-) -> Ratings:
+def _from_frame(df: pd.DataFrame, movies: pd.DataFrame | None, name: str, options: dict[str, Any]) -> Ratings:
     "Checked ratings from a table; all as in `read_ratings`."
+    columns, unrated, scale, duplicates = options.values()
     ids_in_index = bool(known_columns([n for n in df.index.names if n is not None]))
     if ids_in_index or not df.index.is_unique or isinstance(df.index, pd.MultiIndex):
         df = df.reset_index(drop=not ids_in_index)
@@ -111,7 +99,8 @@ def _from_frame(
     if duplicates == "refuse" and not rated: duplicates = "latest"  # who comes again has come
     cells = dict[str, Any](user=user, movie=movie, value=value, time=time)
     cells, repeated = one_rating_each(cells, duplicates, users, ids, cols["user"][0].index)
-    for a in cells.values(): _freeze(a)
+    for a in cells.values():  # nobody writes to them any more, so `Ratings` need not copy them
+        if a is not None and a.base is None: a.setflags(write=False)
     notes += [note for note in (late, untitled, repeated) if note]
     cells |= {"users": pd.DataFrame({"user_id": users}), "movies": movie_frame(ids, found)}
     return Ratings(**cells, name=name, notes=tuple(notes), scale=scale)
@@ -119,7 +108,7 @@ def _from_frame(
 # %% ../../nbs/data/reading.ipynb #96960824
 def read_ratings(
     source: pd.DataFrame | str | Path,  # frame; table (text, JSON, Excel, Parquet), folder or zip
-    movies: pd.DataFrame | None = None,  # of a file or frame: columns movie, title[, year][, genres]
+    movies: pd.DataFrame | None = None,  # columns movie, title[, year][, genres]
     name: str | None = None,  # the name shown in reports; default: the file's
     *,
     columns: Mapping[str, str] | None = None,  # role -> column, such as {"user": "reviewerID"}
@@ -140,7 +129,7 @@ def read_ratings(
     options = dict[str, Any](columns=columns or {}, unrated=unrated, scale=scale, duplicates=duplicates)
     if isinstance(source, pd.DataFrame):
         name = name or "DataFrame"
-        with plain_errors(name): return _from_frame(source, movies, name, **options)
+        with plain_errors(name): return _from_frame(source, movies, name, options)
 
     with plain_errors(str(source)): paths, beside = _find(Path(source))
     if beside is not None and movies is None:
@@ -169,14 +158,14 @@ def _find(path: Path) -> tuple[list[Any], Any]:
 def _read_files(paths: list[Any], movies: pd.DataFrame | None, name: str, options: dict[str, Any]) -> Ratings:
     "Ratings of one file, or of several that belong together; the fast way first."
     if len(paths) == 1 and not options["columns"] and (plain := _plain_table(paths[0])) is not None:
-        with suppress(InputError): return _from_frame(plain, movies, name, **options)
+        with suppress(InputError): return _from_frame(plain, movies, name, options)
         # a fault is found again below, with its line
         del plain
     tables = []
     for path in paths:
         with plain_errors(str(path)): tables.append(read_rating_table(path, options["columns"]))
     df = tables[0] if len(tables) == 1 else pd.concat(tables, ignore_index=True)
-    return _from_frame(df, movies, name, **options)
+    return _from_frame(df, movies, name, options)
 
 # %% ../../nbs/data/reading.ipynb #345c3964
 def _is_plain(block: bytes) -> bool:
@@ -205,9 +194,7 @@ def _plain_layout(first: str) -> tuple[str, list[str], bool] | None:
     return (sep, [place[i] for i in range(len(cells))], True) if plain and sep != "::" else None
 
 # %% ../../nbs/data/reading.ipynb #f04630c0
-def _plain_table(
-    path: Any,  # a Path or zipfile.Path to a text file
-) -> pd.DataFrame | None:  # columns user, movie, rating[, timestamp]; None: not plain
+def _plain_table(path: Any) -> pd.DataFrame | None:
     "A file of plain numbers by pyarrow's reader."
     import pyarrow as pa
     from pyarrow import csv as arrow_csv
@@ -233,4 +220,3 @@ def _plain_table(
     columns = dict(zip(table.column_names, table.columns, strict=True))
     del table  # so that each column is given back once it is copied out
     return pd.DataFrame({c: columns.pop(c).to_numpy() for c in list(columns)}, copy=False)
-

@@ -50,7 +50,8 @@ def _refuse(target: Ratings, bad: np.ndarray, how: str) -> None:
     "Raise `InputError` if some of the cells to predict are known."
     if not bad.any(): return
     i = int(bad.argmax())
-    user, movie = target.users.user_id.iloc[target.user[i]], target.movies.movie_id.iloc[target.movie[i]]
+    user = target.users.user_id.iloc[target.user[i]]
+    movie = target.movies.movie_id.iloc[target.movie[i]]
     raise InputError(f"The split leaks: {int(bad.sum())} of {len(bad)} cells of {how}, first user {user}, movie "
                      f"{movie}; a model would be asked for what it was told.")
 
@@ -68,17 +69,16 @@ def _check_split(train: Ratings, valid: HeldOut, test: HeldOut, new_users: bool)
              "validation's targets": valid.target}
     sizes = {(o.n_users, o.n_movies) for o in (*learned.values(), *later.values(), test.target)}
     if len(sizes) > 1:
-        raise InputError("The parts of a split must have the same users and movies; take them out of one Ratings "
-                         "with select.")
+        step = "take them out of one Ratings with select"
+        raise InputError(f"The parts of a split must have the same users and movies; {step}.")
 
-    for name, target, others in (("validation's targets", valid.target, learned),
-                                 ("the test's targets", test.target, learned | later)):
+    asked = {"validation's targets": (valid.target, learned), "the test's targets": (test.target, learned | later)}
+    for name, (target, others) in asked.items():
         once = {id(part): (other, part) for other, part in reversed(others.items())}  # parts may be one object
         for other, part in once.values():
             _refuse(target, _also_in(target, part), f"{name} are also in {other}")
-        for other in ("training", "validation's targets"):
-            if new_users and other in others:
-                _refuse(target, np.isin(target.user, others[other].user), f"{name} are of users in {other}")
+            if new_users and other in ("training", "validation's targets"):
+                _refuse(target, np.isin(target.user, part.user), f"{name} are of users in {other}")
 
 # %% ../../nbs/data/splits.ipynb #f4ec2c46
 class Split:
@@ -105,7 +105,8 @@ class Split:
         return self.train if self.new_users else self._test.fold_in
     def fingerprint(self) -> str:
         "16 hex digits that tell whether two splits hold the same cells in the same parts."
-        parts = (self.train, self.valid.fold_in, self.valid.target, self._test.fold_in, self._test.target)
+        v, t = self.valid, self._test
+        parts = self.train, v.fold_in, v.target, t.fold_in, t.target
         return hashlib.sha256(" ".join(x.fingerprint() for x in parts).encode()).hexdigest()[:16]
     def sampled(self,
         most: int,  # users
@@ -141,16 +142,11 @@ def _check_size(r: Ratings, n: int) -> None:
                          "so give it ratings of two or more.")
     if len(r) < n: raise InputError(f"{r.name}: {len(r)} ratings are too few to be split; at least {n} are needed.")
 
-def _pairs_split(
-    r: Ratings,
-    part: np.ndarray,  # int [n]: of each rating 0 training, 1 validation, 2 test
-    protocol: str,  # how they were chosen
-    seed: int,
-) -> Split:
+def _pairs_split(r: Ratings, part: np.ndarray, protocol: str, seed: int) -> Split:
     "A split of single ratings: validation is shown train, the test is shown train and validation."
     train, known = r.select(part == 0), r.select(part < 2)
-    valid, test = HeldOut(train, train, r.select(part == 1)), HeldOut(known, known, r.select(part == 2))
-    return Split(train, valid, test, protocol, seed)
+    valid = HeldOut(train, train, r.select(part == 1))
+    return Split(train, valid, HeldOut(known, known, r.select(part == 2)), protocol, seed)
 
 # %% ../../nbs/data/splits.ipynb #4064ac71
 def split_pairs(
@@ -173,7 +169,7 @@ def split_pairs(
 _PARTS = ("train", "valid", "test")
 
 def split_parts(
-    ratings: Ratings | Mapping[str, Ratings | pd.DataFrame],  # all, or {"train": ..., "valid": ..., "test": ...}
+    ratings: Ratings | Mapping[str, Ratings | pd.DataFrame],  # all, or by name: train, valid, test
     part: np.ndarray | pd.Series | None = None,  # [n]: of each of them "train", "valid" or "test"
     protocol: str = "own parts",  # how they were made, for reports
     seed: int = 0,  # of what made them, for reports
@@ -210,8 +206,8 @@ def _one_after_another(parts: Sequence[Ratings | pd.DataFrame]) -> tuple[Ratings
 
     timed = all(r.time is not None for r in read)
     time = np.concatenate([r.time for r in read if r.time is not None]) if timed else None
-    whole = read[0].replace(value=np.concatenate([r.value for r in read]), users=users, movies=movies, time=time,
-                            scale=None, **codes)
+    arrays = codes | {"value": np.concatenate([r.value for r in read]), "time": time}
+    whole = read[0].replace(**arrays, users=users, movies=movies, scale=None)
     return whole, np.repeat(_PARTS, [len(r) for r in read])
 
 # %% ../../nbs/data/splits.ipynb #c6cd4ffc
@@ -246,13 +242,8 @@ def _rank_within(user: np.ndarray, key: np.ndarray) -> tuple[np.ndarray, np.ndar
     return place, n[user]
 
 # %% ../../nbs/data/splits.ipynb #2738234b
-def _parts_of_each(
-    r: Ratings,
-    key: np.ndarray,  # [n]: of a user's ratings those with the smallest are the test, those with the next validation
-    test: float,  # share of each user's ratings, rounded down, at least one
-    valid: float,  # the same for validation
-) -> np.ndarray:  # int [n]: 0 training, 1 validation, 2 test
-    "Some ratings of every user with three or more."
+def _parts_of_each(r: Ratings, key: np.ndarray, test: float, valid: float) -> np.ndarray:
+    "The part of each rating: of users with three or more the smallest keys are the test (2), the next validation (1)."
     _check_size(r, 3)
     place, n = _rank_within(r.user, key)
     n_test, n_valid = (np.maximum(1, (n * share).astype(int)) for share in (test, valid))
@@ -273,15 +264,12 @@ def split_per_user(
     part = _parts_of_each(r, np.random.default_rng(seed).random(len(r)), test, valid)
     tr, known = r.select(part == 0), r.select(part < 2)
     how = f"per_user(test={test:g}, valid={valid:g})"
-    return Split(tr, HeldOut(tr, tr, r.select(part == 1)), HeldOut(tr, known, r.select(part == 2)), how, seed)
+    valid_part = HeldOut(tr, tr, r.select(part == 1))
+    return Split(tr, valid_part, HeldOut(tr, known, r.select(part == 2)), how, seed)
 
 # %% ../../nbs/data/splits.ipynb #81fdb87a
 def _held_out_users(
-    r: Ratings,  # likes
-    n_valid: int,  # users held out for validation
-    n_test: int,  # users held out for the test
-    min_likes: int,  # likes of a user who takes part
-    rng: np.random.Generator,
+    r: Ratings, n_valid: int, n_test: int, min_likes: int, rng: np.random.Generator
 ) -> np.ndarray:  # int64 [n_users]: 0 training, 1 validation, 2 test, -1 none
     "The part that each user falls in. Raises `InputError` if there are too few."
     able = np.flatnonzero(np.bincount(r.user[r.value > 0], minlength=r.n_users) >= min_likes)

@@ -18,7 +18,8 @@ from ..files import place_of
 # %% ../../nbs/data/times.ipynb #d76fd7a1
 _UNITS = ("seconds", "milliseconds", "microseconds", "nanoseconds")
 _BELOW = (1e11, 1e14, 1e17, 2.0**63)  # numbers in each of them are smaller than this
-_CALENDAR = {4: ("%Y", "yyyy"), 8: ("%Y%m%d", "yyyymmdd"), 14: ("%Y%m%d%H%M%S", "yyyymmddhhmmss")}  # by digits
+# By the number of digits
+_CALENDAR = {4: ("%Y", "yyyy"), 8: ("%Y%m%d", "yyyymmdd"), 14: ("%Y%m%d%H%M%S", "yyyymmddhhmmss")}
 
 def _whole_seconds(d: pd.Series) -> np.ndarray:
     "Moments as whole seconds since 1970 (UTC)."
@@ -26,20 +27,20 @@ def _whole_seconds(d: pd.Series) -> np.ndarray:
     return d.to_numpy().astype("datetime64[s]").astype(np.int64)
 
 # %% ../../nbs/data/times.ipynb #b283f3aa
-def _numbers_to_seconds(
-    n: np.ndarray,  # int64 or float64: one number a rating
-) -> tuple[np.ndarray | None, str]:  # seconds since 1970, int64; a note, or ""
-    "Times given as numbers; None and the reason where they cannot be read."
+def _numbers_to_seconds(n: np.ndarray) -> tuple[np.ndarray | None, str]:
+    "Seconds since 1970, or None, of times given as numbers; and a note, or an empty text."
     low, high = float(n.min()), float(n.max())
-    if low <= 0 and high > 1e8 and ((n <= 0) == (n == low)).all():  # 0 or -1 among times of our days
-        return None, f"{int((n == low).sum()):,} of {len(n):,} ratings have no time ({low:g}): times are left out."
+    if low <= 0 and high > 1e8 and ((n <= 0) == (n == low)).all():
+        none = int((n == low).sum())  # 0 or -1 among times of our days
+        return None, f"{none:,} of {len(n):,} ratings have no time ({low:g}): times are left out."
     i, j = (int(np.searchsorted(_BELOW, abs(x), side="right")) for x in (low, high))
     if max(i, j) == len(_UNITS) or i != j and abs(low) > 1e8:
         return None, "times are in several units, or not finite: times are left out."
 
     form, written = _CALENDAR.get(len(f"{high:.0f}"), ("", ""))
     if form:
-        days = pd.to_datetime(pd.Series(n).astype(np.int64).astype("str"), format=form, errors="coerce")
+        texts = pd.Series(n).astype(np.int64).astype("str")
+        days = pd.to_datetime(texts, format=form, errors="coerce")
         if days.notna().all() and days.dt.year.between(1900, 2100).all():
             return _whole_seconds(days), f"times are taken as written {written}."
     unit = max(i, j)
@@ -56,8 +57,8 @@ def _order_days(s: pd.Series) -> tuple[pd.Series | None, str]:
     if parts.isna().any(axis=None): return s, ""
     first, second = (int(parts[c].astype(int).max()) for c in (0, 1))
     if first <= 12 and second <= 12:
-        return None, (f"{s[0]!r} may have the day or the month in front, and so may all of its column: "
-                      "times are left out; write them as year-month-day.")
+        step = "times are left out; write them as year-month-day"
+        return None, f"{s[0]!r} may begin with the day or the month, and so may all of its column: {step}."
 
     day, month = (0, 1) if first > 12 else (1, 0)
     century = (parts[2] < "70").map({True: "20", False: "19"}).where(parts[2].str.len() == 2, "")
@@ -66,14 +67,13 @@ def _order_days(s: pd.Series) -> tuple[pd.Series | None, str]:
     return ordered + parts[3].str.replace(",", " "), said
 
 # %% ../../nbs/data/times.ipynb #83e21e21
-def _texts_to_seconds(
-    t: pd.Series,  # texts, none missing; the index numbers the rows of the source
-) -> tuple[np.ndarray | None, str]:  # seconds since 1970, int64; a note, or ""
-    "Times given as text; None and the reason where they cannot be read."
+def _texts_to_seconds(t: pd.Series) -> tuple[np.ndarray | None, str]:
+    "The same of times given as text, none missing."
     number = pd.to_numeric(t, errors="coerce")
     if number.notna().all():
         whole = t.str.strip().str.fullmatch("-?[0-9]{1,18}").all()
-        return _numbers_to_seconds((t.str.strip().astype(np.int64) if whole else number.astype(np.float64)).to_numpy())
+        values = t.str.strip().astype(np.int64) if whole else number.astype(np.float64)
+        return _numbers_to_seconds(values.to_numpy())
     code, different = pd.factorize(t)
     s, note = pd.Series(different, dtype="str").str.strip(), ""
 
@@ -91,15 +91,14 @@ def _texts_to_seconds(
     return None, f"{odd}: times are left out."
 
 # %% ../../nbs/data/times.ipynb #bb5a813a
-def to_seconds(
-    t: pd.Series,  # of any type; the index numbers the rows of the source
-) -> tuple[np.ndarray | None, str]:  # seconds since 1970, int64, or None; a note, or ""
+def to_seconds(t: pd.Series) -> tuple[np.ndarray | None, str]:
     "The times of ratings, whatever they are written in. Raises nothing: of what cannot be read the note says why."
     try:
         missing = t.isna().to_numpy(dtype=bool)
         if isinstance(t.dtype, pd.StringDtype): missing = missing | (t.str.strip() == "").to_numpy(dtype=bool)
         if missing.all(): return None, ""
-        if missing.any(): return None, f"{int(missing.sum()):,} of {len(t):,} ratings have no time: times are left out."
+        if missing.any():
+            return None, f"{missing.sum():,} of {len(t):,} ratings have no time: times are left out."
 
         if pd.api.types.is_datetime64_any_dtype(t.dtype): return _whole_seconds(t), ""
         if t.dtype == object and all(isinstance(v, int | float | np.number) for v in t): t = pd.to_numeric(t)
@@ -107,4 +106,5 @@ def to_seconds(
         if pd.api.types.is_numeric_dtype(t.dtype): return _numbers_to_seconds(t.to_numpy(dtype=kind))
         return _texts_to_seconds(t.astype("str"))
     except Exception as e:
-        return None, f"the times are of a kind that is not understood ({type(e).__name__}): times are left out."
+        said = f"the times are of a kind that is not understood ({type(e).__name__})"
+        return None, f"{said}: times are left out."

@@ -1,12 +1,13 @@
 """Networks and closed forms averaged: `rank_ensemble` ranks, `rating_stack` predicts likes and stars."""
 from ..lazy import front_door
 
-__getattr__, __all__ = front_door(__name__, {
-    "combining": "Ensemble standardize",
-    "content": "Content",
-    "sessions": "SessionEDLAE SessionKernelRidge TimedEnsemble known_times split_sessions",
-    "tensors": "as_tensors from_tensors",
-    "networks": "train_network train_networks",
-    "ranking": "closed_forms fit_again rank_ensemble",
-    "ratings": "RatingStack ensemble_for rating_stack",
-})
+__getattr__, __all__ = front_door(
+    __name__,
+    combining="Ensemble standardize",
+    content="Content",
+    sessions="SessionEDLAE SessionKernelRidge TimedEnsemble known_times split_sessions",
+    tensors="as_tensors from_tensors",
+    networks="train_network train_networks",
+    ranking="closed_forms fit_again rank_ensemble",
+    ratings="RatingStack ensemble_for rating_stack",
+)

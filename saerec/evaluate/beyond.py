@@ -53,8 +53,8 @@ def list_sums(
         if m.name.startswith("coverage"):
             out[m.name] = CoverageSums(lists, ids, train.n_movies)
             continue
-        novelty = np.ma.masked_array(bits[lists], lists < 0).mean(1)
-        of_user = diversity(lists, train.movies) if m.name.startswith("diversity") else novelty.filled(np.nan)
+        of_user = np.ma.masked_array(bits[lists], lists < 0).mean(1).filled(np.nan)
+        if m.name.startswith("diversity"): of_user = diversity(lists, train.movies)
         value = pd.Series(of_user, index=ids).dropna()
         out[m.name] = Sums(value, value * 0 + 1)
     return out

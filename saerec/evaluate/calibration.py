@@ -72,9 +72,7 @@ class Calibration:
 
 # %% ../../nbs/evaluate/calibration.ipynb #fb4dd9fd
 def choose_calibration(
-    score: np.ndarray,  # float [n]: scores of validation cells
-    y: np.ndarray,  # float [n]: 1 liked, 0 not liked
-    user: np.ndarray,  # [n]: a user's cells stay together in a fold
+    score: np.ndarray, y: np.ndarray, user: np.ndarray
 ) -> tuple[Calibration, dict[str, float]]:  # the map; the cross-validated log loss of each kind
     "The kind with the least cross-validated log loss, fitted on all cells; none if either answer is too rare to tell."
     from sklearn.metrics import log_loss

@@ -8,7 +8,6 @@ Docs: https://saerec.github.io/saerec/evaluate/evaluation.html.md"""
 __all__ = ['Evaluation', 'evaluate', 'plot_table']
 
 # %% ../../nbs/evaluate/evaluation.ipynb #dd105b57
-import json
 import platform
 import time
 import warnings
@@ -125,27 +124,19 @@ class Evaluation(GetAttr):
                 rows.append({"model": model, "baseline": other, "metric": metric} | found)
         return pd.DataFrame(rows)
 
-    def to_json(self) -> str:
-        "For programs: figures, those of each seed, differences with their intervals, and how they were made."
-        tables = {"report": self.table.reset_index(names="model"), "by_seed": self.by_seed.reset_index()}
-        tables["differences"] = self.differences()
-        rows = {k: json.loads(v.to_json(orient="records")) for k, v in tables.items()}
-        return json.dumps(rows | {"about": self.about}, ensure_ascii=False)
-
     def forest(self, **kwargs: Any) -> Any:  # a matplotlib figure
         "`differences(**kwargs)` as a forest plot: `plot_forest`."
         return plot_forest(self.differences(**kwargs))
 
 # %% ../../nbs/evaluate/evaluation.ipynb #0bb4397f
 def _table_by_seed(
-    runs: list[dict[str, dict[str, Any]]],
-    seeds: list[int],
-    answers: list[tuple[int, int]],  # cells, and those that are liked
+    runs: list[dict[str, dict[str, Any]]], seeds: list[int], answers: list[tuple[int, int]]
 ) -> pd.DataFrame:  # one row a model and seed
     "The metrics of sums by user, and the base rate where likes are predicted."
     rows: dict[tuple[str, int], dict[str, float]] = {}
     for run, seed, (cells, liked) in zip(runs, seeds, answers, strict=True):
-        base = {"base rate": max(liked, cells - liked) / cells} if any("AUC" in m for m in run.values()) else {}
+        base = {}
+        if any("AUC" in m for m in run.values()): base = {"base rate": max(liked, cells - liked) / cells}
         for name, sums in run.items(): rows[name, seed] = {k: value_of(s) for k, s in sums.items()} | base
     table = pd.DataFrame(rows.values(), index=pd.MultiIndex.from_tuples(rows, names=["model", "seed"]))
     first = [k for k in ("MSE", "log loss", "AUC", "GAUC", "accuracy", "base rate") if k in table]
@@ -154,7 +145,7 @@ def _table_by_seed(
 # %% ../../nbs/evaluate/evaluation.ipynb #fe870dd6
 def evaluate(
     models: Any,  # one, or name -> model
-    split: Split | Sequence[Split] | EvaluationProtocol | str | None = None,  # or several, a protocol, its name
+    split: Split | Sequence[Split] | EvaluationProtocol | str | None = None,  # or a protocol
     part: str = "test",  # "test", opened once for all models, or "valid" while choosing
     metrics: Sequence[str | MetricFunction] | None = None,  # of rankings; None: the usual
     protocol: EvaluationProtocol | str | None = None,  # the same as `split`

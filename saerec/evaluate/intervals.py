@@ -45,10 +45,11 @@ class PairSums:
     @cached_property
     def placements(self) -> np.ndarray:  # float64 [n], 0..1
         "Of a liked cell the share of others below it, of another the share of liked ones above; a tie is half."
-        low, high = np.sort(self.p[~self.y]), np.sort(self.p[self.y])
-        below = (np.searchsorted(low, self.p, "left") + np.searchsorted(low, self.p, "right")) / 2 / max(1, len(low))
-        above = (np.searchsorted(high, self.p, "left") + np.searchsorted(high, self.p, "right")) / 2 / max(1, len(high))
-        return np.where(self.y, below, 1 - above)
+        below = []
+        for others in (np.sort(self.p[~self.y]), np.sort(self.p[self.y])):
+            places = np.searchsorted(others, self.p) + np.searchsorted(others, self.p, "right")
+            below.append(places / 2 / max(1, len(others)))
+        return np.where(self.y, below[0], 1 - below[1])
 
     def counted(self, users: pd.Index, counts: np.ndarray) -> np.ndarray:  # float64 [R]
         "The AUC of each resample, to first order."
@@ -98,7 +99,7 @@ def paired_difference(
     metric: str,  # its name
     resamples: int = 10_000,  # of the users
     confidence: float = 0.95,  # probability mass of the interval
-) -> dict[str, Any]:  # difference (model - baseline), low, high, spread (SD over seeds), users, result
+) -> dict[str, Any]:  # difference, low, high, spread (SD over seeds), users, result
     """Paired bootstrap over users of the mean difference over seeds; the result is better, worse or undecided.
 
     Without an interval (NaN) where there are no two users to draw."""
@@ -120,10 +121,7 @@ def paired_difference(
 
 # %% ../../nbs/evaluate/intervals.ipynb #9f724a81
 def _resampled(
-    a: Sequence[Metric],
-    b: Sequence[Metric],
-    users: pd.Index,  # ids of all users that are drawn
-    resamples: int,
+    a: Sequence[Metric], b: Sequence[Metric], users: pd.Index, resamples: int
 ) -> np.ndarray:  # float64 [resamples]
     "The mean difference over seeds of each resample; NaN where the users drawn have no such metric."
     from scipy.stats import bootstrap

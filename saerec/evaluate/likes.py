@@ -54,10 +54,7 @@ def _finite(model: Scorer, p: np.ndarray) -> np.ndarray:
 
 # %% ../../nbs/evaluate/likes.ipynb #6c111db1
 def like_sums(
-    p: np.ndarray,  # float [n]: predictions, one a cell
-    y: np.ndarray,  # float [n]: 1 liked, 0 not liked
-    user: np.ndarray,  # [n]: user ids
-    probabilities: bool = True,  # False: p are only scores; MSE and log loss are then missing
+    p: np.ndarray, y: np.ndarray, user: np.ndarray, probabilities: bool = True
 ) -> dict[str, Sums | PairSums]:  # by metric
     "The like metrics by user."
     p, y, user = np.asarray(p, dtype=np.float64), np.asarray(y) > 0, np.asarray(user)
@@ -122,10 +119,7 @@ def like_metrics(
 
 # %% ../../nbs/evaluate/likes.ipynb #f7b6a612
 def star_sums(
-    p: np.ndarray,  # float [n]: predictions, one a cell
-    y: np.ndarray,  # float [n]: stars
-    user: np.ndarray,  # [n]: user ids
-    scale: tuple[float, float],  # least and most stars
+    p: np.ndarray, y: np.ndarray, user: np.ndarray, scale: tuple[float, float]
 ) -> dict[str, Sums | PairSums]:  # by metric
     "The star metrics by user."
     error, user = np.clip(p, *scale) - y, np.asarray(user)

@@ -76,15 +76,11 @@ def _read_lists(path: Path) -> set[tuple[int, int]]:  # of user and movie, both 
                          "folder that holds them into $SAEREC_DATA.") from e
 
 # %% ../../nbs/evaluate/protocols.ipynb #23d096f0
-def split_lists(
-    r: Ratings,  # each is a positive
-    folder: Path,  # of validation_data.json and test_data.json: for each user a list of movies, numbered from 0
-    least: int = 20,  # ratings of each user and movie
-) -> Split:  # validation is neither learned from nor masked when the test is ranked
-    "The split of LCFN, UltraGCN and SimpleX. Raises `InputError` for lists that are no lists, or of other ratings."
+def split_lists(r: Ratings, folder: Path, least: int = 20) -> Split:
+    "The split of LCFN, UltraGCN and SimpleX. Raises `InputError` for lists that are none, or of other ratings."
     r = _many_ratings(r.likes(0), least)
-    ids = r.users.user_id.astype(str).to_numpy(str)[r.user], r.movies.movie_id.astype(str).to_numpy(str)[r.movie]
-    user, movie = (np.unique(x, return_inverse=True)[1] for x in ids)
+    frame = r.frame().astype({"user_id": str, "movie_id": str})  # ids sorted as text
+    user, movie = (pd.factorize(frame[k], sort=True)[0] for k in ("user_id", "movie_id"))
     part = np.zeros(len(r), int)
     for k, name in enumerate(("validation", "test"), 1):
         given = _read_lists(path := folder / f"{name}_data.json")
@@ -176,16 +172,17 @@ _RATINGS: dict[str, tuple[str, tuple[int, ...], Callable[..., Split], str]] = {
     "pairs-1m": ("ml-1m", (0, 1), split_pairs, "random 10% of the ratings"),
 }
 for _k in range(1, 6):
-    _RATINGS[f"u{_k}"] = ("ml-100k", (0,), partial(split_fold, fold=_k), f"u{_k}.base to u{_k}.test")
+    _fold = partial(split_fold, fold=_k)
+    _RATINGS[f"u{_k}"] = "ml-100k", (0,), _fold, f"u{_k}.base to u{_k}.test"
 
 def _both_kinds(
     name: str, data: str, seeds: tuple[int, ...], split: Callable[..., Split], about: str
 ) -> tuple[EvaluationProtocol, EvaluationProtocol]:
     "The same held-out ratings as likes, and as stars."
     def of_likes(r: Ratings, seed: int) -> Split: return split(_likes(r), seed=seed)
-    likes, stars = f"{about}; held-out ratings told liked from not liked", f"{about}; held-out stars predicted"
-    return (EvaluationProtocol(name, data, "likes", seeds, of_likes, likes),
-            EvaluationProtocol(f"{name}-stars", data, "stars", seeds, split, stars))
+    likes, stars = (f"{about}; held-out {what}" for what in ("ratings told liked from not liked", "stars predicted"))
+    of_stars = EvaluationProtocol(f"{name}-stars", data, "stars", seeds, split, stars)
+    return EvaluationProtocol(name, data, "likes", seeds, of_likes, likes), of_stars
 
 # %% ../../nbs/evaluate/protocols.ipynb #410a5e7a
 PROTOCOLS: dict[str, EvaluationProtocol] = {}

@@ -49,7 +49,7 @@ def checked_scores(model: Scorer, batch: Batch) -> Tensor:  # float [B, n_movies
 def top_k(
     scores: Tensor,  # float [B, n_movies]; -inf: never ranked
     k: int,  # length of the list
-) -> Tensor:  # int64 [B, min(k, n_movies)]: movie codes, best first; -1 where nothing is left to rank
+) -> Tensor:  # int64 [B, min(k, n_movies)], best first; -1 where nothing is left
     """The k best movies of each row; equal scores in the order of their codes.
 
     Raises `ValueError` if a score is NaN."""

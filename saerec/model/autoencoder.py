@@ -194,7 +194,8 @@ class StackedAutoencoder(Network):
         cells: Batch,  # the same rows: the movies to score
     ) -> Tensor:  # float [n]: one score a cell
         "Scores of single cells only, at the cost of those cells."
-        z = cell_scores(self.encode(batch), self.decoder_table, cells) + self.decoder_bias[cells.movies]
+        z = cell_scores(self.encode(batch), self.decoder_table, cells)
+        z = z + self.decoder_bias[cells.movies]
         if not self.centred: return z
         return z + self.base(batch)[cells.rows] + self.movie_offset[cells.movies]
 

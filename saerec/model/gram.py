@@ -106,8 +106,8 @@ _GRAM_TABLE, _GRAM_CELL, _GRAM_STEP = 200, 75, 10**8
 def gram_is_cheaper(n_rows: int, n_movies: int, width: int, n_rated: int) -> bool:
     "Whether the error is cheaper without writing the scores out."
     dense = (6 * width + _DENSE_CELL) * n_rows * n_movies
-    gram = 4 * width**2 * (n_movies + n_rows) + width * (_GRAM_TABLE * n_movies + _GRAM_CELL * n_rated) + _GRAM_STEP
-    return gram < dense
+    products = 4 * width**2 * (n_movies + n_rows)
+    return products + width * (_GRAM_TABLE * n_movies + _GRAM_CELL * n_rated) + _GRAM_STEP < dense
 
 # %% ../../nbs/model/gram.ipynb #be50f1c2
 def catalogue_mse(

@@ -1,11 +1,12 @@
 """How a network learns: objectives, the loop, checkpoints, and an end on validation."""
 from ..lazy import front_door
 
-__getattr__, __all__ = front_door(__name__, {
-    "objectives": "OBJECTIVES Objective Settings find_objective make_model multinomial_loss settings_for",
-    "recorder": "Recorder compare log_epochs simple_baselines",
-    "steps": "Diverged Rows Training mask_input",
-    "checkpoints": "load_checkpoint save_checkpoint",
-    "layerwise": "ItemBased pretrain_layers",
-    "loop": "fit trainer",
-})
+__getattr__, __all__ = front_door(
+    __name__,
+    objectives="OBJECTIVES Objective Settings find_objective make_model multinomial_loss settings_for",
+    recorder="Recorder compare log_epochs",
+    steps="Diverged Rows Training mask_input",
+    checkpoints="load_checkpoint save_checkpoint",
+    layerwise="ItemBased pretrain_layers",
+    loop="fit trainer",
+)

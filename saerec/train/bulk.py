@@ -9,20 +9,19 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from ..data import MOVIELENS, Batch, HeldOut, InputError, Ratings, Split, to_batch
 from ..data import load_movielens, read_ratings
 from ..data.mapped import open_rows
-from ..disk import atomic_write
+from ..disk import atomic_write, read_tensors, write_tensors
 from ..evaluate import rows_at_once, top_k
 from ..model import StackedAutoencoder
 from .processes import Group, agreed, gathered
@@ -112,26 +111,19 @@ def hold_out(rows: Rows, n: int = 100, threshold: float = 4.0, seed: int = 0) ->
 # %% ../../nbs/train/bulk.ipynb #0cee9ebe
 def save_network(path: str | Path, model: StackedAutoencoder, about: dict[str, Any]) -> None:
     "Write a network. Raises `InputError` if it cannot be written."
-    tensors = {k: v.detach().contiguous().cpu() for k, v in model.state_dict().items()}
-    head = {"saerec": json.dumps({"network": model.config} | about)}
-    atomic_write(path, lambda new: save_file(tensors, new, head))
+    write_tensors(path, model.state_dict(), {"network": model.config} | about)
 
 # %% ../../nbs/train/bulk.ipynb #3237bc60
 def load_network(
     path: str | Path,  # from `save_network`
 ) -> StackedAutoencoder:  # on the CPU, ready to score
     "Read a network. Raises `InputError` if the file is missing or damaged."
+    about, tensors = read_tensors(path, "train again")
     try:
-        with safe_open(path, "pt") as f:
-            about = json.loads((f.metadata() or {})["saerec"])
-            tensors = {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118
         model = StackedAutoencoder(**about["network"])
         model.load_state_dict(tensors)
-    except FileNotFoundError:
-        raise InputError(f"{path}: there is no such file; train first.") from None
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as e:
-        reason = type(e).__name__
-        raise InputError(f"{path}: no readable network ({reason}); train again.") from None
+    except (KeyError, TypeError, ValueError, RuntimeError) as e:
+        raise InputError(f"{path}: it holds no such network ({type(e).__name__}); train again.") from None
     return model.eval()
 
 # %% ../../nbs/train/bulk.ipynb #70ee70b6
@@ -188,8 +180,8 @@ def write_scores(
 
     model.to(group.device)
     likes = Likes(source.rows, torch.arange(len(source.rows)), threshold)
-    agreed(group, lambda: atomic_write(
-        folder / part, lambda new: _write_part(new, model, source, likes, n, group)))
+    write = partial(_write_part, model=model, source=source, likes=likes, n=n, group=group)
+    agreed(group, lambda: atomic_write(folder / part, write))
     about = {"kind": "scores", "n": n, "data": source.about(), "parts": gathered(group, part)}
     if group.rank == 0: write_json(folder / "manifest.json", about)
     return about

@@ -18,12 +18,10 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from ..data import InputError
-from ..disk import atomic_write, exclusive_lock
+from ..disk import exclusive_lock, read_tensors, write_tensors
 from .recorder import Recorder
 from .steps import Diverged, Training
 from ..workers import Terminated, raise_terminated
@@ -43,7 +41,7 @@ def _tensors(training: Training, best: Mapping[str, Tensor]) -> dict[str, Tensor
         out |= {f"optimizer.{i}.{k}": v for k, v in training.optimizer.state[p].items()}
     out |= {"rng": training.rng.get_state(), "torch_rng": torch.get_rng_state()}
     if training.device.type == "cuda": out["cuda_rng"] = torch.cuda.get_rng_state(training.device)
-    return {k: v.detach().contiguous().cpu() for k, v in out.items()}
+    return out
 
 def _identity(training: Training) -> dict[str, Any]:
     "What a checkpoint must agree with: network, settings, seed, and the sizes of the rows."
@@ -57,24 +55,12 @@ def save_checkpoint(path: Path, training: Training, recorder: Recorder, best: Ma
     "Write where a training stands, between two batches. Raises `InputError` if it cannot be written."
     about = _identity(training) | dict(format=1, step=training.step, epoch=training.epoch)
     about |= dict(record=recorder.rows, best_epoch=recorder.best_epoch)
-    tensors, head = _tensors(training, best), {"saerec": json.dumps(about)}
-    atomic_write(path, lambda new: save_file(tensors, new, head))
-
-# of settings, in checkpoints
-_EARLIER_NAMES = {"low": "min_rate", "high": "max_rate", "kept_weight": "visible_weight"}
+    write_tensors(path, _tensors(training, best), about)
 
 # %% ../../nbs/train/checkpoints.ipynb #9e76dc47
 def _read(path: Path, training: Training) -> tuple[dict[str, Any], dict[str, Tensor]]:
     "What a checkpoint says, and its numbers. Raises `InputError` if it is damaged or of another training."
-    try:
-        with safe_open(path, "pt") as f:
-            about = json.loads((f.metadata() or {})["saerec"])
-            tensors = {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError, KeyError, ValueError) as e:
-        reason = f"it is no readable checkpoint of saerec ({type(e).__name__})"
-        raise InputError(f"{path}: {reason}; delete it to begin anew.") from None
-
-    about["settings"] = {_EARLIER_NAMES.get(k, k): v for k, v in about.get("settings", {}).items()}
+    about, tensors = read_tensors(path, "delete it to begin anew")
     ours = json.loads(json.dumps(_identity(training)))
     other = [f"{k} {about[k]} in place of {v}" for k, v in ours.items() if about.get(k, v) != v]
     if not other: return about, tensors
@@ -162,7 +148,8 @@ def _explain_out_of_memory(training: Training, kept: str) -> Iterator[None]:
     except (MemoryError, RuntimeError) as e:
         of_memory = isinstance(e, MemoryError | torch.OutOfMemoryError)
         if not of_memory and not any(k in str(e) for k in ("not enough memory", "allocate memory")): raise
-        weights, users = sum(p.numel() for p in training.model.parameters()), training.settings.batch_size
+        weights = sum(p.numel() for p in training.model.parameters())
+        users = training.settings.batch_size
         raise InputError(
             f"Memory ran out in epoch {training.epoch + 1}: {weights:,} weights (16 bytes each with their moments) and "
             f"batches of {users:,} users x {training.model.n_movies:,} movies; make hidden or batch_size smaller, "
@@ -171,10 +158,7 @@ def _explain_out_of_memory(training: Training, kept: str) -> Iterator[None]:
 # %% ../../nbs/train/checkpoints.ipynb #02ae1280
 @contextmanager
 def guarded(
-    training: Training,
-    recorder: Recorder,
-    best: dict[str, Tensor],  # weights of the best epoch so far, kept up to date
-    checkpoint: Path | None,  # the file of this training alone
+    training: Training, recorder: Recorder, best: dict[str, Tensor], checkpoint: Path | None
 ) -> Iterator[None]:
     "What is around the loop: random numbers of its own, the checkpoint locked, and no losses whatever ends it."
     kept = "" if checkpoint is None else f" The epochs before it are in {checkpoint}."

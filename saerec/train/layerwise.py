@@ -45,8 +45,10 @@ def pretrain_layers(
     depths = len(model.config["hidden"])
     for depth in range(1, depths + 1):
         part = _first_layers(model, depth, seed)
-        fit(part, split, objective, seed=seed, stop_at=epochs, **({"say": None, "epochs": epochs} | changes))
-        kept = {k: t for k, t in part.state_dict().items() if depth == depths or not k.startswith("decoder")}
+        options = {"say": None, "epochs": epochs} | changes
+        fit(part, split, objective, seed=seed, stop_at=epochs, **options)
+        learned = part.state_dict()
+        kept = {k: t for k, t in learned.items() if depth == depths or not k.startswith("decoder")}
         model.load_state_dict(kept, strict=False)
     return model
 

@@ -104,7 +104,7 @@ def trainer(
     objective: Objective | str,  # or its name; "likes" also learns stars
     options: Mapping[str, Any] | None = None,  # of `make_model`
     **changes: Any,  # of `fit`
-) -> Callable[[Split], StackedAutoencoder]:  # a function of a split; its name is "Stacked autoencoder"
+) -> Callable[[Split], StackedAutoencoder]:  # named "Stacked autoencoder"
     """Makes and trains a network on a split, with the seed of the split: what `evaluate` takes for a protocol.
 
     Raises `InputError` for an unknown objective; the function it gives raises as `fit` does."""

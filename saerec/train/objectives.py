@@ -74,10 +74,7 @@ class _Listener:
 
 @torch.no_grad()
 def _rank_columns(
-    loss: Callable[[Tensor, Batch], Tensor],  # of scores that are written out
-    masked: float,  # score of what is shown: it is not asked for
-    model: Scorer,
-    held: HeldOut,
+    loss: Callable[[Tensor, Batch], Tensor], masked: float, model: Scorer, held: HeldOut
 ) -> dict[str, float]:
     "The loss on held-out users, with nothing masked but the targets, and NDCG@100."
     heard = _Listener(model, loss, masked, held)
@@ -145,6 +142,9 @@ class Objective:
         return replace(self, settings=replace(self.settings, **changes))
 
 # %% ../../nbs/train/objectives.ipynb #7801151a
+_LIKES = Settings(
+    "likes", 15, lr=1.5e-3, weight_decay=10.0, min_rate=0.1, max_rate=0.5, visible_weight=0.3, patience=6
+)
 OBJECTIVES = {o.name: o for o in (
     Objective(
         _ranking_loss, partial(_rank_columns, catalogue_mse, 0.0), "NDCG@100",
@@ -155,8 +155,7 @@ OBJECTIVES = {o.name: o for o in (
         Settings("multinomial", epochs=40, weight_decay=0.1),
         {"hidden": (600, 200)}, higher_is_better=True, divisor=_likes_divisor),
     Objective(
-        _likes_loss, _likes_columns, "valid_loss",
-        Settings("likes", 15, lr=1.5e-3, weight_decay=10.0, min_rate=0.1, max_rate=0.5, visible_weight=0.3, patience=6),
+        _likes_loss, _likes_columns, "valid_loss", _LIKES,
         {"hidden": (500, 100), "centred": True, "dropout": 0.5}, predicts_likes=True, divisor=_cells_divisor),
 )}
 

@@ -23,14 +23,14 @@ import pandas as pd
 from ..data import HonestyWarning, InputError, Split
 from ..evaluate.baselines import BiasModel, Popularity
 from ..plots import figure
-from .objectives import Objective, find_objective
+from .objectives import Objective
 
 # %% auto #0
 __all__ = ['Recorder', 'log_epochs']
 
 # %% ../../nbs/train/recorder.ipynb #c4ad3f1d
 _LOG = "SAEREC_LOG"  # names the file or folder; the processes of an ensemble see it too
-_COLUMNS = ("started", "training", "epoch", "train_loss", "valid_loss", "metric", "value", "lr", "seconds")
+_COLUMNS = "started training epoch train_loss valid_loss metric value lr seconds".split()
 
 class Recorder:
     "Losses, validation metric and seconds of each epoch."
@@ -130,28 +130,26 @@ def progress_bar(total: int, title: str, show: bool) -> Iterator[Callable[[int, 
     else:
         from tqdm import tqdm
 
-        with tqdm(total=total, desc=title, file=sys.stderr, bar_format="{desc} {bar:20} {n}/{total}{postfix}") as bar:
+        form = "{desc} {bar:20} {n}/{total}{postfix}"
+        with tqdm(total=total, desc=title, file=sys.stderr, bar_format=form) as bar:
             def step(epoch: int, text: str) -> None:
                 bar.set_postfix_str(text, refresh=False)
                 bar.update(epoch - bar.n)
             yield step
 
 # %% ../../nbs/train/recorder.ipynb #aa7d774c
-def simple_baselines(split: Split, objective: Objective | str) -> dict[str, float]:
-    "What a network has to beat on validation."
-    objective = find_objective(objective)
-    means, popularity = BiasModel().fit(split.train), Popularity().fit(split.train)
-    simplest: tuple[str, Any] = ("Popularity", popularity)
-    if not objective.higher_is_better:  # an error: then a score has to be on the scale of the ratings
-        simplest = ("Mean of all", BiasModel(damping=1e12).fit(split.train))
-    models = dict([simplest, ("User + movie means", means)])
-    return {name: objective.validate(m, split.valid)[objective.metric] for name, m in models.items()}
-
 def compare(recorder: Recorder, split: Split, say: Callable[[str], None]) -> None:
-    "Say how the training stands beside `simple_baselines`, and warn if it loses."
-    recorder.baselines = simple_baselines(split, recorder.objective)
+    "Say how the training stands beside simple baselines on validation, and warn if it loses."
+    objective, train = recorder.objective, split.train
+    models: dict[str, Any] = {"Popularity": Popularity().fit(train)}
+    if not objective.higher_is_better:  # an error, for scores on the scale of the ratings
+        models = {"Mean of all": BiasModel(damping=1e12).fit(train)}
+    models["User + movie means"] = BiasModel().fit(train)
+    for name, model in models.items():
+        recorder.baselines[name] = objective.validate(model, split.valid)[objective.metric]
+
     say(str(recorder))
     if not (lost := recorder.lost_to): return
-    what = f"The {recorder.objective.name} network loses to {' and '.join(lost)} on validation ({recorder})"
+    what = f"The {objective.name} network loses to {' and '.join(lost)} on validation ({recorder})"
     advice = "Train for more epochs, with another lr or more data, or use the baseline"
     warnings.warn(f"{what}: as it stands it is of no use. {advice}.", HonestyWarning, stacklevel=3)

@@ -73,7 +73,7 @@ class Training:
         objective: Objective,
         seed: int = 0,  # of the order of users, of what is masked and of dropout
         device: str | torch.device | None = None,  # None: CUDA where there is one, else the CPU
-        about: Mapping[str, Any] | None = None,  # what else its checkpoints must agree with, by name
+        about: Mapping[str, Any] | None = None,  # what its checkpoints must agree with too
     ):
         self.model, self.rows, self.objective, self.seed = model, rows, objective, seed
         self.settings, self.about = objective.settings, dict(about or {})
@@ -169,11 +169,7 @@ class Training:
             raise Diverged(f"A weight is NaN or infinite {where}: {advice}.")
 
 # %% ../../nbs/train/steps.ipynb #afa2ed8e
-def validate(
-    training: Training,
-    split: Split,  # its validation part is measured
-    choosing: bool = True,  # False: nothing is to be chosen, so nothing is measured
-) -> dict[str, float]:
+def validate(training: Training, split: Split, choosing: bool = True) -> dict[str, float]:
     "The validation columns of one epoch; where processes share a training, the first measures and tells the others."
     if not choosing: return {"valid_loss": math.nan}
     found: list[Any] = [None]
