@@ -33,7 +33,7 @@ def train_network(
     changes: Mapping[str, Any],  # of `fit`, and `NETWORK_OPTIONS`
     member: bool = True,  # of an ensemble, as in `settings_for`
 ) -> tuple[StackedAutoencoder, Recorder]:  # the network, and how its training went
-    "One network, its matrices rounded to float16."
+    "One network, its tables rounded to what bytes hold."
     options: dict[str, Any] = {"dislikes": objective != "likes" and has_dislikes(split.train)}
     options |= {k: v for k, v in changes.items() if k in NETWORK_OPTIONS}
     model = make_model(objective, split.train.n_movies, seed=seed, **options)
