@@ -10,8 +10,6 @@ import pytest
 # Tests and notebooks run beside each other in processes of one thread each: that is more than some of several, and
 # their weights are equal.
 os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MPLBACKEND": "agg"}
-# Nor do they start processes for networks that train side by side, unless they say how many.
-if hasattr(os, "sched_getaffinity"): os.sched_getaffinity = lambda pid: {0}
 START = multiprocessing.get_context("forkserver")
 START.set_forkserver_preload([
     "torch", "pandas", "scipy.sparse", "sklearn.metrics", "matplotlib.pyplot", "pyarrow.parquet", "nbdev.test",

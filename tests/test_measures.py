@@ -28,7 +28,7 @@ LIMITS: dict[str, tuple[float, float]] = {  # measure -> (limit today, goal)
     "functions of a complexity over 10": (0, 0),
     "modules over 400 lines": (0, 0),
     "lines of the longest module": (400, 400),
-    "lines over 120 columns in notebooks, tests and tools": (45, 0),
+    "lines over 120 columns in notebooks, tests and tools": (43, 0),
     "modules in import circles": (0, 0),
     "imports upwards": (0, 0),
     "private names of other modules": (0, 0),
