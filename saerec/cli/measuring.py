@@ -52,7 +52,7 @@ def _run_protocol(args: argparse.Namespace) -> tuple[dict[str, Any], str]:  # fo
         if ratings.time is None:
             raise InputError(f"{ratings.name}: these ratings have no times; leave out --timestamps.")
     models = _models(args, "ranking" if how.kind == "ranking" else "likes")
-    found = evaluate(models, protocol=args.protocol, seeds=args.seeds, ratings=ratings)
+    found = evaluate(models, args.protocol, seeds=args.seeds, ratings=ratings)
     table, compared = found.table, [found.table.index[0], *([_TIMED] if args.timestamps else [])]
     if len(table) == 1: compared = []
     d = pd.concat([pd.DataFrame(), *map(found.differences, compared)], ignore_index=True)
