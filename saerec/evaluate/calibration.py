@@ -50,7 +50,8 @@ class Calibration:
         if kind == "isotonic":
             iso = IsotonicRegression(y_min=0.01, y_max=0.99).fit(score, (np.asarray(y) > 0).astype(float))
             return Calibration(kind, tuple(map(float, iso.X_thresholds_)), tuple(map(float, iso.y_thresholds_)))
-        if kind != "none": raise InputError(f"There is no calibration {kind!r}; there are none, platt and isotonic.")
+        if kind != "none":
+            raise InputError(f"There is no calibration {kind!r}; there are none, platt, isotonic.")
         return Calibration()
 
 # %% ../../nbs/evaluate/calibration.ipynb #fb4dd9fd

@@ -180,7 +180,7 @@ def _splits_of(on: Any, seeds: Sequence[int] | None, ratings: Ratings | None) ->
         return on.splits(None if seeds is None else tuple(seeds), ratings)
     splits = [on] if isinstance(on, Split) else list(on)
     if wrong := [s for s in splits if not isinstance(s, Split)]:
-        raise InputError(f"{type(wrong[0]).__name__} is no split; make one with split_users, split_parts or another.")
+        raise InputError(f"{type(wrong[0]).__name__} is no split; make one with split_users or another.")
     return splits
 
 def _named(models: Any) -> dict[str, Any]:
@@ -200,8 +200,8 @@ def _evaluate_split(
     "Fit the models where they are not, and measure them. Raises `InputError` before if none can be measured."
     predicting = not fitted or any(predicts(m, stars=True) for m in models.values())
     if _measurable(held, kind) == "stars" and not predicting:
-        raise InputError(f"{', '.join(models)}: no model predicts stars, so there is no error to measure; "
-                         "give one that says predicts_stars = True, or a split of likes.")
+        step = "give one that says predicts_stars = True, or a split of likes"
+        raise InputError(f"{', '.join(models)}: no model predicts stars; {step}.")
     run = {}
     for name, model in models.items():
         start, ready = time.perf_counter(), fitted and hasattr(model, "scores")

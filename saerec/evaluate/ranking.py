@@ -33,11 +33,11 @@ def checked_scores(model: Scorer, batch: Batch) -> Tensor:  # float [B, n_movies
     "Scores as torch has them. Raises `InputError` where a model gives none, or not one a row and movie."
     name, n, found = type(model).__name__, (len(batch), batch.n_movies), None
     if not hasattr(model, "scores"):
-        raise InputError(f"{name} has no method scores(batch), which gives a score for each row and movie.")
+        raise InputError(f"{name} has no method scores(batch): a score for each row and movie.")
     try: found = model.scores(batch)
     except (AttributeError, TypeError) as e:
         if not hasattr(model, "fit"): raise
-        raise InputError(f"{name}.scores failed ({e}); if it is not fitted yet, call fit(split.train) first.") from e
+        raise InputError(f"{name}.scores failed ({e}); maybe call fit(split.train) first.") from e
 
     scores = found.detach().cpu() if isinstance(found, Tensor) else torch.tensor(np.asarray(found))
     if scores.shape != n:
