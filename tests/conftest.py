@@ -1,21 +1,34 @@
-"""What all tests share: the option --slow, processes that start quickly, a browser, and notes printed before pytest's closing line."""
+"""What all tests share: the options --slow and --site, processes that start quickly, a browser, and notes.
+
+The notes are printed before pytest's closing line."""
 import multiprocessing.forkserver
 import os
 import shutil
 
 import pytest
 
-# Tests and notebooks run beside each other in processes of one thread each: that is more than some of several, and their weights are equal.
+# Tests and notebooks run beside each other in processes of one thread each: that is more than some of several, and
+# their weights are equal.
 os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MPLBACKEND": "agg"}
+# Nor do they start processes for networks that train side by side, unless they say how many.
+if hasattr(os, "sched_getaffinity"): os.sched_getaffinity = lambda pid: {0}
 START = multiprocessing.get_context("forkserver")
-START.set_forkserver_preload(["torch", "pandas", "scipy.sparse", "sklearn.metrics", "matplotlib.pyplot", "pyarrow.parquet", "nbdev.test", "pytest", "saerec.cli"])
+START.set_forkserver_preload([
+    "torch", "pandas", "scipy.sparse", "sklearn.metrics", "matplotlib.pyplot", "pyarrow.parquet", "nbdev.test",
+    # what the first training, calibration, page or example in a process would import
+    "pytest", "torch._dynamo", "sklearn.isotonic", "sklearn.linear_model", "fastapi.testclient", "hypothesis",
+    "saerec.cli", "saerec.app", "saerec.recommend.training"])
 
-CHROMIUM_FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
+CHROMIUM_FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
+                  "--disable-background-networking", "--disable-component-update"]
 NOTES = pytest.StashKey[list[str]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--slow", action="store_true", help="also run what takes minutes: tests marked slow, and notebook cells with the directive #| slow")
+    slow = "also run what takes minutes: tests marked slow, and notebook cells with the directive #| slow"
+    parser.addoption("--slow", action="store_true", help=slow)
+    site = "also check the site that tools/build_site.py has built in this folder"
+    parser.addoption("--site", metavar="DIR", help=site)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -28,7 +41,8 @@ def pytest_unconfigure() -> None:
 
 
 def run_notebooks_beside(items: list[pytest.Item]) -> None:
-    "Order: a small notebook, with which all begin to run in processes of their own; what needs no notebook; then the others, which have run meanwhile."
+    """Order: a small notebook, with which all begin to run in processes of their own; what needs no notebook; then the
+    others, which have run meanwhile."""
     waiting = [i for i in items if "execute" in getattr(i, "fixturenames", ()) and hasattr(i, "callspec")]
     if not waiting: return
     first = min(waiting, key=lambda i: i.callspec.params["nb"].stat().st_size)

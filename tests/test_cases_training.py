@@ -129,7 +129,7 @@ def test_all_ratings_are_equal(
 
 def test_implicit_ensemble_and_refit(base: pd.DataFrame, call: Call, tmp_path: Path) -> None:
     "As --ranker stack and --refit do it, in this process and with one multinomial network."
-    folder, few = tmp_path / "model", {"epochs": 1, "workers": 1, "n_multinomial": 1}
+    folder, few = tmp_path / "model", {"epochs": 1, "n_multinomial": 1}
     r = read_ratings(saved(base.assign(rating=1), tmp_path / "ratings.csv"))
     Recommender.fit(
         r,

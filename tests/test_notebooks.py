@@ -11,9 +11,8 @@ import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import redirect_stdout
 from functools import cache
-from io import StringIO
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +23,9 @@ from filelock import FileLock
 from nbdev.clean import clean_nb
 from nbdev.config import get_config
 
-from saerec.data import Ratings, load_movielens
-from saerec.recommend import Recommender
+from saerec.data import Ratings
+from saerec.recommend import Recommender, training
+from saerec.recommend.artefact import Artefact
 
 ROOT = Path(__file__).resolve().parents[1]
 NBS = ROOT / "nbs"
@@ -78,33 +78,39 @@ def run(code: str, *args: str, cwd: Path, timeout: int = 300, env: dict[str, str
 
 # --- running: once for each notebook, in a process of its own, as many at a time as there are cores, beside the other tests; what it gives is compared afterwards ---
 
-def share_the_model(folder: Path) -> None:
-    """Whatever page asks for `Recommender.fit(load_movielens(), seed=0)`, it is trained once.
+def share_trainings(folder: Path) -> None:
+    """What several pages train, with the same options on the same data, is trained once, by the first that asks.
 
-    The others read what the first of them has saved, and say what was said."""
-    train = Recommender.fit
+    The others read what it saved, and say what was said. What says more of a training, or goes on with one, is not
+    shared."""
+    train = training.train
 
-    def fit(r: Ratings, **options: Any) -> Recommender:
-        if options != {"seed": 0} or r.fingerprint() != load_movielens().fingerprint(): return train(r, **options)
-        with FileLock(folder / "lock"):
-            if not (folder / "said").exists():
-                with redirect_stdout(StringIO()) as said: train(r, **options).save(folder / "model")
-                (folder / "said").write_text(said.getvalue(), encoding="utf-8")
-        print((folder / "said").read_text(encoding="utf-8"), end="")
-        return Recommender.load(folder / "model")
+    def fit(r: Ratings, **options: Any) -> tuple[Artefact, dict]:
+        if {"checkpoints", "keep", "about"} & set(options): return train(r, **options)
+        say = options.pop("say", print) or (lambda line: None)
+        asked = json.dumps([r.fingerprint(), r.name, r.scale, r.movies.to_csv(), sorted(options.items())])
+        place = folder / sha256(asked.encode()).hexdigest()
+        with FileLock(f"{place}.lock"):
+            if not place.exists():
+                said: list[str] = []
+                artefact = train(r, say=said.append, **options)[0]
+                place.with_suffix(".json").write_text(json.dumps(said))
+                Recommender(artefact).save(place)
+        for line in json.loads(place.with_suffix(".json").read_text()): say(line)
+        return Recommender.load(place).artefact, {}
 
-    Recommender.fit = fit
+    training.train = fit
 
 
 def run_notebook(copy: Path, home: Path, force: str) -> None:
-    "Run a copy in place, with what it says and its processor seconds in files. The process has the large libraries already."
+    "Run a copy in place, with what it says and its processor seconds in files."
     for fd, file in ((0, os.devnull), (1, home / "said"), (2, home / "said")): os.dup2(os.open(file, os.O_RDWR | os.O_CREAT | os.O_APPEND), fd)
     sys.stdout = sys.__stdout__ = open(1, "w", closefd=False, encoding="utf-8")
     sys.stderr = sys.__stderr__ = open(2, "w", closefd=False, encoding="utf-8", buffering=1)
     os.environ |= environment(home)
     os.environ.pop("IN_TEST", None)
     os.chdir(home)
-    share_the_model(home.parents[1] / "shared")
+    if copy.stem != "training": share_trainings(home.parents[1] / "shared")  # that page is about them
     from nbdev.test import test_nb
     ok, _ = test_nb(copy, skip_flags=SKIP_FLAGS, force_flags=force.split(), basepath=ROOT, save=True, cell_timeout=None if force else 600)
     used = sum(sum(resource.getrusage(who)[:2]) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))

@@ -238,10 +238,6 @@ def test_ruff() -> None:
     run(sys.executable, "-m", "ruff", "check", ".")
 
 
-def test_mypy() -> None:
-    run(sys.executable, "-m", "mypy")
-
-
 def test_readme_is_current() -> None:
     tool = ROOT / "tools" / "make_readme.py"
     if not tool.is_file(): pytest.skip("tools/make_readme.py is not there")

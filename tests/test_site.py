@@ -2,8 +2,6 @@
 import json
 import posixpath
 import re
-import subprocess
-import sys
 import threading
 from configparser import ConfigParser
 from functools import partial
@@ -53,12 +51,13 @@ class Page(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory):
-    "The folder of a freshly built site."
-    out = tmp_path_factory.mktemp("site")
-    done = subprocess.run([sys.executable, ROOT / "tools/build_site.py", "--out", out], cwd=out, capture_output=True, text=True)
-    assert not done.returncode, done.stdout + done.stderr
-    return out
+def site(request):
+    "The folder of the site that is checked."
+    if not (given := request.config.getoption("--site")):
+        pytest.skip("first python tools/build_site.py --out DIR, then pytest tests/test_site.py --site DIR")
+    folder = request.config.invocation_params.dir / given
+    assert (folder / "index.html").is_file(), f"{folder} holds no site: python tools/build_site.py --out {given}"
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -152,9 +151,7 @@ def test_quarto_reads_the_same_metadata():
     for key in ("lib_name", "description", "git_url", "doc_url"): assert f'"{ini["DEFAULT"][key].rstrip("/")}"' in text, key
 
 
-# A reader with a browser
-
-
+# --- a reader with a browser ---
 
 class Quiet(SimpleHTTPRequestHandler):
     def log_message(self, *args): pass
@@ -205,7 +202,7 @@ SCROLLS = """() => [...document.querySelectorAll("main pre")].filter(e => e.scro
 def test_every_page_opens(tab, address, pages):
     "Each page once, seen on a screen and on a phone."
     for name in sorted(pages):
-        tab.goto(address + name, wait_until="networkidle")
+        tab.goto(address + name)
         assert tab.locator("main h1").first.is_visible(), name
         for width in (1280, 390):
             tab.set_viewport_size({"width": width, "height": 900})

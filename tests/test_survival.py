@@ -38,7 +38,9 @@ EPOCHS = 8
 
 def work(folder: str, started, finished) -> None:
     "One training from wherever its checkpoint is, in a process of its own."
-    split = split_users(load_movielens().likes(), seed=0)
+    r = load_movielens()
+    r = r.only_movies(np.flatnonzero(np.bincount(r.movie) >= 10))
+    split = split_users(r.likes(), seed=0)
     model = make_model("ranking", split.train.n_movies, hidden=(64, 16), dropout=0.2, seed=0)
     started.set()
     fit(
@@ -152,12 +154,10 @@ def shell(trick: Callable[[], None], out: str, err: str, argv: list[str]) -> Non
 class Train:
     "`saerec train` in a process of its own."
 
-    def __init__(self, trick: Callable[[], None], data: Path, out: Path, notes: Path) -> None:
+    def __init__(self, trick: Callable[[], None], data: Path, out: Path, notes: Path, *options: str) -> None:
         self.files = notes / "stdout", notes / "stderr"
-        self.process = START.Process(
-            target=shell,
-            args=(trick, *map(str, self.files), ["train", "--data", str(data), "--out", str(out), *SMALL, "--json"]),
-        )
+        asked = ["train", "--data", str(data), "--out", str(out), *(options or SMALL), "--json"]
+        self.process = START.Process(target=shell, args=(trick, *map(str, self.files), asked))
         self.process.start()
         self.pid = self.process.pid or 0
 
@@ -415,14 +415,92 @@ def test_a_rival_of_the_program(tmp_path: Path, capsys: pytest.CaptureFixture[st
         assert sorted(o.name for o in tmp_path.iterdir()) == before
 
 
-# --- an ensemble, whose networks train in processes of their own ---
+# --- an ensemble, whose networks train one after the other ---
 
-ENSEMBLE = ["--epochs", "30", "--held-out", "15", "--ranker", "stack", "--json"]
+ENSEMBLE = ["--epochs", "8", "--held-out", "15", "--ranker", "stack"]
 
 
-def train_ensemble(data: Path, out: Path, *options: str) -> subprocess.Popen[str]:
+def epochs_kept(out: Path) -> dict[str, int]:
+    "Those in the checkpoints of the networks of an ensemble, by file."
+    found = {}
+    for file in (out.parent / f".{out.name}-training").glob("ranking-*.safetensors"):
+        with safe_open(file, "pt") as f:
+            found[file.name] = json.loads(f.metadata()["saerec"])["epoch"]
+    return found
+
+
+def wait_for_ensemble(pid: int, out: Path, before: dict[str, int]) -> None:
+    "Wait until a second network or a further one has kept an epoch more."
+    until = time.monotonic() + 120
+    while len(kept := epochs_kept(out)) < 2 or kept == before:
+        assert psutil.pid_exists(pid) and time.monotonic() < until, "the networks of the ensemble did not begin"
+        time.sleep(0.02)
+
+
+@pytest.fixture(scope="module")
+def undisturbed_ensemble(data: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    "The weights of an ensemble whose training nothing happened to."
+    out = tmp_path_factory.mktemp("undisturbed") / "model"
+    assert main(["train", "--data", str(data), "--out", str(out), *ENSEMBLE, "--json"]) == 0
+    return (out / "weights.safetensors").read_bytes()
+
+
+GOES_ON = "the same command with --resume goes on."
+ENDS: dict[str, tuple[int, bool, int, str]] = {  # how -> signal, to all of the group?, exit code, what is said at last
+    "SIGTERM, as Docker sends it": (signal.SIGTERM, False, 143, f"saerec: ended by SIGTERM; {GOES_ON}"),
+    "SIGTERM to all, as systemd sends it": (signal.SIGTERM, True, 143, f"saerec: ended by SIGTERM; {GOES_ON}"),
+    "Ctrl-C": (signal.SIGINT, True, 130, f"saerec: stopped; {GOES_ON}"),
+    "SIGKILL": (signal.SIGKILL, False, -signal.SIGKILL, ""),
+}
+
+
+def steps_a_little_slowly() -> None:
+    real = train_module.Training.my_part
+
+    def step(*args: Any) -> Any:
+        time.sleep(0.02)
+        return real(*args)
+
+    train_module.Training.my_part = step  # type: ignore[method-assign]
+
+
+def ended(how: str, data: Path, out: Path, *options: str) -> None:
+    "Send a signal to a training that is under way: one line says how to go on."
+    number, _, code, said = ENDS[how]
+    before, p = epochs_kept(out), Train(steps_a_little_slowly, data, out, out.parent.parent, *ENSEMBLE, *options)
+    wait_for_ensemble(p.pid, out, before)
+    os.kill(p.pid, number)
+    left(p.end(), code, said)
+
+
+def left(end: tuple[int | None, str, str], code: int, said: str) -> None:
+    assert end[0] == code and "Traceback" not in end[2], end
+    if said:
+        assert end[2].splitlines()[-1] == said and end[2].count("--resume") == 1
+
+
+def ensemble_goes_on(data: Path, out: Path, undisturbed: bytes, capsys: pytest.CaptureFixture[str]) -> None:
+    "With --resume the end is that of an undisturbed training."
+    assert main(["train", "--data", str(data), "--out", str(out), *ENSEMBLE, "--json", "--resume"]) == 0
+    assert "going on with the training that was stopped" in capsys.readouterr().err
+    assert (out / "weights.safetensors").read_bytes() == undisturbed
+    assert [o.name for o in out.parent.iterdir()] == [out.name]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGTERM that a program hears")
+def test_ensemble_goes_on(
+    data: Path, tmp_path: Path, undisturbed_ensemble: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    "A training that is ended by SIGTERM in its second network, then killed, comes to the undisturbed end."
+    out = tmp_path / "place" / "model"
+    ended("SIGTERM, as Docker sends it", data, out)
+    ended("SIGKILL", data, out, "--resume")
+    ensemble_goes_on(data, out, undisturbed_ensemble, capsys)
+
+
+def train_ensemble(data: Path, out: Path) -> subprocess.Popen[str]:
     "`saerec train` as a shell starts it, the first of a process group of its own."
-    command = [sys.executable, "-m", "saerec", "train", "--data", str(data), "--out", str(out), *ENSEMBLE, *options]
+    command = [sys.executable, "-m", "saerec", "train", "--data", str(data), "--out", str(out), *ENSEMBLE, "--json"]
     env = os.environ | {
         "OMP_NUM_THREADS": "1",
         "PYTHONPATH": os.pathsep.join([str(Path(__file__).resolve().parents[1]), os.environ.get("PYTHONPATH", "")]),
@@ -438,107 +516,41 @@ def train_ensemble(data: Path, out: Path, *options: str) -> subprocess.Popen[str
     )
 
 
-def processes_of(p: subprocess.Popen[str]) -> list[psutil.Process]:
-    "A program and everything that it started."
-    return [psutil.Process(p.pid), *psutil.Process(p.pid).children(recursive=True)]
-
-
-def wait_for_ensemble(p: subprocess.Popen[str], out: Path) -> list[psutil.Process]:
-    until = time.monotonic() + 120
-    while len(list((out.parent / f".{out.name}-training").glob("ranking-*.safetensors"))) < 2:
-        assert p.poll() is None and time.monotonic() < until, "the networks of the ensemble did not begin"
-        time.sleep(0.02)
-    return processes_of(p)
-
-
-@pytest.fixture(scope="module")
-def undisturbed_ensemble(data: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    "The weights of an ensemble whose training nothing happened to."
-    out = tmp_path_factory.mktemp("undisturbed") / "model"
-    p = train_ensemble(data, out)
-    _, err = p.communicate(timeout=300)
-    assert p.returncode == 0, err
-    return (out / "weights.safetensors").read_bytes()
-
-
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGTERM that a program hears")
-@pytest.mark.parametrize(
-    ("number", "to_all", "code", "said"),
-    [
-        pytest.param(
-            signal.SIGTERM,
-            False,
-            143,
-            "saerec: ended by SIGTERM; the same command with --resume goes on.",
-            id="SIGTERM, as Docker sends it",
-        ),
-        pytest.param(
-            signal.SIGTERM,
-            True,
-            143,
-            "saerec: ended by SIGTERM; the same command with --resume goes on.",
-            id="SIGTERM to all, as systemd sends it",
-            marks=pytest.mark.slow,
-        ),
-        pytest.param(
-            signal.SIGINT,
-            True,
-            130,
-            "saerec: stopped; the same command with --resume goes on.",
-            id="Ctrl-C",
-            marks=pytest.mark.slow,
-        ),
-        pytest.param(signal.SIGKILL, False, -signal.SIGKILL, "", id="SIGKILL"),
-    ],
-)
-def test_ensemble_ends_with_its_workers(
-    number: int, to_all: bool, code: int, said: str, data: Path, tmp_path: Path, undisturbed_ensemble: bytes
+@pytest.mark.parametrize("how", ENDS)
+def test_ensemble_ends_in_a_shell(
+    how: str, data: Path, tmp_path: Path, undisturbed_ensemble: bytes, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    "No process is left, one line says so, and with --resume the end is that of an undisturbed training."
     out = tmp_path / "place" / "model"
+    number, to_all, code, said = ENDS[how]
     p = train_ensemble(data, out)
-    everything = wait_for_ensemble(p, out)
-    assert len(everything) >= 3, "it trains in one process"
-
+    wait_for_ensemble(p.pid, out, {})
     if to_all:
         os.killpg(p.pid, number)
     else:
         os.kill(p.pid, number)
-    _, err = p.communicate(timeout=60)
-    assert psutil.wait_procs(everything, timeout=20)[1] == []
-    assert p.returncode == code and "Traceback" not in err, err
-    if said:
-        assert err.splitlines()[-1] == said and err.count("--resume") == 1
-
-    p = train_ensemble(data, out, "--resume")
-    _, err = p.communicate(timeout=300)
-    assert p.returncode == 0 and "going on with the training that was stopped" in err, err
-    assert (out / "weights.safetensors").read_bytes() == undisturbed_ensemble
-    assert [o.name for o in out.parent.iterdir()] == [out.name]
+    told, err = p.communicate(timeout=60)
+    left((p.returncode, told, err), code, said)
+    ensemble_goes_on(data, out, undisturbed_ensemble, capsys)
 
 
-def test_lost_worker(data: Path, tmp_path: Path) -> None:
-    "A worker that is killed, as where memory runs out: one sentence, and the others end too."
-    out = tmp_path / "model"
-    p = train_ensemble(data, out)
-    everything = wait_for_ensemble(p, out)
-    max(everything[1:], key=lambda o: o.memory_info().rss).kill()
-    _, err = p.communicate(timeout=60)
-    one_sentence(p.returncode, err, "A process that trained a network was lost (signal 9)")
-    assert psutil.wait_procs(everything, timeout=20)[1] == []
+def dies_at_the_first_network() -> None:
+    def die(*_: Any) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    train_module.Training.batches = die  # type: ignore[method-assign,assignment]
 
 
-def test_killed_before_anything_was_kept(data: Path, tmp_path: Path) -> None:
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="this system has no SIGKILL")
+def test_killed_before_anything_was_kept(
+    data: Path, tmp_path: Path, undisturbed: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
     "Who goes on with such a training is told that it begins anew."
-    out = tmp_path / "model"
-    p = train_ensemble(data, out)
-    until = time.monotonic() + 60
-    while not (settings := tmp_path / ".model-training" / "settings.json").exists():
-        assert p.poll() is None and time.monotonic() < until
-        time.sleep(0.005)
-    p.kill()
-    p.communicate()
-    for checkpoint in settings.parent.glob("*.safetensors"):
-        checkpoint.unlink()  # of an epoch that was quicker than we are
-    p = train_ensemble(data, out, "--resume", "--ranker", "network", "--epochs", "1")
-    assert "had kept nothing yet, so it begins anew" in p.communicate(timeout=120)[1] and p.returncode == 0
+    (tmp_path / "place").mkdir()
+    out = tmp_path / "place" / "model"
+    assert Train(dies_at_the_first_network, data, out, tmp_path).end()[0] == -signal.SIGKILL
+    left = sorted(o.name for o in (out.parent / ".model-training").iterdir())
+    assert "settings.json" in left and "likes.safetensors" not in left
+    goes_on(data, out, undisturbed)
+    assert "had kept nothing yet, so it begins anew" in capsys.readouterr().err

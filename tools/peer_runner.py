@@ -141,8 +141,8 @@ def saerec_stack(data: Data, times: Times) -> tuple[Scores, dict]:
     "The default stack; like the others it learns from training only (refit=False)."
     from saerec.ensemble import rank_ensemble
     split = split_of(data)
-    with times("fit"): model = rank_ensemble(split, refit=False, workers=1)
-    return scores_of(model, split), {"settings": {"refit": False, "workers": 1}}
+    with times("fit"): model = rank_ensemble(split, refit=False)
+    return scores_of(model, split), {"settings": {"refit": False}}
 
 
 def saerec_default(data: Data, times: Times) -> tuple[Scores, dict]:

@@ -135,9 +135,10 @@ def _listed(cat: Catalogue, visit: Visit) -> tuple[str, list[_Film]]:
         return about, _starters(cat, visit)
     _, diversity, novelty, famous = _VARIETIES[visit.variety]
     never = [*visit.hidden, *cat.popular[:int(famous * len(cat.popular))]]
-    top = recommend(cat, stars, visit.n, visit.genre, visit.years, never, diversity=diversity, novelty=novelty,
-                    calibrate=_MIXES[visit.mix][1])
-    return top.about, [_film(cat, cat.codes[o.movie], None, o.p_like, o.because, o.share) for o in top.movies]
+    how = diversity, novelty, _MIXES[visit.mix][1]
+    top = recommend(cat, stars, visit.n, visit.genre, visit.years, never, *how)
+    films = [(cat.codes[o.movie], None, o.p_like, o.because, o.share) for o in top.movies]
+    return top.about, [_film(cat, *film) for film in films]
 
 # %% ../../nbs/app/page.ipynb #2b449d41
 def _whole_view(cat: Catalogue, visit: Visit, most: int = 60) -> dict[str, Any]:
@@ -166,7 +167,8 @@ def page(cat: Catalogue, visit: Visit) -> str:
 
 def parts(cat: Catalogue, visit: Visit, only_found: bool = False) -> str:
     "The parts that the script swaps, and the sentence for a screen reader; somebody types: only what is found."
-    return _TEMPLATES.get_template("swap.html").render(v=(_found_view if only_found else _whole_view)(cat, visit))
+    view = _found_view if only_found else _whole_view
+    return _TEMPLATES.get_template("swap.html").render(v=view(cat, visit))
 
 # %% ../../nbs/app/page.ipynb #fd559283
 class OwnFile(BaseModel):
@@ -182,7 +184,8 @@ def read_file(cat: Catalogue, name: str, data: bytes, given: str) -> OwnFile:
     room = max(0, MAX_RATINGS - len(stars.keys() | found.keys()) + len(found))
     kept = dict([*found.items()][-room:]) if room else {}
     less = f"\nOnly the last {len(kept)} of its ratings fit." if len(kept) < len(found) else ""
-    return OwnFile(r=write_ratings(cat, {c: v for c, v in kept.items() if c not in stars} | stars), told=f"{own}{less}")
+    both = {c: v for c, v in kept.items() if c not in stars} | stars
+    return OwnFile(r=write_ratings(cat, both), told=f"{own}{less}")
 
 # %% ../../nbs/app/page.ipynb #e7185cb6
 pages = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)

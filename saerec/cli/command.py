@@ -33,11 +33,11 @@ def _function_of(verb: str) -> Callable[[Any], tuple[dict[str, Any], str]]:
 
 @contextmanager
 def _guard(args: Any) -> Iterator[None]:
-    "SIGTERM as an exception, where workers have to be ended; the epochs of a training written where that is asked for."
+    "SIGTERM as an exception, so that a training writes where it stands; its epochs written, where asked for."
     if args.verb not in _PLACES:
         yield
         return
-    from saerec.workers import sigterm_as_exception
+    from saerec.terminated import sigterm_as_exception
     with sigterm_as_exception(), ExitStack() as inside:
         if getattr(args, "log", None):
             from saerec.train.recorder import log_epochs

@@ -7,7 +7,7 @@ __getattr__, __all__ = front_door(
     content="Content",
     sessions="SessionEDLAE SessionKernelRidge TimedEnsemble known_times split_sessions",
     tensors="as_tensors from_tensors",
-    networks="train_network train_networks",
+    networks="train_network",
     ranking="closed_forms fit_again rank_ensemble",
     ratings="RatingStack ensemble_for rating_stack",
 )

@@ -1,4 +1,4 @@
-"""The networks of an ensemble: their settings, trained side by side, and learning again
+"""The networks of an ensemble: their settings, one trained, and learning again
 
 Docs: https://saerec.github.io/saerec/ensemble/networks.html.md"""
 
@@ -7,21 +7,13 @@ Docs: https://saerec.github.io/saerec/ensemble/networks.html.md"""
 # %% ../../nbs/ensemble/networks.ipynb #b527f72f
 from __future__ import annotations
 
-import multiprocessing
-import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-import torch
-import torch.distributed as dist
-
 from ..data import Ratings, Split
-from .tensors import as_tensors, from_tensors, round_weights
+from .tensors import round_weights
 from ..model import StackedAutoencoder
-from ..train import Recorder, find_objective, fit, make_model, settings_for
-from ..workers import side_by_side
+from ..train import Recorder, fit, make_model, settings_for
 
 # %% auto #0
 __all__ = []
@@ -41,7 +33,7 @@ def train_network(
     changes: Mapping[str, Any],  # of `fit`, and `NETWORK_OPTIONS`
     member: bool = True,  # of an ensemble, as in `settings_for`
 ) -> tuple[StackedAutoencoder, Recorder]:  # the network, and how its training went
-    "One network, its matrices rounded to float16."
+    "One network, its tables rounded to what bytes hold."
     options: dict[str, Any] = {"dislikes": objective != "likes" and has_dislikes(split.train)}
     options |= {k: v for k, v in changes.items() if k in NETWORK_OPTIONS}
     model = make_model(objective, split.train.n_movies, seed=seed, **options)
@@ -49,42 +41,6 @@ def train_network(
     recorder = fit(model, split, objective, **(settings | {k: v for k, v in changes.items() if k not in options}))
     round_weights(model)
     return model, recorder
-
-# %% ../../nbs/ensemble/networks.ipynb #87f56b69
-@contextmanager
-def one_thread() -> Iterator[None]:
-    "Torch on one thread, which gives the same numbers in this process and in another."
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try: yield
-    finally: torch.set_num_threads(threads)
-
-# %% ../../nbs/ensemble/networks.ipynb #1dbe99ab
-def _train_arrays(*job: Any) -> tuple[dict[str, Any], dict[str, np.ndarray], Recorder]:
-    "`train_network` for a worker, which can send arrays."
-    with one_thread(): model, recorder = train_network(*job)
-    about, tensors = as_tensors(model)
-    return about, {k: t.numpy() for k, t in tensors.items()}, recorder
-
-# %% ../../nbs/ensemble/networks.ipynb #eab11508
-def train_networks(
-    jobs: Sequence[tuple[Split, str, int, Mapping[str, Any]]],  # arguments of `train_network`
-    workers: int | None = None,  # processes; None: one a core; 1: in this one
-) -> list[tuple[StackedAutoencoder, Recorder]]:  # as from `train_network`, in order
-    "Networks side by side, each on one thread; a single one on all; one by one where processes share each of them."
-    if len(jobs) == 1 or (dist.is_available() and dist.is_initialized()): return [train_network(*job) for job in jobs]
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    n = min(len(jobs), workers or cores)
-    if n <= 1 or multiprocessing.current_process().daemon:  # a daemon may start no process
-        with one_thread(): return [train_network(*job) for job in jobs]
-
-    out = []
-    trained = side_by_side("saerec.ensemble.networks:_train_arrays", jobs, n)
-    for (_, objective, *_), (about, arrays, recorder) in zip(jobs, trained, strict=True):
-        model = from_tensors(about, {k: torch.from_numpy(a) for k, a in arrays.items()})
-        model.predicts_likes = find_objective(objective).predicts_likes
-        out.append((model, recorder))
-    return out
 
 # %% ../../nbs/ensemble/networks.ipynb #60d134f1
 def learn_again(split: Split) -> Split | None:

@@ -20,7 +20,7 @@ from torch import Tensor
 from ..data import Batch, HeldOut, Ratings, Split, to_batch
 from .combining import Ensemble, few_as_likes, standardize
 from .content import Content, rows_of
-from .networks import has_dislikes, learn_again, train_networks
+from .networks import has_dislikes, learn_again, train_network
 from .sessions import SessionEDLAE, SessionKernelRidge, TimedEnsemble, known_times
 from ..evaluate import Scorer, chosen_on_valid, rank_metrics
 from ..evaluate.baselines import EDLAE, KernelRidge
@@ -177,7 +177,6 @@ def rank_ensemble(
     content: bool = False,  # genres, years and popularity too, and only members that pay: `with_content`
     forms: Forms | None = None,  # closed-form members; None: `closed_forms`
     begin: Callable[[str], None] = lambda stage: None,  # told what is fitted next
-    workers: int | None = None,  # of `train_networks`
     checkpoints: str | Path | None = None,  # folder of one checkpoint a network, to go on from
     **changes: Any,  # of `fit`, for every network: epochs, progress
 ) -> Ensemble:
@@ -193,25 +192,25 @@ def rank_ensemble(
 
     jobs = _network_jobs(split, n_multinomial, checkpoints, changes)
     begin(", ".join(jobs))
-    trained = dict(zip(jobs, train_networks(list(jobs.values()), workers), strict=True))
+    trained = {name: train_network(*job) for name, job in jobs.items()}
     ensemble = Ensemble(members | {name: network for name, (network, _) in trained.items()})
     ensemble.recorders = {name: recorder for name, (_, recorder) in trained.items()}
     if content:
         begin("members and content, chosen on validation")
         ensemble = with_content(ensemble, split)
 
-    if refit and (everything := learn_again(split)): ensemble = fit_again(ensemble, everything, workers)
+    if refit and (everything := learn_again(split)): ensemble = fit_again(ensemble, everything)
     return TimedEnsemble(ensemble, split) if timestamps else ensemble
 
 # %% ../../nbs/ensemble/ranking.ipynb #69a909f4
-def fit_again(ensemble: Ensemble, split: Split, workers: int | None = None) -> Ensemble:  # a new one
+def fit_again(ensemble: Ensemble, split: Split) -> Ensemble:  # a new one
     "The same settings and numbers of epochs, on other ratings."
     jobs = []
     for i, o in enumerate(ensemble.recorders.values()):
         settings = {k: v for k, v in vars(o.settings).items() if k != "objective"}
         settings["stop_at"] = o.best_epoch
         jobs.append((split, o.settings.objective, split.seed + 1000 * max(0, i - 1), settings))
-    trained = train_networks(jobs, workers)
+    trained = [train_network(*job) for job in jobs]
     networks = {name: network for name, (network, _) in zip(ensemble.recorders, trained, strict=True)}
 
     def fitted(name: str, member: Any) -> Any:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..data import Batch, HeldOut, InputError, Split
 from .combining import Ensemble
-from .networks import learn_again, train_networks
+from .networks import learn_again, train_network
 from .ranking import rank_ensemble
 from .sessions import known_times
 from ..evaluate import predict_cells
@@ -98,14 +98,14 @@ class RatingStack:
 _NETWORKS = {"Item-based 1": True, "Item-based 2": True, "User-based": False}  # whether item-based
 
 def _train_networks(
-    split: Split, workers: int | None, changes: dict[str, Any], stops: Sequence[int | None]
+    split: Split, changes: dict[str, Any], stops: Sequence[int | None]
 ) -> tuple[dict[str, tuple[StackedAutoencoder, bool]], list[int]]:
     "Name -> network and whether it is item-based; the best epochs. With stops, each ends there."
     turned, jobs = split.transposed(), []
     for i, (item_based, stop_at) in enumerate(zip(_NETWORKS.values(), stops, strict=True)):
         options = changes | {"stop_at": stop_at}
         jobs.append((turned if item_based else split, "likes", split.seed + 1000 * i, options))
-    trained = train_networks(jobs, workers)
+    trained = [train_network(*job) for job in jobs]
     networks = {k: (m, kind) for (k, kind), (m, _) in zip(_NETWORKS.items(), trained, strict=True)}
     return networks, [recorder.best_epoch for _, recorder in trained]
 
@@ -114,7 +114,6 @@ def rating_stack(
     split: Split,  # of likes or stars; users and movies of the test are known
     timestamps: bool = False,  # the time of each rating to be predicted is known, and used
     refit: bool = True,  # after weighing, learn from training and validation together
-    workers: int | None = None,  # of `train_networks`
     **changes: Any,  # of `fit`, for every network: epochs, progress
 ) -> RatingStack:
     """The default ensemble for likes and stars: damped means and networks for users and for movies.
@@ -122,10 +121,10 @@ def rating_stack(
     It predicts in units of the ratings (of likes: a probability). Raises `InputError` if `timestamps` are wanted of
     ratings without, and as `fit` does. Reference: Breiman, *Stacked Regressions* (Machine Learning 1996)."""
     if timestamps: known_times(split.train)
-    networks, stops = _train_networks(split, workers, changes, [None] * len(_NETWORKS))
+    networks, stops = _train_networks(split, changes, [None] * len(_NETWORKS))
     stack = RatingStack(BiasModel().fit(split.train), networks, timestamps).weigh(split.valid)
     if refit and (everything := learn_again(split)):
-        stack.networks, _ = _train_networks(everything, workers, changes, stops)
+        stack.networks, _ = _train_networks(everything, changes, stops)
         stack.means = BiasModel().fit(split.known)
     return stack
 

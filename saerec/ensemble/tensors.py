@@ -24,16 +24,7 @@ from ..model import StackedAutoencoder
 __all__ = []
 
 # %% ../../nbs/ensemble/tensors.ipynb #0a6c2f6b
-def round_weights(model: StackedAutoencoder) -> None:
-    "Round the matrices of a trained network to what float16 holds."
-    with torch.no_grad():
-        for p in model.parameters():
-            if p.ndim == 2: p.copy_(p.half())
-
-def _halved(t: Tensor) -> Tensor:
-    "A matrix as float16, if that loses nothing."
-    half = t.half()
-    return half if t.ndim == 2 and torch.equal(half.to(t.dtype), t) else t
+TABLES = ("table", "second", "decoder")  # of a network: a row a movie
 
 def _as_bytes(weights: Tensor) -> dict[str, Tensor]:
     "Columns in 255 steps. Rounding again changes nothing: a scale has so few digits that its products are exact."
@@ -41,6 +32,24 @@ def _as_bytes(weights: Tensor) -> dict[str, Tensor]:
     scale = (most / 127).bfloat16().float()
     scale[scale == 0] = 1
     return {"weights": (weights / scale).round_().to(torch.int8), "scale": scale}
+
+def _rounded(weights: Tensor) -> Tensor:
+    o = _as_bytes(weights)
+    return o["weights"] * o["scale"]
+
+def round_weights(model: StackedAutoencoder) -> None:
+    "Round the tables of a trained network to what bytes hold."
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            if name in TABLES: p.copy_(_rounded(p))
+
+def _take_network(model: StackedAutoencoder) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    "A network, its tables as bytes if that loses nothing."
+    tensors = dict(model.state_dict())
+    tables = [k for k in TABLES if k in tensors]
+    if any(not torch.equal(_rounded(tensors[k]), tensors[k]) for k in tables): return model.config, tensors
+    for k in tables: tensors[k], tensors[f"{k}.scale"] = _as_bytes(tensors[k]).values()
+    return model.config | {"scaled": True}, tensors
 
 # %% ../../nbs/ensemble/tensors.ipynb #303ec45c
 _SETTINGS = {  # what a closed form is made from
@@ -62,7 +71,8 @@ def _take_kernel(model: Any) -> tuple[dict[str, Any], dict[str, Tensor]]:
 def as_tensors(model: Any) -> tuple[dict[str, Any], dict[str, Tensor]]:
     "Take a model apart. Raises `InputError` for one that cannot be."
     if isinstance(model, StackedAutoencoder):
-        return {"kind": "StackedAutoencoder"} | model.config, {k: _halved(t) for k, t in model.state_dict().items()}
+        about, tensors = _take_network(model)
+        return {"kind": "StackedAutoencoder"} | about, tensors
     if isinstance(model, Ensemble):
         members, tensors = {}, dict[str, Tensor]()
         for i, (name, m) in enumerate(model.members.items()):
@@ -111,8 +121,10 @@ def from_tensors(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Any
             members[name] = from_tensors(member, part)
         return Ensemble(members, options["weights"])
     if kind == "StackedAutoencoder":
-        network = StackedAutoencoder(**options)
-        network.load_state_dict(dict(tensors))
+        options.pop("scaled", None)
+        network, tensors = StackedAutoencoder(**options), dict(tensors)
+        for k in [k for k in TABLES if f"{k}.scale" in tensors]: tensors[k] = tensors[k] * tensors.pop(f"{k}.scale")
+        network.load_state_dict(tensors)
         return network.eval()
 
     if kind == "Content":

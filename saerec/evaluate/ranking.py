@@ -37,7 +37,7 @@ def checked_scores(model: Scorer, batch: Batch) -> Tensor:  # float [B, n_movies
     try: found = model.scores(batch)
     except (AttributeError, TypeError) as e:
         if not hasattr(model, "fit"): raise
-        raise InputError(f"{name}.scores failed ({e}); maybe call fit(split.train) first.") from e
+        raise InputError(f"{name}.scores failed ({e}); if it is not fitted yet, call fit(split.train) first.") from e
 
     scores = found.detach().cpu() if isinstance(found, Tensor) else torch.tensor(np.asarray(found))
     if scores.shape != n:

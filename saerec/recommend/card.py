@@ -79,9 +79,10 @@ def _measured(manifest: Manifest) -> list[str]:
     on.append(f"Epochs were chosen on validation; each test part was opened {opened} time{'s' * (opened != 1)}.")
     parts = [f"## Measured\n\n{' '.join(on)}\n\n{_markdown_table(report, 'model')}"]
     if about.get("differences"):
-        d = pd.DataFrame(about["differences"], columns=["baseline", "metric", "difference", "low", "high", "result"])
-        parts.append("Differences from the baselines, with 95% intervals over users (paired bootstrap):\n\n"
-                     + _markdown_table(d.set_index("baseline"), "baseline"))
+        columns = ["metric", "difference", "low", "high", "result"]
+        d = pd.DataFrame(about["differences"]).set_index("baseline")[columns]
+        title = "Differences from the baselines, with 95% intervals over users (paired bootstrap):"
+        parts.append(f"{title}\n\n{_markdown_table(d, 'baseline')}")
     return [*parts, reasons]
 
 # %% ../../nbs/recommend/card.ipynb #ccfb747d

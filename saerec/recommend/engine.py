@@ -61,10 +61,8 @@ Scores = Callable[[Rows, np.ndarray], np.ndarray]  # (rows, movies [k]) -> [B, k
 class NetworkModel:
     "A trained `StackedAutoencoder` as its options and its arrays by name."
     def __init__(self, config: Mapping[str, Any], arrays: Mapping[str, np.ndarray]):
-        large = "table", "second", "decoder"  # stay as they are: rarely are many of their rows read
-        self.config = config
-        self.arrays = {k: a if k in large else a.astype(np.float32) for k, a in arrays.items()}
-        self.decoder = arrays["table" if config["tied"] else "decoder"]  # [n_movies, width]
+        self.config, self.arrays, decoder = config, arrays, "table" if config["tied"] else "decoder"
+        self.decoder = arrays[decoder], arrays.get(f"{decoder}.scale", 1)  # [n_movies, width], [width]
         self.bias = arrays["decoder_bias"] + (arrays["movie_offset"] if config["centred"] else 0)
 
     def base(self, rows: Rows) -> np.ndarray:  # float32 [B]
@@ -84,7 +82,7 @@ class NetworkModel:
         elif self.config["dislikes"]: inputs = {"table": liked, "second": ones - liked}
         else: inputs, counted = {"table": liked}, liked
 
-        sums = sum(rows.times(values, w[name]) for name, values in inputs.items())
+        sums = sum(rows.times(v, w[k]) * w.get(f"{k}.scale", 1) for k, v in inputs.items())
         n = np.maximum(np.bincount(rows.users, counted, rows.shape[0]), 1)
         return self._stack(sums * (n ** -0.5)[:, None].astype(np.float32) + w["bias"])
 
@@ -101,13 +99,17 @@ class NetworkModel:
 
     def scores(self, rows: Rows, movies: Movies = ALL) -> np.ndarray:  # [B, k]
         "From ratings to scores."
-        d = self.whole_decoder if movies is ALL else self.decoder[movies].astype(np.float32)
+        d = self.whole_decoder if movies is ALL else self._decoder_of(movies)
         return self.encode(rows) @ d.T + self.bias[movies] + self.base(rows)[:, None]
+
+    def _decoder_of(self, movies: Movies) -> np.ndarray:  # float32 [k, width]
+        table, scale = self.decoder
+        return table[movies].astype(np.float32, copy=False) * scale
 
     @cached_property
     def whole_decoder(self) -> np.ndarray:  # float32 [n_movies, width]
         "The vectors of all movies, ready for a product."
-        return self.decoder.astype(np.float32, copy=False)
+        return self._decoder_of(ALL)
 
 # %% ../../nbs/recommend/engine.ipynb #20ac2ed6
 class LinearModel:

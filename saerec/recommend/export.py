@@ -74,7 +74,8 @@ def _first_layer(g: _Graph, config: Mapping[str, Any], w: _Arrays, liked: str, r
 # %% ../../nbs/recommend/onnx.ipynb #d05c8dea
 def _network_graph(g: _Graph, config: Mapping[str, Any], w: _Arrays, liked: str, rated: str) -> str:
     "The scores of a network, from what is liked and what is rated [users, n_movies]."
-    f = _OPERATIONS[config["activation"]]
+    scaled = {k: w[k] * w[f"{k}.scale"] for k in ("table", "second", "decoder") if f"{k}.scale" in w}
+    f, w = _OPERATIONS[config["activation"]], {**w, **scaled}
     h, base = _first_layer(g, config, w, liked, rated)
     h = g(f, g("Add", h, w["bias"]))
 
@@ -106,10 +107,12 @@ def _kernel_graph(g: _Graph, config: Mapping[str, Any], w: _Arrays, entry: str) 
     "Kernel ridge: the training users as a dense matrix."
     from scipy.sparse import csr_array
     shape = (len(w["indptr"]) - 1, w["weights"].shape[1])
-    rows = csr_array((w["data"], w["indices"], w["indptr"]), shape=shape).toarray().astype(np.float32)
+    cells = w["data"], w["indices"], w["indptr"]
+    rows = csr_array(cells, shape=shape).toarray().astype(np.float32)
     unit = g("Div", entry, g("Sqrt", g("Max", g.sum(g("Mul", entry, entry)), 1e-12)))
     cosine = g("MatMul", unit, np.ascontiguousarray(rows.T))
-    return g("MatMul", g("Exp", g("Mul", g("Sub", cosine, 1.0), 2.0 * config["gamma"])), w["weights"])
+    distance = g("Mul", g("Sub", cosine, 1.0), 2.0 * config["gamma"])
+    return g("MatMul", g("Exp", distance), w["weights"])
 
 # %% ../../nbs/recommend/onnx.ipynb #12f7a225
 def _like_rate_graph(g: _Graph, x: np.ndarray, weight: float, liked: str, rated: str) -> str:
@@ -128,7 +131,8 @@ def _content_graph(g: _Graph, config: Mapping[str, Any], w: _Arrays, liked: str,
     for kind, x in content.features.items():
         q, mass = content.shares[kind].astype(np.float32), g("MatMul", liked, x)
         share = g("Div", g("Add", mass, PRIOR * q), g("Add", g.sum(mass), PRIOR))
-        z = g("Add", z, g("MatMul", g("Log", g("Div", share, q)), np.ascontiguousarray(content.weights[kind] * x.T)))
+        weighted = np.ascontiguousarray(content.weights[kind] * x.T)
+        z = g("Add", z, g("MatMul", g("Log", g("Div", share, q)), weighted))
     rho = content.weights["like_rate"]
     return g("Add", z, _like_rate_graph(g, content.features["genre"], rho, liked, rated)) if rho else z
 
@@ -197,7 +201,8 @@ def _outputs(g: _Graph, artefact: Artefact) -> tuple[list[str], list[str]]:
     z = _ranker_graph(g, m.ranker.model_dump(), artefact.part("ranker"), liked, rated)
 
     # One more column, of -inf, for the movies that the ranker does not know.
-    never = g("Add", g("Mul", g("Slice", z, np.array([0]), np.array([1]), np.array([1])), 0.0), -np.inf)
+    first = g("Slice", z, np.array([0]), np.array([1]), np.array([1]))
+    never = g("Add", g("Mul", first, 0.0), -np.inf)
     column = np.full(n, len(codes))
     column[codes] = np.arange(len(codes))
     g("Gather", g("Concat", z, never, axis=1), column, axis=1, name="scores")

@@ -42,6 +42,7 @@ class NetworkPart(_Part):
     centred: bool
     dropout: Annotated[float, Field(ge=0, le=1)]
     damping: _Positive
+    scaled: bool = False  # the tables are bytes, times the scale of their column
 
     def shapes(self, n_movies: int) -> Shapes:
         "The tensors that it must have. Raises `ValueError` if options contradict each other."
@@ -58,7 +59,10 @@ class NetworkPart(_Part):
         if self.tied and width != first: raise ValueError("the tied decoder is as wide as the last hidden layer")
         if not self.tied: out["decoder"] = (n_movies, width)
         if self.dislikes or self.centred: out["second"] = (n_movies, first)
-        return {name: (shape, "f2 f4" if len(shape) == 2 else "f4") for name, shape in out.items()}
+        if not self.scaled: return {name: (shape, "f4") for name, shape in out.items()}
+        tables = {k: out.pop(k) for k in ("table", "second", "decoder") if k in out}
+        scales: Shapes = {f"{k}.scale": (shape[1:], "f4") for k, shape in tables.items()}
+        return {k: (s, "f4") for k, s in out.items()} | {k: (s, "i1") for k, s in tables.items()} | scales
 
 # %% ../../nbs/recommend/manifest.ipynb #8efc0102
 class LinearPart(_Part):
@@ -87,7 +91,8 @@ class KernelPart(_Part):
 
     def shapes(self, n_movies: int) -> Shapes:
         whole = ((-1,), "i4 i8")
-        return {"data": ((-1,), "f4 f8"), "indices": whole, "indptr": whole, "weights": ((-1, n_movies), "f4")}
+        rows: Shapes = {"data": ((-1,), "f4 f8"), "indices": whole, "indptr": whole}
+        return rows | {"weights": ((-1, n_movies), "f4")}
 
 # %% ../../nbs/recommend/manifest.ipynb #237dbec8
 class ContentPart(_Part):
@@ -255,7 +260,7 @@ def _all_finite(array: np.ndarray) -> bool:
     "Without an array of answers; of half precision by its bits, because numpy compares it slowly."
     if not array.size: return True
     if array.dtype == np.float16:  # infinity is 0x7C00 and, below 0, 0xFC00; NaN is above
-        return int(array.view(np.int16).max()) < 0x7C00 and int(array.view(np.uint16).max()) < 0xFC00
+        return array.view(np.int16).max() < 0x7C00 and array.view(np.uint16).max() < 0xFC00
     return bool(np.isfinite([array.min(), array.max()]).all())
 
 def _check_array(name: str, array: np.ndarray, shape: tuple[int, ...], dtypes: str) -> None:

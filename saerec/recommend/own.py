@@ -160,23 +160,27 @@ def _cells(source: Path | zipfile.Path) -> tuple[pd.DataFrame, _Layout, str]:
     with plain_errors(str(source)): table = take_header(table)
     unit = str(table.index.name or "row")
     rows = pd.DataFrame({what: table.iloc[:, k].str.strip() for what, k in at.items()}, dtype="str")
-    return rows.reindex(columns=[*_COLUMNS, "rating"], fill_value="").rename_axis("line").reset_index(), layout, unit
+    rows = rows.reindex(columns=[*_COLUMNS, "rating"], fill_value="").rename_axis("line")
+    return rows.reset_index(), layout, unit
 
 # %% ../../nbs/recommend/own.ipynb #d1e4f7a0
 def _rated(films: pd.DataFrame, scale: tuple[float, float], where: str) -> pd.DataFrame:
     "Those with a rating, in the order of their days: line, title, original, year, mark."
     year = films.year.str.extract(_YEAR)[0]
-    _refuse(films, "year", year.isna() & (films.year != ""), where, "{} is no year; correct or clear that cell.")
+    wrong, told = year.isna() & (films.year != ""), "{} is no year; correct or clear that cell."
+    _refuse(films, "year", wrong, where, told)
     rows = films[films.rating != ""]
     mark = pd.to_numeric(rows.rating.str.replace(",", "."), errors="coerce")
     unreadable = "the rating is {}; write a number of stars, or clear that cell."
     _refuse(rows, "rating", ~np.isfinite(mark), where, unreadable)
     outside = f"the rating is {{}}; its scale is {scale[0]:g} to {scale[1]:g}. Correct or clear that cell."
     _refuse(rows, "rating", ~mark.between(*scale), where, outside)
-    _refuse(rows, "title", rows.title == "", where, "the title is empty; write it, or delete that line.")
+    nameless = "the title is empty; write it, or delete that line."
+    _refuse(rows, "title", rows.title == "", where, nameless)
 
     written = pd.Series([Title(t).year for t in rows.title], rows.index, dtype="Int16")
-    rows = rows.assign(mark=mark, year=pd.to_numeric(year[rows.index]).astype("Int16").fillna(written))
+    given = pd.to_numeric(year[rows.index]).astype("Int16")
+    rows = rows.assign(mark=mark, year=given.fillna(written))
     return _by_day(rows)[["line", "title", "original", "year", "mark"]].reset_index(drop=True)
 
 # %% ../../nbs/recommend/own.ipynb #14415b3d
@@ -193,7 +197,8 @@ def read_own(path: str | os.PathLike[str], scale: tuple[float, float] | None = N
 
     films = rows[~rows.kind.str.lower().str.fullmatch(_NO_FILM)]
     frame = _rated(films, layout.scale or (-math.inf, math.inf), f"{source}, {unit}")
-    skipped = {"without a rating": len(films) - len(frame), "series, episodes and games": len(rows) - len(films)}
+    skipped = {"without a rating": len(films) - len(frame)}
+    skipped["series, episodes and games"] = len(rows) - len(films)
     frame.attrs = {"layout": layout, "unit": unit, "skipped": skipped}
     return frame
 
@@ -208,27 +213,31 @@ def _scale_of(rows: pd.DataFrame, model: tuple[float, float], where: str) -> tup
         raise InputError(f"{where}: every rating is 1; if that means liked, state the scale 0 to 1 (--scale 0 1), "
                          f"else {low:g} to {high:g} (--scale {low:g} {high:g}).")
     if high <= 1 < marks.max() <= 5 and (marks * 2 % 1 == 0).all() and marks.min() >= 0:
-        return (0.5, 5.0), "Its ratings go beyond the model's: read as 0.5 to 5 stars (--scale states another)."
+        said = "Its ratings go beyond the model's: read as 0.5 to 5 stars (--scale states another)."
+        return (0.5, 5.0), said
 
     lowest = min(marks.min(), 1 if (marks % 1 == 0).all() else 0.5)
     stated = f"--scale {lowest:g} {next((o for o in (1, 5, 10, 100) if marks.max() <= o), marks.max()):g}"
     outside = f"the rating {{}} is not on the model's scale, {low:g} to {high:g}; correct it, or state the file's own:"
     shown = rows.assign(rating=marks.map("{:g}".format))
-    _refuse(shown, "rating", (marks < low) | (marks > high), f"{where}, {rows.attrs['unit']}", f"{outside} {stated}.")
+    place, off = f"{where}, {rows.attrs['unit']}", (marks < low) | (marks > high)
+    _refuse(shown, "rating", off, place, f"{outside} {stated}.")
     if high >= 10 and marks.max() <= high / 2 and len(marks) > 4:
-        return model, f"No rating is above {marks.max():g} of {high:g}; if its scale ends earlier, state it: {stated}."
+        low_marks = f"No rating is above {marks.max():g} of {high:g}"
+        return model, f"{low_marks}; if its scale ends earlier, state it: {stated}."
     return model, ""
 
 # %% ../../nbs/recommend/own.ipynb #2e26d511
 def _match_rows(rows: pd.DataFrame, titles: Titles) -> tuple[pd.DataFrame, list[str]]:
     "The code of each film, -1 for none, and what may have been meant; and sentences on what is not quite so."
     codes, close, notes = [], [], []
-    for line, title, original, year in rows[["line", "title", "original", "year"]].itertuples(index=False):
+    asked = rows[["line", "title", "original", "year"]]
+    for line, title, original, year in asked.itertuples(index=False):
         year = None if pd.isna(year) else int(year)
         found, note = titles.match([title, original], year)
-        one = len(found) == 1
+        one, several = len(found) == 1, [titles.titles[c] for c in found[:3]]
         codes.append(found[0] if one else -1)
-        close.append([] if one else [titles.titles[c] for c in found[:3]] or titles.suggest(title, year=year))
+        close.append([] if one else several or titles.suggest(title, year=year))
         if note: notes.append(f"line {line}: {note}")
     return rows.assign(code=codes, suggestions=pd.Series(close, rows.index, dtype=object)), notes
 
@@ -253,7 +262,8 @@ class OwnRatings:
         total = len(self.found) + len(self.missing)
         skipped = ", ".join(f"{n} {what}" for what, n in self.skipped.items() if n)
         left_out = f"; left out: {skipped}." if skipped else "."
-        lines, missing = [f"{self.source} ({self.layout}): {len(self.found)} of {total} films found{left_out}"], []
+        found, missing = f"{len(self.found)} of {total} films found", list[str]()
+        lines = [f"{self.source} ({self.layout}): {found}{left_out}"]
         for o in self.missing.to_dict("records"):
             year = "" if pd.isna(o["year"]) else f" ({o['year']})"
             close = f"; close: {' or '.join(o['suggestions'])}" if o["suggestions"] else ""
@@ -274,7 +284,7 @@ def _newer(missing: pd.DataFrame, rec: Recommender) -> str:
 def own_ratings(
     path: str | os.PathLike[str],  # a table, a zip, or the folder of an export
     rec: Recommender,
-    scale: tuple[float, float] | None = None,  # lowest and best rating; None: as its layout, or the model
+    scale: tuple[float, float] | None = None,  # lowest and best rating; None: not said
     data: bytes | None = None,  # what is in the file, where it lies in memory; None: it is read
 ) -> OwnRatings:
     """A file of ratings for a model; `Recommender.recommend` takes the `ratings` of what comes back.
@@ -290,11 +300,13 @@ def own_ratings(
     latest = found.drop_duplicates("code", keep="last")
     kept = latest.dropna(subset="stars")
     if not len(kept): raise InputError(f"{path}: it holds no rating of a film that the model can use.")
-    skipped = rows.attrs["skipped"] | {"rated again (the later rating counts)": len(found) - len(latest)}
+    skipped, again = rows.attrs["skipped"], "rated again (the later rating counts)"
+    skipped = skipped | {again: len(found) - len(latest)}
     skipped["not liked, which a model of likes alone cannot use"] = len(latest) - len(kept)
 
     movies = rec.movies.iloc[kept.code.tolist()]
-    kept = kept.assign(movie=movies.movie_id.to_numpy(), film=[rec.titles.titles[c] for c in kept.code])
+    films = [rec.titles.titles[c] for c in kept.code]
+    kept = kept.assign(movie=movies.movie_id.to_numpy(), film=films)
     kept = kept[["line", "title", "stars", "movie", "film"]].reset_index(drop=True)
     missing = missing[["line", "title", "year", "stars", "suggestions"]].reset_index(drop=True)
     notes = [o for o in (said, _newer(missing, rec)) if o] + notes

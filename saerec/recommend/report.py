@@ -41,7 +41,7 @@ def fit_baselines(pairs: Split | None, users: Split, regularizations: tuple[floa
 SAE = "Stacked autoencoder"
 ONLY_LIKES = ("MSE, AUC and the probability of a like are left out: all ratings are likes, so nothing tells liked from "
               "not liked.")
-_NO_EASE = "EASE is left out: its matrix of movies x movies takes too long, or does not fit into memory."
+_NO_EASE = "EASE is left out: its matrix of movies x movies does not fit into memory."
 
 def _on_test(models: Mapping[str, Scorer], split: Split, likes: bool) -> tuple[pd.DataFrame, pd.DataFrame, list[str]]:
     "One half of the report, its test opened: defined figures; differences with intervals; why others are left out."

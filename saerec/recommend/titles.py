@@ -68,7 +68,8 @@ class _TitleIndex:
         "The movies of whose name a text is a part, else those whose name begins with it."
         asked = Title(text)
         plain = asked.plain
-        begun = [c for key, some in self.plain.items() if plain and key.startswith(f"{plain} ") for c in some]
+        longer = [some for key, some in self.plain.items() if plain and key.startswith(f"{plain} ")]
+        begun = [c for some in longer for c in some]
         if plain.isdecimal(): begun = [c for c in begun if self.titles[c].name[len(plain)] in " :"]  # not 1-900 for 1
         parts = [c for c in begun if plain in [o.plain for o in self.titles[c].parts[:1]]]
         parts += [c for form in asked.loose for c in self.parts.get(form, [])]
@@ -164,7 +165,7 @@ class Titles:
         behind it. Warns (`TitleWarning`) where it is not quite what was typed.
         Raises `InputError` with the closest titles, or with those among which to choose."""
         code, note = self.look_up(movie)
-        if note: warnings.warn(note, TitleWarning, stacklevel=1)  # always from here, so each is said once
+        if note: warnings.warn(note, TitleWarning, stacklevel=1)  # always from here: said once
         return code
 
     def look_up(self, movie: str | int) -> tuple[int, str]:
@@ -186,7 +187,8 @@ class Titles:
     ) -> tuple[list[int], str]:  # codes: several are a question; what was taken, or ""
         "The movies that another place may mean; nothing is guessed from a beginning or an id."
         codes, how = self.index.candidates(names, year)
-        return _decide(self, codes, how, names[0] if year is None else f"{Title(names[0]).name} ({year})")
+        asked = names[0] if year is None else f"{Title(names[0]).name} ({year})"
+        return _decide(self, codes, how, asked)
 
     def _as_typed(self, text: str) -> tuple[list[int], str]:
         "What a text may mean, and how it was found. A number is a title or the beginning of one before it is an id."
@@ -205,7 +207,8 @@ class Titles:
 
     def _of_another_year(self, name: str, year: int | None) -> list[int]:
         "The only film of a name, whatever its year; but what is newer than the data cannot be in them."
-        codes = [] if year is None or year > self.newest else self.index.candidates([Title(name).name])[0]
+        if year is None or year > self.newest: return []
+        codes, _ = self.index.candidates([Title(name).name])
         return codes if len(codes) == 1 else []
 
     def suggest(self,
