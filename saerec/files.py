@@ -57,7 +57,7 @@ _SMALL = 2**26  # bytes that are always allowed
 def check_growth(packed: int, unpacked: int) -> None:
     "Raises `InputError` if a file unpacks to more than any ratings do."
     if unpacked <= max(_SMALL, _MAX_GROWTH * packed): return
-    raise InputError(f"its {packed:,} bytes say that they unpack to {unpacked:,}, which no ratings do.")
+    raise InputError(f"its {packed:,} bytes unpack to {unpacked:,}, which no ratings do.")
 
 def file_bytes(path: Any) -> bytes:
     "What is in a file. Raises `InputError` if it is a member of a zip that unpacks to more than any ratings do."
@@ -184,7 +184,7 @@ def _read_excel(data: bytes) -> pd.DataFrame:
     except ImportError:
         raise InputError("an Excel workbook; save it as CSV, or install saerec[excel].") from None
     except Exception as e:
-        raise InputError(f"a workbook that cannot be read ({type(e).__name__}); save it as CSV.") from None
+        raise InputError(f"an unreadable workbook ({type(e).__name__}); save it as CSV.") from None
 
     for sheet in sheets:
         cells = ([_text(v) for v in row] for row in sheet.iter_rows(values_only=True))

@@ -365,7 +365,7 @@ def test_fault_in_every_process(arguments: list[str], sentence: str, tmp_path: P
         (["--held-out", "671"], "671 people cannot be held out: "),
         (["--epochs", "0"], "--epochs 0: it has to be 1 or more"),
         (["--lr", "nan"], "--lr nan: it has to be above 0"),
-        (["--only-score"], "weights.safetensors: there is no such file; train first"),
+        (["--only-score"], "weights.safetensors: it is no readable file of saerec (No such file"),
         (["--threshold", "9"], "0 have 5 likes or more"),
         (["--out", "file"], "file/checkpoint.safetensors: it cannot be written"),
     ],

@@ -75,7 +75,7 @@ def test_own_protocol(likes: Ratings) -> None:
 
     stars = load_movielens()
     half = stars.select(stars.user % 2 == 0)
-    fewer = evaluate({"Mine": Popularity()}, protocol=own, ratings=half, baselines=False)
+    fewer = evaluate({"Mine": Popularity()}, own, ratings=half, baselines=False)
     assert fewer.about["fingerprint"] != found.about["fingerprint"]
 
 

@@ -86,7 +86,8 @@ def run_serve(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
 
 def run_export(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     "Write a model as one ONNX file."
-    if "\0" in args.onnx: raise InputError(f"{args.onnx}: no file can have such a name; give another one with --onnx.")
+    if "\0" in args.onnx:
+        raise InputError(f"{args.onnx}: no file can have such a name; give another one.")
     rec = Recommender.load(args.model)
     path = rec.to_onnx(args.onnx)
     size, told = path.stat().st_size, "input liked, output scores"

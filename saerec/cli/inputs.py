@@ -31,7 +31,7 @@ def reading_options(args: argparse.Namespace) -> dict[str, Any]:
     if args.columns is not None:
         pairs = [o.partition("=") for o in args.columns.split(",")]
         if not all(role.strip() and eq for role, eq, _ in pairs):
-            raise InputError(f"--columns {args.columns}: write for instance user=reviewerID,movie=asin.")
+            raise InputError(f"--columns {args.columns}: write for instance user=reviewerID.")
         out["columns"] = {role.strip(): name.strip() for role, _, name in pairs}
     if args.unrated is not None:
         try: out["unrated"] = float(args.unrated) if args.unrated.strip() else ""
@@ -50,12 +50,11 @@ def get_data(source: str, options: Mapping[str, Any] = MappingProxyType({})) -> 
     from saerec.data.reading import read_ratings
     there = source != "bundled" and Path(source).exists()
     if options and not there:
-        raise InputError(f"{source}: --columns, --unrated, --scale and --duplicates go with a table of your own; leave "
-                         "them out.")
+        raise InputError(f"{source}: options of reading go with a table of your own; leave them out.")
     if not there:
         if source in ("bundled", *MOVIELENS): return load_movielens(source)
-        raise InputError(f"{source}: neither a file or folder nor a MovieLens edition; there are bundled, "
-                         f"{', '.join(MOVIELENS)}.")
+        known = ", ".join(MOVIELENS)
+        raise InputError(f"{source}: neither a file or folder nor a MovieLens edition: bundled, {known}.")
 
     r = read_ratings(source, **options)
     for note in r.notes: to_stderr(f"{r.name}: {note}")
@@ -72,7 +71,7 @@ def parse_rating(text: str) -> tuple[str, float]:
     "One rating TITLE=STARS as typed; the last = counts. Raises `InputError` if it is none."
     title, eq, stars = text.rpartition("=")
     if not eq or not title.strip():
-        raise InputError(f"{text!r} is not of the form TITLE=STARS; write for instance 'Heat (1995)=5'.")
+        raise InputError(f"{text!r} is not of the form TITLE=STARS, such as 'Heat (1995)=5'.")
     try: return title.strip(), float(stars)
     except ValueError:
         advice = f"write for instance '{title.strip()}=5'"
@@ -92,7 +91,7 @@ def parse_years(text: str | None) -> tuple[int | None, int | None]:
 def person_of(args: argparse.Namespace, rec: Recommender) -> tuple[dict[Any, float] | str, OwnRatings | None]:
     "Ratings, or the id of a known user; and what a file held. Raises `InputError` for what cannot be meant."
     if bool(args.ratings or args.file) == (args.user is not None):
-        raise InputError("Give either ratings, such as 'Heat (1995)=5' or --ratings FILE, or --user ID.")
+        raise InputError("Give either ratings, such as 'Heat (1995)=5', or --ratings FILE, or --user.")
     if args.scale and args.file is None: raise InputError("--scale goes with --ratings FILE.")
     if args.user is not None: return str(args.user), None
 

@@ -50,9 +50,9 @@ def _run_protocol(args: argparse.Namespace) -> tuple[dict[str, Any], str]:  # fo
     if args.timestamps:
         ratings = ratings or open_edition(how.data)
         if ratings.time is None:
-            raise InputError(f"{ratings.name}: these ratings have no times; leave out --timestamps.")
+            raise InputError(f"{ratings.name}: it has no times; leave out --timestamps.")
     models = _models(args, "ranking" if how.kind == "ranking" else "likes")
-    found = evaluate(models, protocol=args.protocol, seeds=args.seeds, ratings=ratings)
+    found = evaluate(models, args.protocol, seeds=args.seeds, ratings=ratings)
     table, compared = found.table, [found.table.index[0], *([_TIMED] if args.timestamps else [])]
     if len(table) == 1: compared = []
     d = pd.concat([pd.DataFrame(), *map(found.differences, compared)], ignore_index=True)
@@ -76,17 +76,11 @@ def run_evaluate(args: argparse.Namespace) -> tuple[dict[str, Any], str]:  # for
     if args.protocol is not None:
         return _run_protocol(args)
     if args.seeds or args.only_baselines or args.epochs or args.single or args.timestamps:
-        raise InputError(
-            "--seeds, --only-baselines, --single, --timestamps and --epochs go with --protocol; a saved model "
-            "has its own splits."
-        )
+        raise InputError("--seeds, --single and the like go with --protocol; a model has its splits.")
     artefact = read_artefact(args.model)
     name = artefact.manifest.data.name
     if not args.data and not Path(name).exists() and name not in (BUNDLED, *MOVIELENS):
-        raise InputError(
-            f"{name}: the ratings that {args.model} was trained on are not there any more; say with --data "
-            "where they are."
-        )
+        raise InputError(f"{name}: the ratings are not there any more; say with --data where they are.")
 
     options, trained = reading_options(args), getattr(artefact.manifest, "training", {})
     if not args.data:  # read as when it was trained, such as with --columns

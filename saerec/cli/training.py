@@ -61,7 +61,7 @@ _NO_SETTINGS = "verb out resume json config log level".split()  # they change no
 def _check(args: argparse.Namespace) -> None:
     "Raises `InputError` for options that cannot be, before anything is read."
     if Path(args.out).name in ("", "..") or "\0" in args.out:
-        raise InputError(f"{args.out!r}: the folder needs a name of its own; give one with --out, such as model.")
+        raise InputError(f"{args.out!r}: the folder needs a name of its own, such as model.")
     try: args.out.encode()
     except UnicodeEncodeError:
         raise InputError(f"{args.out}: the name is no text; give another one with --out.") from None

@@ -63,8 +63,8 @@ def guess_columns(table: pd.DataFrame) -> list[str]:  # names
     "The columns of a table without a header. Raises `InputError` if there are fewer than two or more than four."
     n = table.shape[1]
     if not 2 <= n <= 4:
-        raise InputError(f"{n} column{'s' * (n != 1)} and no header; say which are which by their numbers, "
-                         "as in --columns user=1,movie=2,rating=3.")
+        step = "say which are which by number, as in --columns user=1,movie=2,rating=3"
+        raise InputError(f"{n} column{'s' * (n != 1)} and no header; {step}.")
     names = ["user", "movie", "rating", "timestamp"][:n]
     if n == 3 and table.iloc[:, 2].str.fullmatch(r"\s*[0-9]{9,}\s*").all(): names[2] = "timestamp"
     forms = r"B[0-9A-Z]{9}|[0-9]{9}[0-9X]", r"A[0-9A-Z]{9,27}"  # of Amazon's products and reviewers

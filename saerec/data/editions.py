@@ -62,7 +62,8 @@ def download_movielens(
 
     Raises `InputError` that says how to get the file by other means."""
     if name not in registry:
-        raise InputError(f"There is no MovieLens edition {name!r}; there are: bundled, {', '.join(registry)}.")
+        known = ", ".join(["bundled", *registry])
+        raise InputError(f"There is no MovieLens edition {name!r}; there are: {known}.")
     import pooch
     pooch.get_logger().setLevel("WARNING")
     folder = Path(cache or os.environ.get("SAEREC_CACHE") or pooch.os_cache("saerec"))

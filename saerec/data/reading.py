@@ -152,7 +152,7 @@ def _find(path: Path) -> tuple[list[Any], Any]:
     if path.is_file() and path.suffix.lower() != ".zip": return [path], None
     paths, beside = find_ratings(path if path.is_dir() else zipfile.Path(path))
     if paths: return paths, beside
-    raise InputError("no ratings in it, such as ratings.csv, u.data or one table; give the file that has them.")
+    raise InputError("no ratings in it, such as ratings.csv, u.data or one table; give their file.")
 
 # %% ../../nbs/data/reading.ipynb #7aeb4d61
 def _read_files(paths: list[Any], movies: pd.DataFrame | None, name: str, options: dict[str, Any]) -> Ratings:

@@ -138,9 +138,9 @@ class Split:
 def _check_size(r: Ratings, n: int) -> None:
     "One sentence when a data set is too small to be split."
     if r.n_users < 2:
-        raise InputError(f"{r.name}: only {r.n_users} user; a recommender learns from what people have in common, "
-                         "so give it ratings of two or more.")
-    if len(r) < n: raise InputError(f"{r.name}: {len(r)} ratings are too few to be split; at least {n} are needed.")
+        raise InputError(f"{r.name}: only {r.n_users} user; give ratings of two or more.")
+    if len(r) < n:
+        raise InputError(f"{r.name}: {len(r)} ratings are too few to be split; {n} are needed.")
 
 def _pairs_split(r: Ratings, part: np.ndarray, protocol: str, seed: int) -> Split:
     "A split of single ratings: validation is shown train, the test is shown train and validation."
@@ -180,12 +180,12 @@ def split_parts(
             raise InputError(f"The parts are {', '.join(ratings)}; give train, valid and test.")
         ratings, part = _one_after_another([ratings[k] for k in _PARTS])
     if part is None or len(part) != len(ratings):
-        raise InputError(f"{ratings.name}: give a label for each of the {len(ratings)} ratings, train, valid or test.")
+        raise InputError(f"{ratings.name}: give a label for each rating: train, valid or test.")
 
     labels = pd.Index(_PARTS).get_indexer(pd.Index(part))
     if (labels < 0).any():
         unknown = np.asarray(part)[labels < 0][0]
-        raise InputError(f"{ratings.name}: there is no part {str(unknown)!r}; there are train, valid and test.")
+        raise InputError(f"{ratings.name}: there is no part {str(unknown)!r} beside train, valid, test.")
     if missing := [k for i, k in enumerate(_PARTS) if not (labels == i).any()]:
         raise InputError(f"{ratings.name}: no rating is in {' or '.join(missing)}.")
     return _pairs_split(ratings, labels, protocol, seed)
@@ -296,7 +296,7 @@ def split_users(
     Raises `InputError` for ratings that are no likes (call `ratings.likes()`), or for too few users. Reference: Liang
     et al., *Variational Autoencoders for Collaborative Filtering* (WWW 2018)."""
     if len(r) and not set(np.unique(r.value)) <= {0.0, 1.0}:
-        raise InputError(f"{r.name}: split_users needs likes (values 1 and 0); call ratings.likes() first.")
+        raise InputError(f"{r.name}: split_users needs likes (1 and 0); call ratings.likes() first.")
     _check_size(r, 2)
 
     rng = np.random.default_rng(seed)
@@ -321,7 +321,7 @@ def split_users(
 def _newest_first(r: Ratings) -> np.ndarray:  # int64 [n]: 0 is the newest; of equal times the one further down
     "The place of each rating in time. Raises `InputError` if there are no times."
     if r.time is None:
-        raise InputError(f"{r.name}: it has no times; a split by time needs a timestamp of every rating.")
+        raise InputError(f"{r.name}: it has no times, which a split by time needs.")
     place = np.empty(len(r), np.int64)
     place[np.argsort(r.time, kind="stable")] = np.arange(len(r))[::-1]
     return place

@@ -10,8 +10,8 @@ __getattr__, __all__ = front_door(
     intervals="LOWER_IS_BETTER CoverageSums PairSums Sums paired_difference plot_forest value_of",
     likes="like_metrics like_sums predict_cells predicts star_sums",
     strong="baselines_to_beat best_on_valid chosen_on_valid fit_each prepare",
-    evaluation="Evaluation compute_metrics evaluate plot_table",
+    evaluation="Evaluation compute_metrics evaluate",
     protocols="EvaluationProtocol PROTOCOLS find_protocol open_edition split_liang",
-    calibration="Calibrated Calibration calibrate choose_calibration plot_reliability reliability",
+    calibration="Calibrated Calibration calibrate choose_calibration",
     beyond="diversity list_sums self_information",
 )

@@ -7,15 +7,12 @@ Docs: https://saerec.github.io/saerec/evaluate/calibration.html.md"""
 # %% ../../nbs/evaluate/calibration.ipynb #5166c0d7
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from ..errors import InputError
-from ..plots import figure
 
 if TYPE_CHECKING:  # serving uses the maps alone, and does without torch
     from torch import Tensor
@@ -25,21 +22,7 @@ if TYPE_CHECKING:  # serving uses the maps alone, and does without torch
     from saerec.evaluate.ranking import Scorer
 
 # %% auto #0
-__all__ = ['reliability', 'calibrate', 'plot_reliability']
-
-# %% ../../nbs/evaluate/calibration.ipynb #0525e3a1
-def reliability(
-    p: np.ndarray,  # float [n]: predicted probabilities
-    y: np.ndarray,  # float [n]: 1 liked, 0 not liked
-    bins: int = 10,  # of equal numbers of cells
-) -> pd.DataFrame:  # a row a bin: predicted (mean), liked (share), cells
-    "How often films were liked, by what was predicted. Raises `InputError` without cells."
-    if not len(p): raise InputError("reliability needs predictions; there are none.")
-    order = np.argsort(p, kind="stable")
-    parts = [b for b in np.array_split(order, min(bins, len(p))) if len(b)]
-    rows = [(float(p[b].mean()), float((y[b] > 0).mean()), len(b)) for b in parts]
-    index = pd.RangeIndex(1, len(parts) + 1, name="bin")
-    return pd.DataFrame(rows, index, columns=["predicted", "liked", "cells"])
+__all__ = ['calibrate']
 
 # %% ../../nbs/evaluate/calibration.ipynb #20fe4703
 @dataclass(frozen=True)
@@ -67,7 +50,8 @@ class Calibration:
         if kind == "isotonic":
             iso = IsotonicRegression(y_min=0.01, y_max=0.99).fit(score, (np.asarray(y) > 0).astype(float))
             return Calibration(kind, tuple(map(float, iso.X_thresholds_)), tuple(map(float, iso.y_thresholds_)))
-        if kind != "none": raise InputError(f"There is no calibration {kind!r}; there are none, platt and isotonic.")
+        if kind != "none":
+            raise InputError(f"There is no calibration {kind!r}; there are none, platt, isotonic.")
         return Calibration()
 
 # %% ../../nbs/evaluate/calibration.ipynb #fb4dd9fd
@@ -114,20 +98,3 @@ def calibrate(
     held = split.valid
     scores = predict_cells(model, held)
     return Calibrated(model, choose_calibration(scores, held.target.value, held.target.user)[0])
-
-# %% ../../nbs/evaluate/calibration.ipynb #1e01cc5e
-def plot_reliability(
-    cells: Mapping[str, tuple[np.ndarray, np.ndarray]],  # name -> predictions float [n], answers float [n]
-) -> Any:  # a matplotlib figure
-    """Predicted against liked; the diagonal is a promise kept. Below it, how often each probability is
-    given. Raises `InputError` without cells."""
-    with figure(2, 1, size=(4.6, 5.2), height_ratios=[3, 1], sharex=True) as (fig, (top, below)):
-        top.plot([0, 1], [0, 1], color="gray", linewidth=0.8)
-        for name, (p, y) in cells.items():
-            d = reliability(p, y)
-            top.plot(d.predicted, d.liked, marker="o", markersize=4, label=name)
-            below.hist(p, bins=np.linspace(0, 1, 41).tolist(), histtype="step")
-        top.set(ylabel="share that was liked", xlim=(0, 1), ylim=(0, 1))
-        top.legend()
-        below.set(xlabel="predicted probability of liking", ylabel="cells")
-    return fig

@@ -49,8 +49,8 @@ def predict_cells(
 def _finite(model: Scorer, p: np.ndarray) -> np.ndarray:
     "The same. Raises `InputError` if one is NaN."
     if not np.isnan(p).any(): return p
-    raise InputError(f"{type(model).__name__}: {int(np.isnan(p).sum())} of {len(p)} scores are NaN: the model has "
-                     "diverged or read a bad input.")
+    nan = int(np.isnan(p).sum())
+    raise InputError(f"{type(model).__name__}: {nan} of {len(p)} scores are NaN; has it diverged?")
 
 # %% ../../nbs/evaluate/likes.ipynb #6c111db1
 def like_sums(

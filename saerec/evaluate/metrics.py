@@ -83,8 +83,8 @@ class RankMetric:
         if self.function is None: raise InputError(f"{self.name} is a metric of all lists together; evaluate has it.")
         value = torch.as_tensor(self.function(F.pad(hit, (0, max(0, self.k - hit.shape[1])))[:, :self.k], n))
         if value.shape == (len(n),): return value.double()
-        raise InputError(f"The metric {self.name} gave {list(value.shape)} for {len(n)} users; [{len(n)}] is needed, "
-                         "one number a user.")
+        gave = f"The metric {self.name} gave {list(value.shape)} for {len(n)} users"
+        raise InputError(f"{gave}; [{len(n)}] is needed, one number a user.")
 
 # %% ../../nbs/evaluate/metrics.ipynb #b4506412
 def find_metric(metric: str | MetricFunction) -> RankMetric:
@@ -93,6 +93,5 @@ def find_metric(metric: str | MetricFunction) -> RankMetric:
     kind, _, k = metric.partition("@")
     if kind not in (*METRICS, *LIST_METRICS) or not k.isdecimal() or int(k) < 1:
         names = ", ".join(f"{name}@k" for name in (*METRICS, *LIST_METRICS))
-        raise InputError(f"There is no metric {metric!r}; there are {names}, with k the length of the list, or give a "
-                         "function of hits and number of targets.")
+        raise InputError(f"There is no metric {metric!r}; there are {names}, or give a function.")
     return RankMetric(metric, int(k), METRICS.get(kind))

@@ -72,8 +72,8 @@ def _read_lists(path: Path) -> set[tuple[int, int]]:  # of user and movie, both 
     "The cells of one list of movies a user. Raises `InputError` for another file, or none."
     try: return {(u, m) for u, movies in enumerate(json.loads(path.read_text("utf-8"))) for m in movies}
     except (OSError, ValueError, TypeError) as e:
-        raise InputError(f"{path}: no lists of movies can be read from it; put those of Movielens1M_m1 there, or the "
-                         "folder that holds them into $SAEREC_DATA.") from e
+        step = "put those of Movielens1M_m1 there, or their folder into $SAEREC_DATA"
+        raise InputError(f"{path}: no lists of movies can be read from it; {step}.") from e
 
 # %% ../../nbs/evaluate/protocols.ipynb #23d096f0
 def split_lists(r: Ratings, folder: Path, least: int = 20) -> Split:
@@ -86,8 +86,8 @@ def split_lists(r: Ratings, folder: Path, least: int = 20) -> Split:
         given = _read_lists(path := folder / f"{name}_data.json")
         here = pd.MultiIndex.from_arrays([user, movie]).isin(given)
         if here.sum() < len(given):
-            raise InputError(f"{path}: {len(given) - here.sum()} of {len(given)} cells are not in {r.name}; the lists "
-                             "are of other ratings.")
+            no = len(given) - here.sum()
+            raise InputError(f"{path}: {no} of its cells are not in {r.name}; the lists are of other ratings.")
         part[here] = k
 
     train, valid, test = (r.select(part == k) for k in range(3))

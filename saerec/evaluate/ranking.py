@@ -33,7 +33,7 @@ def checked_scores(model: Scorer, batch: Batch) -> Tensor:  # float [B, n_movies
     "Scores as torch has them. Raises `InputError` where a model gives none, or not one a row and movie."
     name, n, found = type(model).__name__, (len(batch), batch.n_movies), None
     if not hasattr(model, "scores"):
-        raise InputError(f"{name} has no method scores(batch), which gives a score for each row and movie.")
+        raise InputError(f"{name} has no method scores(batch): a score for each row and movie.")
     try: found = model.scores(batch)
     except (AttributeError, TypeError) as e:
         if not hasattr(model, "fit"): raise

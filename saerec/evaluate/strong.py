@@ -63,7 +63,7 @@ def baselines_to_beat(
 ) -> dict[str, Any]:  # name -> something that `prepare` can fit
     "What every model of a kind has to stand beside. Raises `InputError` for another kind."
     if kind not in ("ranking", "likes", "stars"):
-        raise InputError(f"There are no baselines for {kind!r}; there are for ranking, likes, stars.")
+        raise InputError(f"There are no baselines for {kind!r} but for ranking, likes, stars.")
     means = {"User + movie means": BiasModel()}
     if kind == "stars": return means
     if kind == "likes": return means | {"Popularity": Popularity()}

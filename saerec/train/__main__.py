@@ -101,8 +101,8 @@ def _run(args: argparse.Namespace, group: Group) -> None:
 
     n_movies = source.rows.n_movies
     if model.n_movies != n_movies:
-        raise Refused(f"{weights}: it is for {model.n_movies:,} movies, and {source.name} has {n_movies:,}; "
-                      "use the data it was trained on.")
+        sizes = f"it is for {model.n_movies:,} movies, and {source.name} has {n_movies:,}"
+        raise Refused(f"{weights}: {sizes}; use the data it was trained on.")
     bulk.write_scores(out / "scores", model, source, args.threshold, args.n, group)
     if group.rank == 0: print(f"scores: {args.n} movies for {len(source.rows):,} users; {out / 'scores'}", flush=True)
 

@@ -123,7 +123,7 @@ def load_network(
         model = StackedAutoencoder(**about["network"])
         model.load_state_dict(tensors)
     except (KeyError, TypeError, ValueError, RuntimeError) as e:
-        raise InputError(f"{path}: it holds no such network ({type(e).__name__}); train again.") from None
+        raise InputError(f"{path}: it holds no network ({type(e).__name__}); train again.") from None
     return model.eval()
 
 # %% ../../nbs/train/bulk.ipynb #70ee70b6

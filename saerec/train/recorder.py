@@ -108,7 +108,7 @@ def log_epochs(
     Raises `InputError` for a folder where TensorBoard is not installed."""
     path, before, table = Path(to), os.environ.get(_LOG), Path(to).suffix.lower() == ".csv"
     if not table and find_spec("tensorboard") is None:
-        raise InputError(f"{to}: a folder of TensorBoard needs it (pip install tensorboard); or name a file .csv.")
+        raise InputError(f"{to}: pip install tensorboard for a folder, or name a file .csv.")
     (path.parent if table else path).mkdir(parents=True, exist_ok=True)
     if table and not path.exists(): path.write_text(",".join(_COLUMNS) + "\n", encoding="utf-8")
     os.environ[_LOG] = str(path.resolve())

@@ -181,13 +181,13 @@ def validate(training: Training, split: Split, choosing: bool = True) -> dict[st
 def check_network(model: Network, rows: Rows) -> None:
     "Raises `InputError` for a network that cannot be trained on such rows."
     if not isinstance(model, Network):
-        raise InputError(f"{type(model).__name__} is no saerec.model.Network; subclass that, call "
-                         "super().__init__(n_movies), and write forward(batch).")
+        step = "subclass that, call super().__init__(n_movies), and write forward(batch)"
+        raise InputError(f"{type(model).__name__} is no saerec.model.Network; {step}.")
     if rows.n_movies != model.n_movies:
         advice = "make it with n_movies=split.train.n_movies"
         sizes = f"The network has {model.n_movies} movies and the split {rows.n_movies}"
         raise InputError(f"{sizes}; {advice}.")
     if not list(model.parameters()): raise InputError(f"{type(model).__name__} has no parameters that could learn.")
     if not all(bool(p.isfinite().all()) for p in model.parameters()):
-        raise InputError("A weight is NaN or infinite before training begins; make the network anew.")
+        raise InputError("A weight is NaN or infinite before training begins; make it anew.")
     if not isinstance(model, StackedAutoencoder): checked_scores(model, rows.take(torch.arange(min(2, len(rows)))))
