@@ -96,6 +96,12 @@ class Ratings:
         frame["genres"] = self._movies.genres.to_numpy()[self.movie]
         return frame if self.time is None else frame.assign(timestamp=self.time)
 
+    @classmethod
+    def from_frame(cls, frame: pd.DataFrame, **options: Any) -> Ratings:
+        "What `read_ratings` makes of a frame, with its options. Raises `InputError` for one that cannot be read."
+        from saerec.data import read_ratings
+        return read_ratings(frame, **options)
+
     def replace(self, **kw: Any) -> Ratings:
         "A copy with some parts replaced."
         names = ("user", "movie", "value", "users", "movies", "time", "name", "notes")

@@ -8,6 +8,7 @@ Docs: https://saerec.github.io/saerec/evaluate/evaluation.html.md"""
 __all__ = ['Evaluation', 'evaluate']
 
 # %% ../../nbs/evaluate/evaluation.ipynb #dd105b57
+import json
 import platform
 import time
 import warnings
@@ -122,6 +123,13 @@ class Evaluation(GetAttr):
                 found = paired_difference(ours, theirs, metric, resamples, confidence)
                 rows.append({"model": model, "baseline": other, "metric": metric} | found)
         return pd.DataFrame(rows)
+
+    def to_json(self) -> str:
+        "For programs: figures, those of each seed, differences with their intervals, and how they were made."
+        tables = {"report": self.table.reset_index(names="model"), "by_seed": self.by_seed.reset_index()}
+        tables["differences"] = self.differences()
+        rows = {k: json.loads(v.to_json(orient="records")) for k, v in tables.items()}
+        return json.dumps(rows | {"about": self.about}, ensure_ascii=False)
 
     def forest(self, **kwargs: Any) -> Any:  # a matplotlib figure
         "`differences(**kwargs)` as a forest plot: `plot_forest`."
