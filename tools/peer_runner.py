@@ -91,6 +91,7 @@ def split_of(data: Data):
     users = pd.DataFrame({"user_id": np.arange(data.n_users)})
     titles = [f"movie {i}" for i in range(data.n_movies)]
     movies = pd.DataFrame({"movie_id": np.arange(data.n_movies), "title": titles, "genres": ""})
+    movies["year"] = pd.array([None] * data.n_movies, dtype="Int16")
 
     def ratings(*parts: str) -> Ratings:
         user, movie = (np.concatenate([np.zeros(0, np.int32), *(data.cells[f"{p}_{c}"] for p in parts)])
