@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -331,11 +332,11 @@ def test_no_model_is_saved_over_something_else(tmp_path: Path) -> None:
         ), what
 
 
-def steps_slowly() -> None:
+def steps_slowly(seconds: float = 0.1) -> None:
     real = train_module.Training.my_part
 
     def step(*args: Any) -> Any:
-        time.sleep(0.1)
+        time.sleep(seconds)
         return real(*args)
 
     train_module.Training.my_part = step  # type: ignore[method-assign]
@@ -454,20 +455,10 @@ ENDS: dict[str, tuple[int, bool, int, str]] = {  # how -> signal, to all of the 
 }
 
 
-def steps_a_little_slowly() -> None:
-    real = train_module.Training.my_part
-
-    def step(*args: Any) -> Any:
-        time.sleep(0.02)
-        return real(*args)
-
-    train_module.Training.my_part = step  # type: ignore[method-assign]
-
-
 def ended(how: str, data: Path, out: Path, *options: str) -> None:
     "Send a signal to a training that is under way: one line says how to go on."
     number, _, code, said = ENDS[how]
-    before, p = epochs_kept(out), Train(steps_a_little_slowly, data, out, out.parent.parent, *ENSEMBLE, *options)
+    before, p = epochs_kept(out), Train(partial(steps_slowly, 0.02), data, out, out.parent.parent, *ENSEMBLE, *options)
     wait_for_ensemble(p.pid, out, before)
     os.kill(p.pid, number)
     left(p.end(), code, said)
