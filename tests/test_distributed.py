@@ -345,7 +345,7 @@ def test_whole_job(tmp_path: Path, note) -> None:
     ("arguments", "sentence"),
     [
         (["--data", "nowhere.csv"], "saerec: nowhere.csv: neither a file or folder"),
-        (["--epochs", "0"], "saerec: --epochs 0: it has to be 1 or more"),
+        (["--epochs", "0"], "saerec: --epochs 0: it has to be above 0"),
         (["--timeout", "nan"], "saerec: --timeout nan: it has to be above 0"),
     ],
 )
@@ -363,7 +363,7 @@ def test_fault_in_every_process(arguments: list[str], sentence: str, tmp_path: P
     [
         (["--data", "nowhere.csv"], "nowhere.csv: neither a file or folder"),
         (["--held-out", "671"], "671 people cannot be held out: "),
-        (["--epochs", "0"], "--epochs 0: it has to be 1 or more"),
+        (["--epochs", "0"], "--epochs 0: it has to be above 0"),
         (["--lr", "nan"], "--lr nan: it has to be above 0"),
         (["--only-score"], "weights.safetensors: it is no readable file of saerec (No such file"),
         (["--threshold", "9"], "0 have 5 likes or more"),

@@ -282,7 +282,7 @@ def in_the_way(place: Path) -> dict[str, tuple[str, str]]:  # what it is -> wher
         "nothing": ("", "needs a name of its own"),
         "NUL": ("a\0b", "needs a name of its own"),
         "long name": ("x" * 5000, "name too long"),
-        "no text": ("\udcff", "the name is no text"),
+        "no text": ("\udcff", "needs a name of its own"),
         "device": (os.devnull, taken),
     }
     return found | {

@@ -13,14 +13,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from .inputs import parse_years, person_of, reading_options
-from .output import columns_of, show, to_stderr
+from .terminal import columns_of, parse_years, person_of, reading_options, show, to_stderr
 from ..disk import atomic_write
 from ..errors import InputError
 from ..recommend.recommender import Recommender
 
 # %% ../../nbs/cli/asking.ipynb #2a62143d
-def _lists(args: argparse.Namespace, rec: Recommender, wishes: dict[str, Any]) -> tuple[dict[str, Any], str]:
+def _lists(args: argparse.Namespace, rec: Recommender, **wishes: Any) -> tuple[dict[str, Any], str]:
     "Lists for the people of a table, into a file or to be shown. Raises `InputError` for a person beside them."
     if args.ratings or args.file or args.user is not None:
         raise InputError("--users FILE stands for itself; leave out titles, --ratings and --user.")
@@ -33,8 +32,8 @@ def _lists(args: argparse.Namespace, rec: Recommender, wishes: dict[str, Any]) -
 
     write = partial(lists.to_csv, index=False, encoding="utf-8", float_format="%.6g")
     atomic_write(Path(args.out), write)
-    told = f"{args.out}: {users:,} list{'s' * (users != 1)} of at most {args.n}. {left_out}".rstrip()
-    return data | {"out": args.out, "lines": len(lists)}, told
+    told = f"{args.out}: {users:,} list{'s' * (users != 1)} of at most {args.n}. {left_out}"
+    return data | {"out": args.out, "lines": len(lists)}, told.rstrip()
 
 # %% ../../nbs/cli/asking.ipynb #8e54bca4
 def run_recommend(args: argparse.Namespace) -> tuple[dict[str, Any], str]:  # for --json; for people
@@ -42,7 +41,7 @@ def run_recommend(args: argparse.Namespace) -> tuple[dict[str, Any], str]:  # fo
     rec, many = Recommender.load(args.model), args.users is not None
     wishes = {k: getattr(args, k) for k in ("n", "exclude", "diversity", "novelty", "calibrate")}
     wishes |= {"genres": args.genre, "years": parse_years(args.years)}
-    if many: return _lists(args, rec, wishes)
+    if many: return _lists(args, rec, **wishes)
     if args.out is not None or {*reading_options(args)} - {"scale"}:
         raise InputError("--out, --columns, --unrated and --duplicates go with --users FILE.")
     person, own = person_of(args, rec)
@@ -52,8 +51,8 @@ def run_recommend(args: argparse.Namespace) -> tuple[dict[str, Any], str]:  # fo
     parts = [show(columns_of(top, *columns), "rank"), top.attrs["about"]]
     if own is None: return data, "\n\n".join(parts)
 
-    read = {"layout": own.layout, "found": len(own.found), "not_found": own.missing, "left_out": own.skipped,
-            "notes": own.notes}
+    read = {"layout": own.layout, "found": len(own.found), "not_found": own.missing}
+    read |= {"left_out": own.skipped, "notes": own.notes}
     return data | {"file": read}, "\n\n".join([*parts, str(own)])
 
 # %% ../../nbs/cli/asking.ipynb #9f2d7718

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ['DAMPING', 'Affinity', 'WithAffinity']
 
 # %% ../../nbs/ensemble/affinity.ipynb #a9342d0d
-DAMPING = 4.0  # $\kappa$: movies of a feature, as good as expected, that are added to those of a user
+DAMPING = 4.0  # $\kappa$: movies of a feature, as good as expected, added to those of a user
 
 class Affinity:
     "What is left of a user's likes after damped means, by feature, and what that adds to other movies."
@@ -86,8 +86,8 @@ class WithAffinity:
         "The same for single cells."
         from saerec.data import to_batch
         users, target = held.users, held.target
-        rows = rows_of(to_batch(held.fold_in, users))
-        return self.network.cells(held) + self.affinity.cells(rows, np.searchsorted(users, target.user), target.movie)
+        rows, row = rows_of(to_batch(held.fold_in, users)), np.searchsorted(users, target.user)
+        return self.network.cells(held) + self.affinity.cells(rows, row, target.movie)
 
 # %% ../../nbs/ensemble/affinity.ipynb #bfc9e1b6
 _TRIED = (0.0, 0.5, 1.0, 1.5)

@@ -60,9 +60,9 @@ def cell_scores(code: Tensor, table: Tensor, cells: Batch) -> Tensor:  # float [
 # %% ../../nbs/model/gram.ipynb #bc6705d5
 def _dense_mse(scores: Tensor, batch: Batch, unobserved: float) -> Tensor:
     "`catalogue_mse` of scores that are written out."
-    rated = scores[batch.rows, batch.movies]
-    everywhere = unobserved * (scores ** 2).sum()
-    return (everywhere + ((rated - batch.values) ** 2 - unobserved * rated ** 2).sum()) / scores.numel()
+    rated, everywhere = scores[batch.rows, batch.movies], unobserved * (scores ** 2).sum()
+    rest = ((rated - batch.values) ** 2 - unobserved * rated ** 2).sum()
+    return (everywhere + rest) / scores.numel()
 
 # %% ../../nbs/model/gram.ipynb #22b331f4
 class _GramError(torch.autograd.Function):

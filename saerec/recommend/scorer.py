@@ -18,9 +18,8 @@ import torch
 
 from .. import __version__
 from ..data import Batch, InputError, Ratings, default_threshold
-from ..ensemble.combining import Ensemble
 from ..ensemble.content import Rows
-from ..ensemble.tensors import as_tensors
+from ..ensemble.combining import Ensemble, as_tensors
 from ..evaluate import EDLAE, KernelRidge
 from ..evaluate.ranking import checked_scores
 from ..model import StackedAutoencoder

@@ -30,10 +30,9 @@ from .manifest import Manifest
 from .plan import TrainingPlan, make_splits, plan_training
 from .report import fit_baselines, report
 from ..ensemble.affinity import WithAffinity, with_affinity
-from ..ensemble.combining import Ensemble
-from ..ensemble.networks import NETWORK_OPTIONS, has_dislikes, train_network
-from ..ensemble.ranking import default_forms, fit_again, rank_ensemble
-from ..ensemble.tensors import as_tensors, from_tensors, round_weights
+from ..ensemble.combining import Ensemble, as_tensors, from_tensors, round_weights
+from ..ensemble.ranking import NETWORK_OPTIONS, default_forms, fit_again, has_dislikes
+from ..ensemble.ranking import rank_ensemble, train_network
 from ..train import Recorder, fit, make_model, settings_for
 
 # %% auto #0
