@@ -21,7 +21,6 @@ from typing import Any
 import pandas as pd
 
 from .terminal import check_epochs, columns_of, get_data, opened, reading_options, show, to_stderr
-from ..data import Ratings
 from ..data.describe import summary
 from ..data.editions import BUNDLED, MOVIELENS
 from ..ensemble.ratings import ensemble_for
@@ -31,7 +30,7 @@ from ..evaluate.protocols import find_protocol, open_edition
 from ..recommend.artefact import check_target, read_artefact
 from ..recommend.card import verdict
 from ..recommend.people import to_model_scale
-from ..recommend.plan import able_to_plan, plan_training
+from ..recommend.plan import TrainingPlan, plan_training
 from ..recommend.recommender import Recommender
 from ..recommend.report import SAE
 from ..recommend.resume import finished_model, training_folder, training_room
@@ -68,13 +67,12 @@ def _next_command(rec: Recommender, out: str | Path, person: Mapping[Any, float]
 # %% ../../nbs/cli/training.ipynb #26587a8e
 _NO_SETTINGS = "verb out resume json config log level".split()  # they change nothing in a model
 
-def _how(args: argparse.Namespace) -> dict[str, Any]:
-    "How `train` and `tune` train."
-    loud = dict(verdict_too=False, progress=args.level != "WARNING", say=to_stderr)
-    return loud | dict(seed=args.seed, threshold=args.threshold, n_held=args.held_out)
+def _quiet(args: argparse.Namespace) -> dict[str, Any]:
+    "How `train` and `tune` say what they do."
+    return dict(verdict_too=False, progress=args.level != "WARNING", say=to_stderr)
 
-def _asked(args: argparse.Namespace) -> tuple[Ratings, dict[str, Any], dict[str, Any]]:
-    "The ratings, the settings, and those of `train`. What cannot be, and too few ratings, are refused before all else."
+def _asked(args: argparse.Namespace) -> tuple[TrainingPlan, dict[str, Any], dict[str, Any]]:
+    "The plan, the settings, and those of `train`. What cannot be, and too few ratings, are refused before all else."
     if Path(args.out).name in ("", "..") or not args.out.isprintable():
         raise InputError(f"{args.out!r}: the folder needs a name of its own, such as model.")
     check_target(Path(args.out))
@@ -85,18 +83,18 @@ def _asked(args: argparse.Namespace) -> tuple[Ratings, dict[str, Any], dict[str,
     r = get_data(args.data, reading_options(args))
     settings = {k: v for k, v in vars(args).items() if k not in _NO_SETTINGS}
     settings["data"] = r.fingerprint()
-    able_to_plan(r, args.threshold, args.held_out)
+    plan = plan_training(r, args.seed, args.threshold, args.held_out)
 
     changes = {k: v for k in ("epochs", "lr") if (v := getattr(args, k)) is not None}
-    return r, settings, dict(likes_changes=changes, ranking_changes=changes, ranker=args.ranker)
+    return plan, settings, dict(likes_changes=changes, ranking_changes=changes, ranker=args.ranker)
 
 # %% ../../nbs/cli/training.ipynb #a84922ee
 def _train(
     args: argparse.Namespace,
-    asked: tuple[Ratings, dict[str, Any], dict[str, Any]],  # from `_asked`
+    asked: tuple[TrainingPlan, dict[str, Any], dict[str, Any]],  # from `_asked`
 ) -> tuple[dict[str, Any], str]:
     "Train, test once, save, and recommend to an example person."
-    start, out, (r, settings, how) = time.perf_counter(), Path(args.out), asked
+    start, out, (plan, settings, how) = time.perf_counter(), Path(args.out), asked
     def say(line: str) -> None: to_stderr(f"saerec: {line}")
     if args.resume and (done := finished_model(out, settings)):
         gathered(False)
@@ -106,10 +104,10 @@ def _train(
 
     with training_room(out, settings, args.resume, say) as where:
         gathered(True)
-        threshold, *_ = able_to_plan(r, args.threshold, args.held_out)
-        to_stderr(show(summary(r, threshold=threshold).T.rename_axis(None)))
-        how |= _how(args) | dict(refit=args.refit, about={"training": settings}, checkpoints=where)
-        rec = Recommender.fit(r, **how, keep=lambda artefact: Recommender(artefact).save(out))
+        to_stderr(show(summary(plan.ratings, threshold=plan.threshold).T.rename_axis(None)))
+        how |= dict(refit=args.refit, about={"training": settings}, checkpoints=where, plan=plan)
+        how |= _quiet(args) | dict(keep=lambda artefact: Recommender(artefact).save(out))
+        rec = Recommender.fit(plan.ratings, **how)
 
     seconds = round(time.perf_counter() - start, 1)
     return _result(rec, out, f"Saved in {out}{os.sep} after {seconds:.0f} seconds.", seconds)
@@ -123,10 +121,9 @@ def _train_shared(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     end_when_told("")
     try:
         with process_group():
-            r, settings, how = asked = agreed(lambda: _asked(args))
+            plan, _, how = asked = agreed(lambda: _asked(args))
             if started()[0] == 0: return _train(args, asked)
             if gathered(None)[0]:  # there is something to train, and a place for checkpoints
-                plan = plan_training(r, args.seed, args.threshold, args.held_out)
                 share_training(plan, checkpoints=training_folder(args.out), **how)
     except Refused: exit_group(1)  # it is said
     exit_group(0)
@@ -266,15 +263,15 @@ def run_tune(args: argparse.Namespace) -> tuple[dict[str, Any], str]:  # for --j
     if args.trials < 1: raise InputError(f"--trials {args.trials}: one trial or more is needed.")
     r, folder = get_data(args.data, reading_options(args)), out.with_name(f"{out.name}.trials")
     space = SPACE | ({"epochs": [args.epochs]} if args.epochs else {})
-    how = _how(args)
-    options = {k: how[k] for k in ("seed", "threshold", "n_held", "say")}
-    found = tune(r, space, args.trials, args.seconds, args.objective, folder, **options)
+    how: dict[str, Any] = dict(seed=args.seed, threshold=args.threshold, n_held=args.held_out)
+    limits = args.trials, args.seconds, args.objective
+    found = tune(r, space, *limits, folder, **how, say=to_stderr)
     _keep(found, folder)
 
     best, metric, n = found.best, found.metric, len(found.table)
     value = float(found.table[metric].iloc[0])
     about = {"tuning": {"trials": n, "metric": metric, "value": value, "best": best}}
-    rec = found.retrain(r, **how, about=about)
+    rec = found.retrain(r, **how, **_quiet(args), about=about)
     rec.save(out)
 
     shown = show(found.table.head(10), "trial")

@@ -85,10 +85,17 @@ def train_network(
     options |= {k: v for k, v in changes.items() if k in NETWORK_OPTIONS}
     model = make_model(objective, split.train.n_movies, seed=seed, **options)
     settings = {"seed": seed, "say": None} | settings_for(objective, split.train, member)
-    settings |= {k: v for k, v in changes.items() if k not in options}
+    settings |= {k: v for k, v in changes.items() if k not in NETWORK_OPTIONS}
     recorder = fit(model, split, objective, **settings)
     round_weights(model)
     return model, recorder
+
+# %% ../../nbs/ensemble/ranking.ipynb #7d3a91c4
+def train_again(split: Split, recorder: Recorder, seed: int, **changes: Any) -> StackedAutoencoder:
+    "A network with the settings of an earlier training, for as many epochs as were best there."
+    settings = {k: v for k, v in vars(recorder.settings).items() if k != "objective"}
+    settings |= {"stop_at": recorder.best_epoch} | changes
+    return train_network(split, recorder.settings.objective, seed, settings)[0]
 
 # %% ../../nbs/ensemble/ranking.ipynb #60d134f1
 def learn_again(split: Split) -> Split | None:
@@ -220,9 +227,8 @@ def rank_ensemble(
 def fit_again(ensemble: Ensemble, split: Split) -> Ensemble:  # a new one
     "The same settings and numbers of epochs, on other ratings."
     members: dict[str, Any] = {}
-    for i, (name, o) in enumerate(ensemble.recorders.items()):
-        changes, seed = vars(o.settings) | {"stop_at": o.best_epoch}, split.seed + 1000 * max(0, i - 1)
-        members[name], _ = train_network(split, changes.pop("objective"), seed, changes)
+    for i, (name, recorder) in enumerate(ensemble.recorders.items()):
+        members[name] = train_again(split, recorder, split.seed + 1000 * max(0, i - 1))
     for name, m in ensemble.members.items():
         if name not in members: members[name] = copy.deepcopy(m).fit(split.train)
 
