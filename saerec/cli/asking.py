@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from .terminal import columns_of, parse_years, person_of, reading_options, show, to_stderr
+from .terminal import parse_years, person_of, reading_options, show, to_stderr
 from ..disk import atomic_write
 from ..errors import InputError
 from ..recommend.recommender import Recommender
@@ -47,8 +47,8 @@ def run_recommend(args: argparse.Namespace) -> tuple[dict[str, Any], str]:  # fo
     person, own = person_of(args, rec)
     top = rec.recommend(person, **wishes)
     data = {"model": args.model, "recommendations": top, "about": top.attrs["about"]}
-    columns = "title", "genres", "score", "p_like", "share", "because"
-    parts = [show(columns_of(top, *columns), "rank"), top.attrs["about"]]
+    shown = top.filter(["title", "genres", "score", "p_like", "share", "because"])
+    parts = [show(shown, "rank"), top.attrs["about"]]
     if own is None: return data, "\n\n".join(parts)
 
     read = {"layout": own.layout, "found": len(own.found), "not_found": own.missing}

@@ -16,8 +16,8 @@ import re
 import sys
 import tomllib
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from importlib import import_module
 from typing import Any
 
@@ -33,12 +33,12 @@ _OPTIONS_TEXT = """
 --unrated NUMBER: the number that means: not rated, such as -1; '' for empty cells
 --scale X: the lowest and the best rating there can be (default: those that occur; of an export, as its place has it)
 --duplicates {refuse,latest,first,mean}: which rating counts where a user rated a movie again (default: refuse)
-train --data DATA = bundled: an edition such as ml-latest, or a table (CSV, JSON, Excel, Parquet), folder or zip
+--data DATA = bundled: an edition such as ml-latest, or a table (CSV, JSON, Excel, Parquet), folder or zip
 --out FOLDER = model: folder to write
 --seed N = 0: of splits, first weights and training
 --threshold X: rating from which one is a like (default: fits the scale; said)
 --held-out N: users held out for validation, and as many for the test (default: 100, a tenth of 4,000, at most 2,000)
-train --epochs N: at most so many epochs for each network (default: chosen for each)
+--epochs N: at most so many epochs for each network (default: chosen for each)
 --lr X: first learning rate of each network; smaller where a training diverges
 --ranker {auto,network,stack} = auto: an ensemble that follows the number of users, one network, or two networks more
 --resume: go on with a training that was stopped or killed; begin where there is none; leave a finished one alone
@@ -49,7 +49,6 @@ evaluate --data DATA: what it was trained on (default: found by the name in the 
 --only-baselines: with --protocol: train no network
 --single: with --protocol: the single network in place of the ensemble
 --timestamps: with --protocol: also an ensemble that knows when ratings were given (likes and stars: the predicted too)
-evaluate --epochs N: with --protocol: at most so many epochs a network
 ratings TITLE=STARS: ratings, such as 'Heat (1995)=5'; id:6 in place of a title is the movie with the id 6
 --user ID: instead: the id of a user of the training data
 --ratings FILE: an export of Letterboxd, IMDb or Trakt, or a table with title,rating; what is typed beside it wins
@@ -68,8 +67,6 @@ movie TITLE: the film, by its title, or id: and an id
 name EDITION: ml-100k, ml-1m, ml-10m, ml-20m, ml-25m, ml-32m, ml-latest-small, or ml-latest, which has the newest films
 --cache FOLDER: folder (default: $SAEREC_CACHE, else the user's cache)
 --config FILE: read options from a TOML file; what is typed beside it wins
-tune --data DATA = bundled: as for train
-tune --epochs N: at most so many epochs in each trial (default: chosen by the size of the data)
 --trials N = 20: so many trainings in all; those of an earlier call into the same folder are counted
 --seconds X: begin no trial after so many seconds
 --objective {ranking,likes} = ranking: what is tuned
@@ -176,17 +173,12 @@ def _function_of(verb: str) -> Callable[[Any], tuple[dict[str, Any], str]]:
 # %% ../../nbs/06_cli.ipynb #df18a475
 _LOGGER = logging.getLogger("saerec")
 
-@contextmanager
-def _messages(level: str) -> Iterator[None]:
-    "What saerec says, on stderr; of level DEBUG with the time."
-    handler, before = logging.StreamHandler(), _LOGGER.level
+def _to_terminal(level: str) -> None:
+    "What saerec says goes to stderr; of level DEBUG with the time."
+    handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter(f"{'%(asctime)s ' * (level == 'DEBUG')}%(message)s"))
-    _LOGGER.addHandler(handler)
+    _LOGGER.handlers = [handler]
     _LOGGER.setLevel(level)
-    try: yield
-    finally:
-        _LOGGER.removeHandler(handler)
-        _LOGGER.setLevel(before)
 
 def _say_warning(message: Any, category: type[Warning], *_: Any) -> None:
     "A warning as one line on stderr."
@@ -241,4 +233,5 @@ def main(
     except InputError as e:
         print(f"saerec: {e}", file=sys.stderr)
         return 1
-    with _messages(args.level): return _answer(args)
+    _to_terminal(args.level)
+    return _answer(args)

@@ -59,10 +59,6 @@ def to_json(v: Any) -> Any:
     return None if isinstance(v, float) and not math.isfinite(v) else v
 
 # %% ../../nbs/cli/terminal.ipynb #a3e4d8af
-def columns_of(table: pd.DataFrame, *names: str) -> pd.DataFrame:
-    "Those of the columns that there are."
-    return table[[k for k in names if k in table]]
-
 def opened(about: Mapping[Any, Any]) -> str:
     "How often the tests were opened for a report (its `attrs`), as a sentence."
     n = max(about["finals"])

@@ -20,7 +20,7 @@ from typing import Any
 
 import pandas as pd
 
-from .terminal import check_epochs, columns_of, get_data, opened, reading_options, show, to_stderr
+from .terminal import check_epochs, get_data, opened, reading_options, show, to_stderr
 from ..data.describe import summary
 from ..data.editions import BUNDLED, MOVIELENS
 from ..ensemble.ratings import ensemble_for
@@ -131,7 +131,7 @@ def _train_shared(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
 # %% ../../nbs/cli/training.ipynb #67012441
 def run_train(args: argparse.Namespace) -> tuple[dict[str, Any], str]:  # for --json; for people
     "What `saerec train` does, alone or shared."
-    with log_epochs(args.log) if args.log else nullcontext():
+    with log_epochs(args.log) if args.log and started()[0] == 0 else nullcontext():
         return _train(args, _asked(args)) if started()[1] == 1 else _train_shared(args)
 
 # %% ../../nbs/cli/training.ipynb #1942727d
@@ -149,7 +149,7 @@ def _measured(rec: Recommender) -> list[str]:
         on = "MSE and AUC: held-out ratings; "
     if len(table):
         on += f"NDCG: {many} held-out user{'s' * (many != 1)}, new to the model."
-        shown = show(columns_of(table, "MSE", "AUC", "NDCG@10", "NDCG@100"))
+        shown = show(table.filter(["MSE", "AUC", "NDCG@10", "NDCG@100"]))
         on += f" {opened(rec.manifest.report_about)}\n{shown}"
         parts.append(f"Test, beside the baselines. {on}")
     return [*parts, "\n".join(verdict(table))]
@@ -160,7 +160,7 @@ def _result(rec: Recommender, out: Path, done: str, seconds: float) -> tuple[dic
     losses = {k: o.frame.drop(columns="seconds") for k, o in rec.recorders.items()}
     person, table, m = _example_person(rec), rec.report, rec.manifest
     top = rec.recommend(person)
-    listed = show(columns_of(top, "title", "score", "p_like", "share", "because"), "rank")
+    listed = show(top.filter(["title", "score", "p_like", "share", "because"]), "rank")
     rated = ", ".join(f"{t} {s:g}" for t, s in person.items())
     parts = [f"{rec.known!r}"]
     for k, frame in losses.items():

@@ -16,11 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..data import Batch, HeldOut, Ratings, damped_means, to_batch
+from ..data import Batch, HeldOut, Ratings, damped_means, row_offset, to_batch
 from ..errors import InputError
 from .gram import Factored, cell_scores
 from .layers import ACTIVATIONS, PlainLayer, ResidualLayer
-from .layers import centred_input, graded_input, likes_input, user_base
+from .layers import centred_input, graded_input, likes_input
 
 # %% ../../nbs/model/autoencoder.ipynb #3570a188
 class Network(nn.Module):
@@ -142,7 +142,7 @@ class StackedAutoencoder(Network):
 
     def base(self, batch: Batch) -> Tensor:  # float [B]
         "$\\mu + b_u$, the offset of each row computed from the ratings shown."
-        return user_base(batch, self.mean, self.movie_offset, self.damping)
+        return self.mean + row_offset(batch, self.mean, self.movie_offset, self.damping)
 
     def encode(self, batch: Batch) -> Tensor:  # float [B, width]: the codes
         "From ratings to codes: the first layer and the stack."

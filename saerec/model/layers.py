@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..data import Batch, row_offset
+from ..data import Batch
 
 # %% ../../nbs/model/layers.ipynb #43e86c79
 def bag(table: Tensor, batch: Batch, weights: Tensor) -> Tensor:
@@ -42,7 +42,7 @@ def centred_input(
     batch: Batch,  # stars or likes
     table: Tensor,  # $E$, float [n_movies, h]: of deviations
     second: Tensor,  # $E'$, float [n_movies, h]: of having rated
-    base: Tensor,  # $\\mu + b_u$, float [B]: from `user_base`
+    base: Tensor,  # $\\mu + b_u$, float [B]: where each user's ratings lie, by those shown
     movie_offset: Tensor,  # $b_m$, float [n_movies]
 ) -> Tensor:  # float [B, h]
     "Deviations from the damped means, and the fact of having rated; rows scaled by the number of ratings."
@@ -50,9 +50,6 @@ def centred_input(
     scale = row_scale(batch)
     return bag(table, batch, deviation * scale) + bag(second, batch, scale)
 
-def user_base(batch: Batch, mean: Tensor, movie_offset: Tensor, damping: float) -> Tensor:
-    "Where each user's ratings lie, computed from the ratings shown."
-    return mean + row_offset(batch, mean, movie_offset, damping)
 
 # %% ../../nbs/model/layers.ipynb #d483643a
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {

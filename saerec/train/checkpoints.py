@@ -29,17 +29,6 @@ from .steps import Diverged, Training
 from ..terminated import Terminated, raise_terminated
 
 # %% ../../nbs/train/checkpoints.ipynb #e44e8c5f
-def _tensors(training: Training, best: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    "All numbers that a training needs to be continued."
-    out = {f"model.{k}": v for k, v in training.model.state_dict().items()}
-    out |= {f"best.{k}": v for k, v in best.items()}
-    for i, p in enumerate(training.model.parameters()):
-        out |= {f"optimizer.{i}.{k}": v for k, v in training.optimizer.state[p].items()}
-    out |= {"order": training.order, "losses": torch.tensor([float(x) for x in training.losses])}
-    out |= {"rng": training.rng.get_state(), "torch_rng": torch.get_rng_state()}
-    if training.device.type == "cuda": out["cuda_rng"] = torch.cuda.get_rng_state(training.device)
-    return out
-
 def _identity(training: Training) -> dict[str, Any]:
     "What a checkpoint must agree with: network, settings, seed, and the sizes of the rows."
     rows = [len(training.rows), training.model.n_movies, int(training.rows.counts.sum())]
@@ -49,9 +38,17 @@ def _identity(training: Training) -> dict[str, Any]:
 # %% ../../nbs/train/checkpoints.ipynb #e076d979
 def save_checkpoint(path: Path, training: Training, recorder: Recorder, best: Mapping[str, Tensor]) -> None:
     "Write where a training stands, between two batches. Raises `InputError` if it cannot be written."
+    out = {f"model.{k}": v for k, v in training.model.state_dict().items()}
+    out |= {f"best.{k}": v for k, v in best.items()}
+    for i, p in enumerate(training.model.parameters()):
+        out |= {f"optimizer.{i}.{k}": v for k, v in training.optimizer.state[p].items()}
+    out |= {"order": training.order, "losses": torch.tensor([float(x) for x in training.losses])}
+    out |= {"rng": training.rng.get_state(), "torch_rng": torch.get_rng_state()}
+    if training.device.type == "cuda": out["cuda_rng"] = torch.cuda.get_rng_state(training.device)
+
     about = _identity(training) | dict(format=1, step=training.step, epoch=training.epoch)
     about |= dict(record=recorder.rows, best_epoch=recorder.best_epoch)
-    write_tensors(path, _tensors(training, best), about)
+    write_tensors(path, out, about)
 
 # %% ../../nbs/train/checkpoints.ipynb #9e76dc47
 def _read(path: Path, training: Training) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -15,6 +15,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from ..plots import figure
 from .objectives import Objective
 
 # %% ../../nbs/train/recorder.ipynb #c4ad3f1d
-_LOG = "SAEREC_LOG"  # names the file or folder; the processes of an ensemble see it too
+_TO: ContextVar[Path | None] = ContextVar("to", default=None)  # file or folder of `log_epochs`
 _COLUMNS = "started training epoch train_loss valid_loss metric value lr seconds".split()
 
 class Recorder:
@@ -48,17 +49,17 @@ class Recorder:
         values = [self._sign * o.get(self.metric, math.nan) for o in self.rows]
         better = len(values) == 1 or values[-1] > max(values[:-1])
         if better: self.best_epoch = len(self.rows)
-        if to := os.environ.get(_LOG): self._log(Path(to), row)
+        if to := _TO.get(): self._log(to, row)
         return better
 
     def _log(self, to: Path, row: dict[str, float]) -> None:
         "Write an epoch into a CSV file, or a folder for TensorBoard."
         name, epoch = self.objective.name, len(self.rows)
-        if to.is_file():
+        if to.suffix.lower() == ".csv":
             cells = row | {"started": self.started, "training": name, "epoch": epoch}
             cells |= {"metric": self.metric, "value": row.get(self.metric)}
             line = pd.DataFrame([cells], columns=_COLUMNS)
-            line.to_csv(to, mode="a", header=False, index=False)
+            line.to_csv(to, mode="a", header=not to.exists(), index=False)
         else:
             from torch.utils.tensorboard import SummaryWriter
             with SummaryWriter(to / f"{name} {self.started}") as writer:
@@ -104,16 +105,13 @@ def log_epochs(
 ) -> Iterator[None]:
     """Each epoch trained inside adds a row: started, training, epoch, losses, metric and its value, lr, seconds.
     Raises `InputError` for a folder where TensorBoard is not installed."""
-    path, before, table = Path(to), os.environ.get(_LOG), Path(to).suffix.lower() == ".csv"
+    path, table = Path(to).resolve(), Path(to).suffix.lower() == ".csv"
     if not table and find_spec("tensorboard") is None:
         raise InputError(f"{to}: pip install tensorboard for a folder, or name a file .csv.")
     (path.parent if table else path).mkdir(parents=True, exist_ok=True)
-    if table and not path.exists(): path.write_text(",".join(_COLUMNS) + "\n", encoding="utf-8")
-    os.environ[_LOG] = str(path.resolve())
+    token = _TO.set(path)
     try: yield
-    finally:
-        if before is None: del os.environ[_LOG]
-        else: os.environ[_LOG] = before
+    finally: _TO.reset(token)
 
 # %% ../../nbs/train/recorder.ipynb #faf5f9e2
 @contextmanager
