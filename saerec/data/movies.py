@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 
 from .columns import as_texts, assign_roles, has_header
-from .ids import ids_like
+from .cells import ids_like
 from ..errors import InputError
 from ..files import decode, file_bytes, read_table, take_header
 

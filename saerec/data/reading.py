@@ -19,15 +19,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .cells import DUPLICATES, one_rating_each, read_values
+from .cells import DUPLICATES, encode_ids, one_rating_each, read_values, to_seconds
 from saerec.data.columns import (
     assign_roles, choose_title, columns_found, constant_within, known_columns, plain_name,
 )
-from .ids import encode_ids
 from .layouts import find_ratings, read_parquet, read_rating_table
 from .movies import complete_titles, movie_frame, read_movies
 from .ratings import Ratings
-from .times import to_seconds
 from ..errors import InputError
 from ..files import file_bytes, plain_errors, read_table, take_header
 
