@@ -102,9 +102,9 @@ def _check_stars(value: np.ndarray, column: pd.Series) -> None:
     empty = bool(_is_empty(column.iloc[i:i + 1])[0])
     given = "missing" if empty else f"{repr(column.iloc[i])[:80]}, which is not a finite number"
     more = f" (and {n - 1:,} more)" if n > 1 else ""
-    step = "fix or delete it" + (", or leave out all that are empty with --unrated ''" if empty else "")
+    out = ", or leave out all that are empty with --unrated ''" if empty else ""
     place = f"{place_of(column.index, i)}, column rating"
-    raise InputError(f"{place}: the rating is {given}{more}; {step}.")
+    raise InputError(f"{place}: the rating is {given}{more}; fix or delete it{out}.")
 
 # %% ../../nbs/data/cells.ipynb #ec5a9d92
 def _suspect(v: np.ndarray) -> float | None:
@@ -202,21 +202,22 @@ _BELOW = (1e11, 1e14, 1e17, 2.0**63)  # numbers in each of them are smaller than
 
 def _whole_seconds(d: pd.Series) -> np.ndarray:
     "Moments as whole seconds since 1970 (UTC)."
-    return pd.to_datetime(d, utc=True).dt.tz_localize(None).to_numpy().astype("datetime64[s]").astype(np.int64)
+    return pd.to_datetime(d, utc=True).dt.as_unit("s").astype(np.int64).to_numpy()
 
 # %% ../../nbs/data/cells.ipynb #b283f3aa
 def _numbers_to_seconds(n: np.ndarray) -> tuple[np.ndarray | None, str]:
     "Seconds since 1970, or None, of times given as numbers; and a note, or an empty text."
     low, high = float(n.min()), float(n.max())
     if low <= 0 and high > 1e8:  # 0 or -1 among times of our days
-        return None, f"{(n <= 0).sum():,} of {len(n):,} ratings have no time ({low:g}): times are left out."
+        none = f"{(n <= 0).sum():,} of {len(n):,} ratings have no time ({low:g})"
+        return None, f"{none}: times are left out."
     i, j = (int(np.searchsorted(_BELOW, abs(x), side="right")) for x in (low, high))
     if max(i, j) == len(_UNITS) or i != j and abs(low) > 1e8:
         return None, "times are in several units, or not finite: times are left out."
 
     if 19000101 <= low and high <= 21001231:
-        days = pd.to_datetime(pd.Series(n).astype(np.int64).astype("str"), format="%Y%m%d", errors="coerce")
-        if days.notna().all(): return _whole_seconds(days), "times are taken as written yyyymmdd."
+        days = pd.to_datetime(n.astype(np.int64).astype(str), format="%Y%m%d", errors="coerce")
+        if days.notna().all(): return _whole_seconds(pd.Series(days)), "times are taken as written yyyymmdd."
     unit = max(i, j)
     seconds = np.floor_divide(n, 1000**unit).astype(np.int64) if unit or n.dtype != np.int64 else n
     return seconds, f"times are taken as {_UNITS[unit]} since 1970." if unit else ""
@@ -241,10 +242,12 @@ def _texts_to_seconds(t: pd.Series) -> tuple[np.ndarray | None, str]:
             two = s.str.extract(_TWO_NUMBERS).dropna().astype(int)
             above = (two > 12).any()  # in which of the two places is what can only be a day
             if len(two) and above.sum() != 1:
-                said = "may begin with the day or the month, and so may all of its column"
-                return None, f"{s[two.index[0]]!r} {said}: times are left out; write them as year-month-day."
-            found = pd.to_datetime(s, format="mixed", dayfirst=bool(above[0]), errors="coerce", utc=True)
-            note = f"times are taken as {'day, month' if above[0] else 'month, day'}, year." if len(two) else ""
+                said = f"{s[two.index[0]]!r} may begin with the day or the month, and so may all others"
+                return None, f"{said}: times are left out; write them as year-month-day."
+            first = bool(above[0])
+            found = pd.to_datetime(s, format="mixed", dayfirst=first, errors="coerce", utc=True)
+            order = "day, month" if first else "month, day"
+            note = f"times are taken as {order}, year." if len(two) else ""
     if not found.isna().any(): return _whole_seconds(found)[code], note
 
     i = int(found.isna().to_numpy()[code].argmax())
@@ -260,7 +263,8 @@ def to_seconds(t: pd.Series) -> tuple[np.ndarray | None, str]:
         if isinstance(t.dtype, pd.StringDtype): missing = missing | (t.str.strip() == "").to_numpy(dtype=bool)
         if missing.all(): return None, ""
         if missing.any():
-            return None, f"{missing.sum():,} of {len(t):,} ratings have no time: times are left out."
+            none = f"{missing.sum():,} of {len(t):,} ratings have no time"
+            return None, f"{none}: times are left out."
 
         if pd.api.types.is_datetime64_any_dtype(t.dtype): return _whole_seconds(t), ""
         kind = np.int64 if t.dtype.kind == "i" else np.float64

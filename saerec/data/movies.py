@@ -92,6 +92,6 @@ def read_movies(path: Any) -> pd.DataFrame:  # columns movie, title, and maybe y
 # %% ../../nbs/data/movies.ipynb #9f6785b8
 def genre_table(movies: pd.DataFrame) -> pd.DataFrame:
     "Which movie has which genre; \"(no genres listed)\" is none."
-    codes, kinds = pd.factorize(movies.genres.fillna("").replace("(no genres listed)", ""))  # a tenth as many
+    codes, kinds = pd.factorize(movies.genres.fillna("").replace("(no genres listed)", ""))
     table = pd.Series(kinds, dtype="str").str.get_dummies("|").drop(columns="", errors="ignore")
     return table.take(codes).set_axis(movies.index)

@@ -44,8 +44,8 @@ def _check_options(unrated: float | str | None, duplicates: str) -> None:
 
 # %% ../../nbs/data/reading.ipynb #d47b259f
 _SEVERAL = (r"u1\.(base|test)", r"(combined_data_|mv_)[0-9]+\.txt")  # what is cut into files
-_RATINGS = (r"u\.data", r"ratings?\.dat", r"ratings?\.csv", r"ratings?\.(parquet|pq|tsv|txt|xlsx|jsonl?)", r".+\.inter",
-            *_SEVERAL, r"((bx-)?book-ratings|interactions|ratings_small|reviews)\.(csv|tsv|parquet|jsonl?)")
+_RATINGS = [*r"u\.data ratings?\.dat ratings?\.csv ratings?\.(parquet|pq|tsv|txt|xlsx|jsonl?) .+\.inter".split(),
+            *_SEVERAL, r"((bx-)?book-ratings|interactions|ratings_small|reviews)\.(csv|tsv|parquet|jsonl?)"]
 _MOVIES = (r"u\.item", r"movies?\.dat", r"movies?\.csv", r"movies?\.(parquet|pq|tsv)", r".+\.item",
            r"movie_titles\.(csv|txt)", r"(items|movies_metadata)\.(csv|parquet)")
 _TABLES = r".+\.(csv|tsv|parquet|pq|xlsx|jsonl?|inter|dat)"

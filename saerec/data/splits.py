@@ -40,7 +40,8 @@ class HeldOut:
         "The targets of so many users, drawn at random."
         if len(users := self.users) <= most: return self
         drawn = np.random.default_rng(seed).choice(users, most, replace=False)
-        return HeldOut(self.fold_in, self.seen, self.target.select(np.isin(self.target.user, drawn)))
+        target = self.target.select(np.isin(self.target.user, drawn))
+        return HeldOut(self.fold_in, self.seen, target)
     def transposed(self) -> HeldOut:
         "Movies as rows and users as columns."
         return HeldOut(self.fold_in.transposed(), self.seen.transposed(), self.target.transposed())
@@ -57,15 +58,18 @@ def _refuse(target: Ratings, bad: np.ndarray, how: str) -> None:
 # %% ../../nbs/data/splits.ipynb #014b6fe5
 def _check_split(train: Ratings, valid: HeldOut, test: HeldOut, new_users: bool) -> None:
     "Raise `InputError` if a cell to predict is also learned from or shown, or if a user meant to be new is known."
-    first = {"training": train, "validation's fold-in": valid.fold_in, "validation's seen": valid.seen}
-    later = {"the test's fold-in": test.fold_in, "the test's seen": test.seen, "validation's targets": valid.target}
-    if len({(o.n_users, o.n_movies) for o in (*first.values(), *later.values(), test.target)}) > 1:
+    v, t = valid, test
+    first = {"training": train, "validation's fold-in": v.fold_in, "validation's seen": v.seen}
+    later = {"the test's fold-in": t.fold_in, "the test's seen": t.seen}
+    later |= {"validation's targets": v.target}
+    if len({(o.n_users, o.n_movies) for o in (*first.values(), *later.values(), t.target)}) > 1:
         step = "take them out of one Ratings with select"
         raise InputError(f"The parts of a split must have the same users and movies; {step}.")
 
-    asked = {"validation's targets": (valid.target, first), "the test's targets": (test.target, first | later)}
-    for name, (target, others) in asked.items():
-        once = {id(part): (other, part) for other, part in reversed(others.items())}  # parts may be one object
+    asked = ("validation's targets", v.target, first), ("the test's targets", t.target, first | later)
+    for name, target, others in asked:
+        # Parts may be one object
+        once = {id(part): (other, part) for other, part in reversed(others.items())}
         for other, part in once.values():
             cells, known = (r.user.astype(np.int64) * r.n_movies + r.movie for r in (target, part))
             known = known[pd.Index(known).isin(cells)]  # a table of the few, not of the many
@@ -124,8 +128,9 @@ class Split:
                 HonestyWarning, stacklevel=2)
         return self._test
     def __repr__(self) -> str:
+        name = f"Split({self.protocol}, seed {self.seed}"
         sizes = f"train {len(self.train):,}, valid {len(self.valid.target):,}, test {len(self._test.target):,} cells"
-        return f"Split({self.protocol}, seed {self.seed}: {sizes}; final() used {self.finals} times)"
+        return f"{name}: {sizes}; final() used {self.finals} times)"
 
 # %% ../../nbs/data/splits.ipynb #86786834
 def _check_size(r: Ratings, n: int) -> None:
@@ -135,11 +140,11 @@ def _check_size(r: Ratings, n: int) -> None:
     if len(r) < n:
         raise InputError(f"{r.name}: {len(r)} ratings are too few to be split; {n} are needed.")
 
-def _pairs_split(r: Ratings, part: np.ndarray, protocol: str, seed: int, show_valid: bool = True) -> Split:
-    "A split of single ratings: validation is shown train, the test is shown train and, unless told, validation."
+def _pairs_split(r: Ratings, part: np.ndarray, how: str, seed: int, weak: bool = False) -> Split:
+    "A split of single ratings: validation is shown train, the test also validation, unless it is weak."
     train, known = r.select(part == 0), r.select(part < 2)
-    test = HeldOut(known if show_valid else train, known, r.select(part == 2))
-    return Split(train, HeldOut(train, train, r.select(part == 1)), test, protocol, seed)
+    test = HeldOut(train if weak else known, known, r.select(part == 2))
+    return Split(train, HeldOut(train, train, r.select(part == 1)), test, how, seed)
 
 # %% ../../nbs/data/splits.ipynb #4064ac71
 def split_pairs(
@@ -174,7 +179,8 @@ def split_parts(
 
     names = sorted(set(map(str, pd.unique(pd.Series(part)))))
     if names != sorted(_PARTS):
-        raise InputError(f"{ratings.name}: the parts are {', '.join(names)}; give train, valid and test.")
+        found = ", ".join(names)
+        raise InputError(f"{ratings.name}: the parts are {found}; give train, valid and test.")
     return _pairs_split(ratings, pd.Index(_PARTS).get_indexer(pd.Index(part)), protocol, seed)
 
 # %% ../../nbs/data/splits.ipynb #0eedb669
@@ -191,8 +197,8 @@ def _one_after_another(parts: Mapping[str, Ratings | pd.DataFrame]) -> tuple[Rat
     arrays = {"user": user, "movie": pd.Index(movies.movie_id).get_indexer(movie)}
     arrays |= {"value": np.concatenate([r.value for r in read])}
     arrays |= {"time": np.concatenate(times) if len(times) == len(read) else None}
-    whole = read[0].replace(**arrays, users=pd.DataFrame({"user_id": users}), movies=movies, scale=None)
-    return whole, np.repeat(list(parts), [len(r) for r in read])
+    arrays |= {"users": pd.DataFrame({"user_id": users}), "movies": movies}
+    return read[0].replace(**arrays, scale=None), np.repeat(list(parts), [len(r) for r in read])
 
 # %% ../../nbs/data/splits.ipynb #c6cd4ffc
 def split_fold(
@@ -218,7 +224,8 @@ def split_fold(
 # %% ../../nbs/data/splits.ipynb #7e1bce2c
 def _rank_within(user: np.ndarray, key: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     "Of each rating its place (from 0) within its user by ascending `key` (0 or more), and the user's number of them."
-    order = np.argsort(user + key / (key.max(initial=0) + 1), kind="stable")  # ten times faster than lexsort
+    # Ten times faster than lexsort
+    order = np.argsort(user + key / (key.max(initial=0) + 1), kind="stable")
     n = np.bincount(user)
     start = n.cumsum() - n
     place = np.empty(len(user), np.int64)
@@ -246,7 +253,7 @@ def split_per_user(
     Both are shown training; of the test, validation is known and not ranked. Raises `InputError` for fewer than three
     ratings or two users."""
     part = _parts_of_each(r, np.random.default_rng(seed).random(len(r)), test, valid)
-    return _pairs_split(r, part, f"per_user(test={test:g}, valid={valid:g})", seed, show_valid=False)
+    return _pairs_split(r, part, f"per_user(test={test:g}, valid={valid:g})", seed, weak=True)
 
 # %% ../../nbs/data/splits.ipynb #81fdb87a
 def held_out_users(
@@ -277,7 +284,7 @@ def split_users(
     Raises `InputError` for ratings that are no likes (call `ratings.likes()`), or for too few users. Reference: Liang
     et al., *Variational Autoencoders for Collaborative Filtering* (WWW 2018)."""
     if len(r) and not set(np.unique(r.value)) <= {0.0, 1.0}:
-        raise InputError(f"{r.name}: split_users needs likes (1 and 0); call ratings.likes() first.")
+        raise InputError(f"{r.name}: split_users needs likes (1, 0); call ratings.likes() first.")
     _check_size(r, 2)
 
     rng = np.random.default_rng(seed)
@@ -296,11 +303,12 @@ def split_users(
 
     how = f"users(valid={n_valid}, test={n_test}, min_likes={min_likes}, fold_in={fold_in:g}"
     how += ", dislikes)" if dislikes else ")"
-    return Split(r.select((g == 0) & (liked | dislikes)), held(1), held(2), how, seed, new_users=True)
+    train = r.select((g == 0) & (liked | dislikes))
+    return Split(train, held(1), held(2), how, seed, new_users=True)
 
 # %% ../../nbs/data/splits.ipynb #8b4dde1c
-def _newest_first(r: Ratings) -> np.ndarray:  # int64 [n]: 0 is the newest; of equal times the one further down
-    "The place of each rating in time. Raises `InputError` if there are no times."
+def _newest_first(r: Ratings) -> np.ndarray:  # int64 [n]: 0 is the newest
+    "The place of each rating in time; of equal times the last is newer. Raises `InputError` if there are no times."
     if r.time is None:
         raise InputError(f"{r.name}: it has no times, which a split by time needs.")
     place = np.empty(len(r), np.int64)
