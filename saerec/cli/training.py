@@ -28,8 +28,7 @@ from ..recommend.card import verdict
 from ..recommend.people import to_model_scale
 from ..recommend.recommender import Recommender
 from ..recommend.resume import finished_model, training_folder, training_room
-from ..data import Ratings
-from ..recommend.plan import able_to_plan, plan_training
+from ..recommend.plan import TrainingPlan, plan_training
 from ..train.processes import LOST, Refused, agreed, end_when_told, exit_group, gathered, lost_another
 from ..train.processes import process_group, say_once, started
 
@@ -71,24 +70,24 @@ def _check(args: argparse.Namespace) -> None:
         raise InputError(f"--lr {args.lr:g}: it has to be above 0.")
 
 # %% ../../nbs/cli/training.ipynb #a84922ee
-def _asked(args: argparse.Namespace) -> tuple[Ratings, dict[str, Any], dict[str, Any]]:
-    "The ratings, the settings, and those of `train`. What cannot be, and too few ratings, are refused before all else."
+def _asked(args: argparse.Namespace) -> tuple[TrainingPlan, dict[str, Any], dict[str, Any]]:
+    "The plan, the settings, and those of `train`. What cannot be, and too few ratings, are refused before all else."
     _check(args)
     r = get_data(args.data, reading_options(args))
     settings = {k: v for k, v in vars(args).items() if k not in _NO_SETTINGS}
     settings["data"] = r.fingerprint()
-    able_to_plan(r, args.threshold, args.held_out)
+    plan = plan_training(r, args.seed, args.threshold, args.held_out)
 
     changes = {k: v for k in ("epochs", "lr") if (v := getattr(args, k)) is not None}
-    return r, settings, dict(likes_changes=changes, ranking_changes=changes, ranker=args.ranker)
+    return plan, settings, dict(likes_changes=changes, ranking_changes=changes, ranker=args.ranker)
 
 def _train(
     args: argparse.Namespace,
-    asked: tuple[Ratings, dict[str, Any], dict[str, Any]],  # from `_asked`
+    asked: tuple[TrainingPlan, dict[str, Any], dict[str, Any]],  # from `_asked`
     begun: Callable[[bool], Any] = bool,  # told whether there is something to train
 ) -> tuple[dict[str, Any], str]:
     "Train, test once, save, and recommend to an example person."
-    start, out, (r, settings, how) = time.perf_counter(), Path(args.out), asked
+    start, out, (plan, settings, how) = time.perf_counter(), Path(args.out), asked
     def say(line: str) -> None: to_stderr(f"saerec: {line}")
     if args.resume and (done := finished_model(out, settings)):
         begun(False)
@@ -98,10 +97,9 @@ def _train(
 
     with training_room(out, settings, args.resume, say) as where:
         begun(True)
-        threshold, *_ = able_to_plan(r, args.threshold, args.held_out)
-        to_stderr(show(summary(r, threshold=threshold).T.rename_axis(None)))
-        how = how | dict(seed=args.seed, threshold=args.threshold, n_held=args.held_out, refit=args.refit)
-        rec = Recommender.fit(r, **how, about={"training": settings}, checkpoints=where, verdict_too=False,
+        to_stderr(show(summary(plan.ratings, threshold=plan.threshold).T.rename_axis(None)))
+        rec = Recommender.fit(plan.ratings, **how, plan=plan, refit=args.refit,
+                              about={"training": settings}, checkpoints=where, verdict_too=False,
                               progress=args.level != "WARNING", say=to_stderr,
                               keep=lambda artefact: Recommender(artefact).save(out))
 
@@ -114,8 +112,7 @@ def _share(args: argparse.Namespace, begun: Callable[[bool], bool], asked: tuple
     if not begun(True): return
     from saerec.recommend.training import share_training
 
-    plan = plan_training(asked[0], args.seed, args.threshold, args.held_out)
-    share_training(plan, checkpoints=training_folder(args.out), **asked[2])
+    share_training(asked[0], checkpoints=training_folder(args.out), **asked[2])
 
 def _train_shared(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     "The same under `torchrun`. The first process tells the result, and the others end here."

@@ -38,9 +38,17 @@ def train_network(
     options |= {k: v for k, v in changes.items() if k in NETWORK_OPTIONS}
     model = make_model(objective, split.train.n_movies, seed=seed, **options)
     settings = {"seed": seed, "say": None} | settings_for(objective, split.train, member)
-    recorder = fit(model, split, objective, **(settings | {k: v for k, v in changes.items() if k not in options}))
+    settings |= {k: v for k, v in changes.items() if k not in NETWORK_OPTIONS}
+    recorder = fit(model, split, objective, **settings)
     round_weights(model)
     return model, recorder
+
+# %% ../../nbs/ensemble/networks.ipynb #7d3a91c4
+def train_again(split: Split, recorder: Recorder, seed: int, **changes: Any) -> StackedAutoencoder:
+    "A network with the settings of an earlier training, for as many epochs as were best there."
+    settings = {k: v for k, v in vars(recorder.settings).items() if k != "objective"}
+    settings |= {"stop_at": recorder.best_epoch} | changes
+    return train_network(split, recorder.settings.objective, seed, settings)[0]
 
 # %% ../../nbs/ensemble/networks.ipynb #60d134f1
 def learn_again(split: Split) -> Split | None:

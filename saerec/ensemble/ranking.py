@@ -20,7 +20,7 @@ from torch import Tensor
 from ..data import Batch, HeldOut, Ratings, Split, to_batch
 from .combining import Ensemble, few_as_likes, standardize
 from .content import Content, rows_of
-from .networks import has_dislikes, learn_again, train_network
+from .networks import has_dislikes, learn_again, train_again, train_network
 from .sessions import SessionEDLAE, SessionKernelRidge, TimedEnsemble, known_times
 from ..evaluate import Scorer, chosen_on_valid, rank_metrics
 from ..evaluate.baselines import EDLAE, KernelRidge
@@ -205,13 +205,9 @@ def rank_ensemble(
 # %% ../../nbs/ensemble/ranking.ipynb #69a909f4
 def fit_again(ensemble: Ensemble, split: Split) -> Ensemble:  # a new one
     "The same settings and numbers of epochs, on other ratings."
-    jobs = []
-    for i, o in enumerate(ensemble.recorders.values()):
-        settings = {k: v for k, v in vars(o.settings).items() if k != "objective"}
-        settings["stop_at"] = o.best_epoch
-        jobs.append((split, o.settings.objective, split.seed + 1000 * max(0, i - 1), settings))
-    trained = [train_network(*job) for job in jobs]
-    networks = {name: network for name, (network, _) in zip(ensemble.recorders, trained, strict=True)}
+    seeds = [split.seed + 1000 * max(0, i - 1) for i in range(len(ensemble.recorders))]
+    recorders = zip(ensemble.recorders.items(), seeds, strict=True)
+    networks = {name: train_again(split, o, seed) for (name, o), seed in recorders}
 
     def fitted(name: str, member: Any) -> Any:
         return networks[name] if name in networks else copy.deepcopy(member).fit(split.train)

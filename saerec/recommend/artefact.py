@@ -62,7 +62,7 @@ def _open(folder: Path, name: str, told: FileEntry | None) -> BinaryIO:
     try:
         size = os.fstat(file.fileno()).st_size
         if size > LIMITS[name]:
-            raise ValueError(f"it has {size:,} bytes, and more than {LIMITS[name]:,} are never read")
+            raise ValueError(f"it has {size:,} bytes; more than {LIMITS[name]:,} are never read")
         if told is not None and size != told.size:
             raise ValueError(f"it has {size:,} bytes, and the manifest says {told.size:,}")
         if told is not None and hashlib.file_digest(file, "sha256").hexdigest() != told.sha256:
@@ -130,8 +130,7 @@ def _read_table(file: BinaryIO, n: int, columns: Sequence[str], optional: Iterab
 # %% ../../nbs/recommend/artefact.ipynb #359098df
 def _read_movies(file: BinaryIO, manifest: Manifest, arrays: dict[str, np.ndarray]) -> pd.DataFrame:
     "The vocabulary; completes `arrays` with the movies that the ranker knows. Raises `ValueError`."
-    n = manifest.data.movies if manifest.liker is None else manifest.liker.n_movies
-    movies = _read_table(file, n, ["movie_id", "title", "year", "genres", "rank_code"], LINKS)
+    movies = _read_table(file, manifest.data.movies, ["movie_id", "title", "year", "genres", "rank_code"], LINKS)
     found, ids = np.flatnonzero(movies.rank_code.notna()).astype(np.int64), movies.movie_id
     known = len(arrays.get("rank_codes", ())) or getattr(manifest.ranker, "n_movies", len(found))
     number, text = pd.api.types.is_numeric_dtype, pd.api.types.is_string_dtype
@@ -180,7 +179,8 @@ def _read(folder: Path) -> Artefact:
     known, name = None, "recommender.json"
     try:
         with _open(folder, name, None) as f: manifest = parse_manifest(f.read())
-        told: dict[str, Any] = manifest.files or {p.name: None for p in folder.glob("ratings.parquet")}
+        told: dict[str, Any] = dict.fromkeys(p.name for p in folder.glob("ratings.parquet"))
+        told = manifest.files or told
         name = "weights.safetensors"
         with _open(folder, name, told.get(name)): arrays = _read_arrays(folder, manifest)
         name = "movies.parquet"
@@ -190,7 +190,8 @@ def _read(folder: Path) -> Artefact:
                 if name == "ratings.parquet": known = _read_known(f, manifest, movies)
     except (ValueError, OSError, RuntimeError) as e:  # RuntimeError: links in a circle
         why = getattr(e, "strerror", None) or e
-        raise ValueError(f"{folder / name}: {why}; copy the whole folder again, or train again.") from None
+        told_what = f"{folder / name}: {why}; copy the whole folder again, or train again."
+        raise ValueError(told_what) from None
     return Artefact(manifest, arrays, movies, known)
 
 # %% ../../nbs/recommend/artefact.ipynb #742f9ffe
@@ -219,8 +220,7 @@ def _entry(path: Path) -> dict[str, Any]:
     "Size and hash of a file. Raises `InputError` if it is larger than any that is read."
     size = path.stat().st_size
     if size > LIMITS[path.name]:
-        raise InputError(f"{path.name} would have {size:,} bytes, and more than {LIMITS[path.name]:,} are never read; "
-                         "train on fewer movies or users.")
+        raise InputError(f"{path.name} would have {size:,} bytes; train on fewer movies or users.")
     with open(path, "rb") as file: return {"size": size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
 
 def _write(artefact: Artefact, folder: Path, card: str) -> None:
@@ -272,7 +272,7 @@ def _replace(path: Path, new: Path) -> None:
 def check_target(path: Path) -> None:
     "Raises `InputError` if no model can be there, or something else is."
     if path.is_symlink() and not path.exists():
-        raise InputError(f"{path}: it is a link that leads nowhere; fix it, or give another folder.")
+        raise InputError(f"{path}: it is a link that leads nowhere; give another folder.")
     ours = (path / "recommender.json").is_file()
     if path.exists() and not ours and (not path.is_dir() or any(path.iterdir())):
         raise InputError(f"{path}: there is something else there already; give another folder.")
@@ -282,11 +282,11 @@ def _check_whole(artefact: Artefact, path: Path, ratings: bool) -> None:
     "Raises `InputError` for a model that could not be loaded again, or holds ratings that are not to be kept."
     ranker = artefact.manifest.ranker
     if isinstance(ranker, OwnPart) and not ranker.tensors:
-        raise InputError(f"{ranker.path} cannot be saved: it needs config, state_dict() and load_state_dict(), as a "
-                         "subclass of saerec.model.Network has them.")
+        needs = "config, state_dict() and load_state_dict(), as a saerec.model.Network has them"
+        raise InputError(f"{ranker.path} cannot be saved: it needs {needs}.")
     if not ratings and any(name.endswith(".indptr") for name in artefact.arrays):
-        raise InputError(f"{path}: this model cannot be saved without its users' ratings, because kernel ridge in "
-                         'its ensemble holds their likes; train with ranker="network" (--ranker network).')
+        why = "kernel ridge in its ensemble holds their likes; train with --ranker network"
+        raise InputError(f"{path}: it cannot be saved without its users' ratings: {why}.")
 
 # %% ../../nbs/recommend/artefact.ipynb #5c8f3d69
 def write_artefact(
@@ -309,8 +309,8 @@ def write_artefact(
         try:
             _write(artefact, new, card)
             place = hashlib.sha256(str(real).encode()).hexdigest()[:16]
-            lock = Path(tempfile.gettempdir()) / f"saerec-{place}.lock"  # beside the model it would stay
-            with FileLock(lock): _replace(real, new)
+            # not beside the model, where it would stay
+            with FileLock(Path(tempfile.gettempdir()) / f"saerec-{place}.lock"): _replace(real, new)
         finally: shutil.rmtree(new, ignore_errors=True)
     except (OSError, SafetensorError) as e:
         why = getattr(e, "strerror", None) or e

@@ -16,6 +16,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ..evaluate.calibration import Calibration
+from .engine import part_of
 
 # %% auto #0
 __all__ = []
@@ -27,7 +28,7 @@ Shapes = dict[str, tuple[tuple[int, ...], str]]  # tensor -> shape (-1: any), po
 
 class _Part(BaseModel):
     "Data of exactly this form: no other keys, no conversions, no NaN."
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False, defer_build=True)
+    model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False, defer_build=True)
 
 # %% ../../nbs/recommend/manifest.ipynb #55040911
 class NetworkPart(_Part):
@@ -48,21 +49,20 @@ class NetworkPart(_Part):
         "The tensors that it must have. Raises `ValueError` if options contradict each other."
         if self.n_movies != n_movies: raise ValueError(f"{self.n_movies:,} movies where there are {n_movies:,}")
         first = width = self.hidden[0]
-        out: dict[str, tuple[int, ...]] = dict.fromkeys(["movie_offset", "decoder_bias"], (n_movies,))
+        out: dict[str, tuple[int, ...]] = {"movie_offset": (n_movies,), "decoder_bias": (n_movies,)}
         out |= {"table": (n_movies, first), "bias": (first,), "mean": ()}
         for i, h in enumerate(self.hidden[1:]):
-            layers = {"down": (h, first), "up": (first, h)} if self.residual else {"linear": (h, width)}
+            layers = {"down": (h, first), "up": (first, h)}
+            if not self.residual: layers, width = {"linear": (h, width)}, h
             for name, shape in layers.items():
                 out |= {f"stack.{i}.{name}.weight": shape, f"stack.{i}.{name}.bias": shape[:1]}
-            if not self.residual: width = h
 
         if self.tied and width != first: raise ValueError("the tied decoder is as wide as the last hidden layer")
         if not self.tied: out["decoder"] = (n_movies, width)
         if self.dislikes or self.centred: out["second"] = (n_movies, first)
-        if not self.scaled: return {name: (shape, "f4") for name, shape in out.items()}
-        tables = {k: out.pop(k) for k in ("table", "second", "decoder") if k in out}
-        scales: Shapes = {f"{k}.scale": (shape[1:], "f4") for k, shape in tables.items()}
-        return {k: (s, "f4") for k, s in out.items()} | {k: (s, "i1") for k, s in tables.items()} | scales
+        tables = ("table", "second", "decoder") if self.scaled else ()
+        scales: Shapes = {f"{k}.scale": (out[k][1:], "f4") for k in tables if k in out}
+        return {k: (s, "i1" if k in tables else "f4") for k, s in out.items()} | scales
 
 # %% ../../nbs/recommend/manifest.ipynb #8efc0102
 class LinearPart(_Part):
@@ -77,7 +77,7 @@ class LinearPart(_Part):
 
     def shapes(self, n_movies: int) -> Shapes:
         n = n_movies if self.most is None else self.most + 1
-        if not self.scaled: return {"weights": ((n, n), "f2 f4")}
+        if not self.scaled: return {"weights": ((n, n), "f4")}
         kept: Shapes = {} if self.most is None else {"kept": ((n_movies,), "u1")}
         return {"weights": ((n, n), "i1"), "scale": ((n,), "f4")} | kept
 
@@ -132,14 +132,15 @@ class EnsemblePart(_Part):
     @model_validator(mode="after")
     def _weights_fit(self) -> EnsemblePart:
         if set(self.members) != set(self.weights) or max(self.weights.values()) <= 0:
-            raise ValueError("an ensemble needs a weight of 0 or more for each member, one of them above 0")
+            raise ValueError("an ensemble needs a weight for each member, one of them above 0")
         return self
 
     def shapes(self, n_movies: int) -> Shapes:
         each = [m.shapes(n_movies) for m in self.members.values()]
         return {f"{i}.{name}": v for i, shapes in enumerate(each) for name, v in shapes.items()}
 
-Ranker = Annotated[NetworkPart | LinearPart | KernelPart | EnsemblePart | OwnPart, Field(discriminator="kind")]
+_AnyRanker = NetworkPart | LinearPart | KernelPart | EnsemblePart | OwnPart
+Ranker = Annotated[_AnyRanker, Field(discriminator="kind")]
 
 # %% ../../nbs/recommend/manifest.ipynb #ccceaca6
 LIMITS = {  # files of a saved model, and bytes; nothing larger is read
@@ -159,7 +160,8 @@ class DataEntry(_Part):
     ratings: _Count
     users: _Count
     movies: _Count
-    last: str | None = Field(None, pattern=r"^[0-9]{4}-(0[1-9]|1[0-2])-[0-9]{2}$")  # of the newest rating
+    # the day of the newest rating
+    last: str | None = Field(None, pattern=r"^[0-9]{4}-(0[1-9]|1[0-2])-[0-9]{2}$")
 
 # %% ../../nbs/recommend/manifest.ipynb #f43b53a1
 class CalibrationEntry(_Part):
@@ -181,8 +183,8 @@ class CalibrationEntry(_Part):
 class Manifest(_Part):
     "What `recommender.json` says."
     model_config = ConfigDict(extra="allow")
-    # 2: ensembles; 3: hashes of files; 4: without likes; 5: content, dislikes, halves; 6: a class of your own; 7: bytes
-    format: Literal[1, 2, 3, 4, 5, 6, 7] = 7
+    # 2: ensembles; 3: hashes of files; 7: no likes, content, dislikes, a class of your own, bytes
+    format: Literal[1, 2, 3, 7] = 7
     saerec: str  # version that wrote it
     threshold: float  # the rating from which one is a like
     scale: Annotated[list[float], Field(min_length=2, max_length=2)]  # lowest and highest rating
@@ -203,15 +205,15 @@ class Manifest(_Part):
     checksum: str | None = None
 
     @model_validator(mode="after")
-    def _fits_together(self) -> Manifest:
+    def _scale_rises(self) -> Manifest:
         if self.scale[0] > self.scale[1]: raise ValueError("`scale` has an invalid value")
-        if self.liker is None and self.format < 4: raise ValueError("`liker` is missing")
         return self
 
     @property
     def to_probability(self) -> Calibration:
         "The map from scores of the liker to probabilities."
-        return Calibration(self.calibration.kind, tuple(self.calibration.x), tuple(self.calibration.y))
+        c = self.calibration
+        return Calibration(c.kind, tuple(c.x), tuple(c.y))
 
 # %% ../../nbs/recommend/manifest.ipynb #9beeb807
 def checksum(info: Mapping[str, Any]) -> str:  # 64 hex digits
@@ -234,45 +236,32 @@ def parse_manifest(text: bytes) -> Manifest:
     if not isinstance(info, dict): raise ValueError("it is no JSON object")
 
     version = info.get("format")
-    if type(version) is not int or version not in range(1, 8):
-        raise ValueError(f"it was written in format {str(version)[:20]!r}, and this version of saerec reads 1 to 7; "
-                         f"install the saerec that wrote it ({str(info.get('saerec'))[:20]!r})")
+    if version not in (1, 2, 3, 7):
+        told = f"format {str(version)[:20]!r}, written by saerec {str(info.get('saerec'))[:20]!r}"
+        raise ValueError(f"it is of {told}; install that version, for this one reads 1 to 3 and 7")
     if (version >= 3 or "checksum" in info) and info.get("checksum") != checksum(info):
         raise ValueError("it was altered, its checksum is not that of what it says")
 
     if isinstance(info.get("ranker"), dict): info["ranker"].setdefault("kind", "StackedAutoencoder")  # format 1
     try: manifest = Manifest.model_validate(info)
     except ValidationError as e: raise ValueError(_first_fault(e)) from None
-    names, possible = set(manifest.files or {}), set(LIMITS) - {"recommender.json"}
-    if (version >= 3 or names) and not {"weights.safetensors", "movies.parquet"} <= names <= possible:
+    names, needed = set(manifest.files or {}), {"weights.safetensors", "movies.parquet"}
+    possible = set(LIMITS) - {"recommender.json"}
+    if (version >= 3 or names) and not needed <= names <= possible:
         raise ValueError("`files` is missing or lists other files than there can be")
     return manifest
 
 # %% ../../nbs/recommend/manifest.ipynb #5224017c
-def _rows_fit(arrays: Mapping[str, np.ndarray], prefix: str, n_movies: int) -> bool:
-    "Whether the rows of a kernel ridge regression are sparse rows over so many movies."
-    data, indices, indptr = (arrays[prefix + k] for k in ("data", "indices", "indptr"))
-    if len(indptr) != len(arrays[prefix + "weights"]) + 1 or indptr[0] != 0: return False
-    if not indptr[-1] == len(data) == len(indices) or (np.diff(indptr) < 0).any(): return False
-    return not len(indices) or 0 <= int(indices.min()) <= int(indices.max()) < n_movies
-
-def _all_finite(array: np.ndarray) -> bool:
-    "Without an array of answers; of half precision by its bits, because numpy compares it slowly."
-    if not array.size: return True
-    if array.dtype == np.float16:  # infinity is 0x7C00 and, below 0, 0xFC00; NaN is above
-        return array.view(np.int16).max() < 0x7C00 and array.view(np.uint16).max() < 0xFC00
-    return bool(np.isfinite([array.min(), array.max()]).all())
-
 def _check_array(name: str, array: np.ndarray, shape: tuple[int, ...], dtypes: str) -> None:
     "Raises `ValueError` if an array has another shape or type, or is not finite."
-    fits = array.ndim == len(shape) and all(s in (-1, n) for s, n in zip(shape, array.shape, strict=True))
-    if not fits or array.dtype.str[1:] not in dtypes.split():
-        wanted = " or ".join(np.dtype(o).name for o in dtypes.split())
-        asked = f"{wanted} {[s if s >= 0 else 'any' for s in shape]}"
+    wanted = tuple(n if s == -1 else s for s, n in zip(shape, array.shape, strict=False))
+    if len(shape) != array.ndim or wanted != array.shape or array.dtype.str[1:] not in dtypes.split():
+        asked = " or ".join(np.dtype(o).name for o in dtypes.split())
+        asked = f"{asked} {[s if s >= 0 else 'any' for s in shape]}"
         found = f"{array.dtype.name} {list(array.shape)}"
         raise ValueError(f"the tensor {name!r} is {found}, and recommender.json asks for {asked}")
-    if array.dtype.kind == "f" and not _all_finite(array):
-        raise ValueError(f"the tensor {name!r} holds NaN or infinity")
+    ends = (array.min(), array.max()) if array.size and array.dtype.kind == "f" else 0  # no array of answers
+    if not np.isfinite(ends).all(): raise ValueError(f"the tensor {name!r} holds NaN or infinity")
 
 # %% ../../nbs/recommend/manifest.ipynb #81a5031b
 def _wanted(arrays: Mapping[str, np.ndarray], manifest: Manifest, n: int, inner: int) -> Shapes:
@@ -282,18 +271,27 @@ def _wanted(arrays: Mapping[str, np.ndarray], manifest: Manifest, n: int, inner:
     if manifest.liker is not None: wanted |= {f"liker.{k}": v for k, v in manifest.liker.shapes(n).items()}
     if codes is not None or manifest.format >= 3: wanted["rank_codes"] = ((inner,), "i8")
     if manifest.affinity: wanted["affinity.features"] = ((n, -1), "f4")
-    if (ids := arrays.get("movie_ids")) is not None:  # numbers, or text as the bytes of a list in JSON
-        wanted["movie_ids"] = ((-1,), "u1") if ids.dtype == np.uint8 else ((n,), "i8")
+    if "movie_ids" in arrays: wanted["movie_ids"] = ((n,), "i8")
     return wanted
 
 # %% ../../nbs/recommend/manifest.ipynb #7c1306eb
+def _check_numbers(arrays: Mapping[str, np.ndarray], own: bool, inner: int) -> None:
+    "Raises `ValueError` for features below 0 and rows that are none; of a class of your own, what it has is its own."
+    for name in [k for k in arrays if not (own and k.startswith("ranker."))]:
+        if name.endswith((".liked", ".genre", ".year", ".features")) and (arrays[name] < 0).any():
+            raise ValueError(f"the tensor {name!r} holds numbers below 0")
+        if name.endswith(".indptr"):
+            from scipy.sparse import csr_array
+            kernel = part_of(arrays, name.removesuffix("indptr"))
+            rows = tuple(kernel[k] for k in ("data", "indices", "indptr"))
+            try: csr_array(rows, shape=(len(kernel["weights"]), inner)).check_format()
+            except ValueError: raise ValueError(f"the tensor {name!r} is no list of rows") from None
+
 def check_arrays(arrays: Mapping[str, np.ndarray], manifest: Manifest, seen: Callable[[], Any] = list) -> None:
     """Raises `ValueError` with the first tensor of a saved model that does not fit its manifest; `seen` is called when
     the numbers of one have been read."""
-    n = manifest.data.movies if manifest.liker is None else manifest.liker.n_movies
-    codes = arrays.get("rank_codes")
+    n, codes = manifest.data.movies, arrays.get("rank_codes")
     inner = len(codes) if codes is not None else getattr(manifest.ranker, "n_movies", 0)
-
     wanted = _wanted(arrays, manifest, n, inner)
     if wrong := sorted(set(wanted) ^ set(arrays)):
         why = "missing" if wrong[0] in wanted else "not one of this model"
@@ -302,11 +300,7 @@ def check_arrays(arrays: Mapping[str, np.ndarray], manifest: Manifest, seen: Cal
         _check_array(name, arrays[name], shape, dtypes)
         seen()
 
-    own = isinstance(manifest.ranker, OwnPart)  # its names mean what they mean to it
-    for name in [k for k in arrays if not (own and k.startswith("ranker."))]:
-        if name.endswith((".liked", ".genre", ".year", ".features")) and (arrays[name] < 0).any():
-            raise ValueError(f"the tensor {name!r} holds numbers below 0")
-        if name.endswith(".indptr") and not _rows_fit(arrays, name.removesuffix("indptr"), inner):
-            raise ValueError(f"the tensor {name!r} is no list of rows")
-    if codes is not None and not (len(codes) and 0 <= codes[0] and codes[-1] < n and (np.diff(codes) > 0).all()):
+    _check_numbers(arrays, isinstance(manifest.ranker, OwnPart), inner)
+    around = np.array([-1, n]) if codes is None else np.concatenate([[-1], codes, [n]])
+    if inner < 1 or (np.diff(around) < 1).any():
         raise ValueError("the tensor 'rank_codes' has codes that are not ascending, or of no movie")

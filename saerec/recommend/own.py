@@ -58,89 +58,81 @@ _COLUMNS = {  # what else is read, by the names that it may have
     "day": "date rated,rated at,date,modified,created,watcheddate,watched date"}
 _USERS = {"user", "user id", "userid", "reviewerid", "user name", "username"}
 
-def _find_layout(header: list[str], where: str) -> tuple[_Layout, dict[str, int]]:
+def _find_layout(header: list[str]) -> tuple[_Layout, dict[str, int]]:
     "Which layout a header has, and the places of its columns. Raises `InputError` with what helps if it has none."
     columns = [" ".join(o.lower().replace("_", " ").split()) for o in header]
     if columns[0].startswith("letterboxd list export"): columns = ["letterboxd uri"]
     layout = next(o for o in _LAYOUTS if {*filter(None, o.needs.split(","))} <= {*columns})
 
     known = _COLUMNS | {"rating": layout.rating}
-    names = {what: next((o for o in some.split(",") if o in columns), "") for what, some in known.items()}
+    def first(some: str) -> str: return next((o for o in some.split(",") if o in columns), "")
+    names = {what: first(some) for what, some in known.items()}
     twice = [o for o in names.values() if columns.count(o) > 1]
-    shown, told = ", ".join(header)[:120], ""
-    if twice: told = f": the column {twice[0]!r} is there twice; keep one."
-    elif layout.instead and not names["rating"]:
-        told = f": this file of {layout.name} has no ratings; give {layout.instead}."
-    elif not layout.needs and _USERS & set(columns):
-        told = (": it has a column for the user; give the ratings of one person without it, or train on the ratings "
-                f"of many with saerec train --data {where}.")
-    elif not names["title"]:
-        told = (f", line 1: the columns {shown} are neither those of Letterboxd (Name, Year, Rating, Letterboxd URI) "
-                "nor of IMDb (Const, Your Rating, Title) nor title and rating; give the file as it was exported, or "
-                "let its first line be title,year,rating.")
-    elif not names["rating"]: told = f": no column for the rating (columns found: {shown}); name it rating."
-    if told: raise InputError(where + told)
+    shown = ", ".join(header)[:120]
+    if twice: raise InputError(f"the column {twice[0]!r} is there twice; keep one.")
+    if layout.instead and not names["rating"]:
+        raise InputError(f"this file of {layout.name} has no ratings; give {layout.instead}.")
+    if not layout.needs and _USERS & set(columns):
+        raise InputError("it has a column for the user; leave it out, or: saerec train --data FILE.")
+    if not names["title"]:
+        raise InputError(f"line 1: the columns {shown} are neither those of Letterboxd, IMDb or Trakt nor title and "
+                         "rating; give the file as it was exported, or let its first line be title,year,rating.")
+    if not names["rating"]:
+        raise InputError(f"no column for the rating (columns found: {shown}); name it rating.")
     return layout, {what: columns.index(o) for what, o in names.items() if o}
 
 # %% ../../nbs/recommend/own.ipynb #f4a7b0c3
 _LARGEST = 10_000_000  # bytes: some 100,000 ratings
-_TABLE = re.compile(r"(?!(.*/)?(__macosx|deleted|orphaned)/).*\.(csv|tsv|txt|json|xlsx)", re.IGNORECASE)
-_RATED = re.compile(r"(?!.*(show|season|episode)).*ratings.*", re.IGNORECASE)
+_TABLE = r"(?i)(?!(.*/)?(__macosx|deleted|orphaned)/).*\.(csv|tsv|txt|json|xlsx)"
+_RATED = r"(?i)(?!.*(show|season|episode)).*ratings.*"
 
-def _in_zip(path: Path | io.BytesIO, name: str) -> tuple[zipfile.Path | None, int]:
-    "The file of a zip that has the ratings, and its bytes; None: it is an Excel workbook, to be read as it is."
-    z = zipfile.ZipFile(path)
-    z.filename = name  # of one in memory
-    sizes = {o.filename: o.file_size for o in z.infolist() if not o.is_dir()}
-    if "xl/workbook.xml" in sizes: return None, sum(sizes.values())
-    if "content.xml" in sizes: raise InputError(f"{name}: it is an OpenDocument workbook; save it as CSV.")
+@dataclass(frozen=True)
+class _File:
+    "A file in memory, as `read_table` takes one."
+    name: str
+    data: bytes
 
-    tables = [o for o in sizes if _TABLE.fullmatch(o)]
-    rated = [o for o in tables if _RATED.fullmatch(Path(o).name)]
+    def __str__(self) -> str: return self.name
+    def read_bytes(self) -> bytes: return self.data
+
+def _in_zip(zipped: _File) -> _File:
+    "The file of a zip that has the ratings; an Excel workbook is read as it is."
+    z = zipfile.ZipFile(io.BytesIO(zipped.data))
+    names = [o.filename for o in z.infolist() if not o.is_dir()]
+    if "xl/workbook.xml" in names: return zipped
+    if "content.xml" in names: raise InputError("it is an OpenDocument workbook; save it as CSV.")
+
+    tables = [o for o in names if re.fullmatch(_TABLE, o)]
+    rated = [o for o in tables if re.fullmatch(_RATED, Path(o).name)]
     found = [o for o in rated if o.count("/") == min(o.count("/") for o in rated)] or tables
-    if len(found) == 1: return zipfile.Path(z, found[0]), sizes[found[0]]
+    if len(found) == 1:
+        with z.open(found[0]) as f: return _File(f"{zipped}/{found[0]}", f.read(_LARGEST + 1))
     listed = ", ".join(found)[:160] or "no table is in it"
-    raise InputError(f"{name}: which of its files has the ratings cannot be told ({listed}); give that file.")
+    raise InputError(f"which of its files has the ratings cannot be told ({listed}); give it.")
 
 # %% ../../nbs/recommend/own.ipynb #a5b8c1d4
-def _source(path: Path) -> zipfile.Path | Path:
-    "The one table to read of a file, a zip, or the folder of an unpacked export."
-    if path.is_dir():
-        path = path / "ratings.csv"
-        if not path.is_file(): raise InputError(f"{path.parent}: it is a folder; give the file with the ratings in it.")
-    source: zipfile.Path | Path = path
-    size = path.stat().st_size
-    with path.open("rb") as f: packed = f.read(4) == b"PK\3\4"
-    if packed and size <= _LARGEST:
-        inside, size = _in_zip(path, str(path))
-        source = inside or path
-    if size <= _LARGEST: return source
-    raise InputError(f"{source}: it is larger than {_LARGEST / 1e6:g} MB, which one person's ratings are not.")
-
-# %% ../../nbs/recommend/own.ipynb #fad211a3
-def _in_memory(name: str, data: bytes) -> zipfile.Path:
-    "The same of a file that lies in memory: a zip is opened, anything else put into one, so that it reads like a file."
-    name = re.sub(r"[^\w. -]", "_", name)[-100:] or "file"
-    size = len(data)
-    if data[:4] == b"PK\3\4" and size <= _LARGEST:
-        inside, size = _in_zip(io.BytesIO(data), name)
-        if inside is not None and size <= _LARGEST: return inside
-    if size > _LARGEST: raise InputError(f"{name}: it is larger than {_LARGEST / 1e6:g} MB.")
-    packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w") as z: z.writestr(name, data)
-    z = zipfile.ZipFile(packed)
-    z.filename = ""  # the name alone is said
-    return zipfile.Path(z, name)
+def _file_of(path: str | os.PathLike[str], data: bytes | None) -> _File:
+    "The one table to read: of a file, on the disk or in memory, of a zip, or of the folder of an unpacked export."
+    if data is not None: file = _File(re.sub(r"[^\w. -]", "_", str(path))[-100:] or "file", data)
+    else:
+        path = Path(path)
+        if path.is_dir() and not (path := path / "ratings.csv").is_file():
+            raise InputError(f"{path}: there is no such file; give the file with the ratings.")
+        with path.open("rb") as f: file = _File(str(path), f.read(_LARGEST + 1))
+    if file.data[:4] == b"PK\3\4" and len(file.data) <= _LARGEST: file = _in_zip(file)
+    if len(file.data) <= _LARGEST: return file
+    raise InputError(f"{file}: it is larger than {_LARGEST / 1e6:g} MB; give one person's ratings.")
 
 # %% ../../nbs/recommend/own.ipynb #b6c9d2e5
 _YEAR = r"^\(?([12]\d{3})\)?(?:\.0|[-–/].*)?$"
 _NO_FILM = r"(?:tv[ -]?)?(?:mini[ -]?)?series|(?:tv[ -]?)?(?:show|season|episode)|tv|podcast.*|(?:video ?)?game|book"
 
-def _refuse(rows: pd.DataFrame, column: str, bad: pd.Series, where: str, sentence: str) -> None:
+def _refuse(rows: pd.DataFrame, column: str, bad: pd.Series, sentence: str) -> None:
     "Raises `InputError` for the first bad row, with its cell in place of {}."
     if not bad.any(): return
     row = rows.iloc[int(bad.to_numpy().argmax())]
-    raise InputError(f"{where} {row.line}, column {column}: {sentence.format(repr(str(row[column])[:40]))}")
+    place, cell = f"{rows.attrs['unit']} {row.line}, column {column}", repr(str(row[column])[:40])
+    raise InputError(f"{place}: {sentence.format(cell)}")
 
 # %% ../../nbs/recommend/own.ipynb #e9f2a5b8
 _DAYS = "%a %b %d %H:%M:%S %Y,%d.%m.%Y,%d/%m/%Y,%m/%d/%Y"  # the first: IMDb, once; the others: spreadsheets
@@ -153,30 +145,28 @@ def _by_day(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.loc[read[0].sort_values(kind="stable").index] if len(read) == 1 else rows
 
 # %% ../../nbs/recommend/own.ipynb #c7d0e3f6
-def _cells(source: Path | zipfile.Path) -> tuple[pd.DataFrame, _Layout, str]:
-    "What stands in each line, as text; the layout; what `line` counts."
-    table = read_table(source)
-    layout, at = _find_layout([str(o) for o in table.iloc[0]], str(source))
-    with plain_errors(str(source)): table = take_header(table)
-    unit = str(table.index.name or "row")
+def _cells(file: _File) -> pd.DataFrame:
+    "What stands in each line, as text; attrs: the layout, and what `line` counts."
+    table = read_table(file)
+    layout, at = _find_layout([str(o) for o in table.iloc[0]])
+    table = take_header(table)
     rows = pd.DataFrame({what: table.iloc[:, k].str.strip() for what, k in at.items()}, dtype="str")
-    rows = rows.reindex(columns=[*_COLUMNS, "rating"], fill_value="").rename_axis("line")
-    return rows.reset_index(), layout, unit
+    rows = rows.reindex(columns=[*_COLUMNS, "rating"], fill_value="")
+    rows = rows.rename_axis("line").reset_index()
+    rows.attrs = {"layout": layout, "unit": str(table.index.name or "row")}
+    return rows
 
 # %% ../../nbs/recommend/own.ipynb #d1e4f7a0
-def _rated(films: pd.DataFrame, scale: tuple[float, float], where: str) -> pd.DataFrame:
+def _rated(films: pd.DataFrame, scale: tuple[float, float]) -> pd.DataFrame:
     "Those with a rating, in the order of their days: line, title, original, year, mark."
     year = films.year.str.extract(_YEAR)[0]
-    wrong, told = year.isna() & (films.year != ""), "{} is no year; correct or clear that cell."
-    _refuse(films, "year", wrong, where, told)
+    _refuse(films, "year", year.isna() & (films.year != ""), "{} is no year; fix or clear it.")
     rows = films[films.rating != ""]
     mark = pd.to_numeric(rows.rating.str.replace(",", "."), errors="coerce")
-    unreadable = "the rating is {}; write a number of stars, or clear that cell."
-    _refuse(rows, "rating", ~np.isfinite(mark), where, unreadable)
-    outside = f"the rating is {{}}; its scale is {scale[0]:g} to {scale[1]:g}. Correct or clear that cell."
-    _refuse(rows, "rating", ~mark.between(*scale), where, outside)
-    nameless = "the title is empty; write it, or delete that line."
-    _refuse(rows, "title", rows.title == "", where, nameless)
+    _refuse(rows, "rating", ~np.isfinite(mark), "the rating is {}; write a number, or clear it.")
+    outside = f"the rating is {{}}; its scale is {scale[0]:g} to {scale[1]:g}."
+    _refuse(rows, "rating", ~mark.between(*scale), outside)
+    _refuse(rows, "title", rows.title == "", "the title is empty; write it, or delete the line.")
 
     written = pd.Series([Title(t).year for t in rows.title], rows.index, dtype="Int16")
     given = pd.to_numeric(year[rows.index]).astype("Int16")
@@ -189,43 +179,41 @@ def read_own(path: str | os.PathLike[str], scale: tuple[float, float] | None = N
     """The ratings in a file, whatever films they are of, in the order of their days if all are known: line, title,
     original, year (Int16), mark (as written); attrs: layout, unit, skipped. `scale`: None, as the place has it; `data`:
     what is in it, if it lies in memory. Raises `InputError` with file, line and column."""
-    if scale is not None and not -math.inf < scale[0] < scale[1] < math.inf:
-        raise InputError(f"The scale {scale[0]:g} to {scale[1]:g}: give the lowest rating, then the best, as in 1 10.")
-    with plain_errors(str(path)): source = _source(Path(path)) if data is None else _in_memory(str(path), data)
-    rows, layout, unit = _cells(source)
-    layout = replace(layout, scale=scale or layout.scale)
+    low, high = scale or (0, 1)
+    if not -math.inf < low < high < math.inf:
+        raise InputError(f"The scale {low:g} to {high:g}: give the lowest rating, then the best.")
+    with plain_errors(str(path)): file = _file_of(path, data)
+    with plain_errors(str(file)):
+        rows = _cells(file)
+        layout = replace(rows.attrs["layout"], scale=scale or rows.attrs["layout"].scale)
+        films = rows[~rows.kind.str.lower().str.fullmatch(_NO_FILM)]
+        frame = _rated(films, layout.scale or (-math.inf, math.inf))
 
-    films = rows[~rows.kind.str.lower().str.fullmatch(_NO_FILM)]
-    frame = _rated(films, layout.scale or (-math.inf, math.inf), f"{source}, {unit}")
     skipped = {"without a rating": len(films) - len(frame)}
     skipped["series, episodes and games"] = len(rows) - len(films)
-    frame.attrs = {"layout": layout, "unit": unit, "skipped": skipped}
+    frame.attrs |= {"layout": layout, "skipped": skipped}
     return frame
 
 # %% ../../nbs/recommend/own.ipynb #f6a9b2c5
-def _scale_of(rows: pd.DataFrame, model: tuple[float, float], where: str) -> tuple[tuple[float, float], str]:
+def _scale_of(rows: pd.DataFrame, model: tuple[float, float]) -> tuple[tuple[float, float], str]:
     """On which scale the rows of `read_own` are: the model's if nothing speaks against it; and what has to be said
     about it. Raises `InputError` if it has to be stated."""
     (low, high), marks, known = model, rows.mark, rows.attrs["layout"].scale
     if known is not None or not len(rows): return known or model, ""
     if set(marks) == {0.0, 1.0} and high > 1: return (0.0, 1.0), "Its ratings are 0 and 1: read as not liked and liked."
     if (marks == 1).all() and high > 1 and len(marks) > 2:
-        raise InputError(f"{where}: every rating is 1; if that means liked, state the scale 0 to 1 (--scale 0 1), "
-                         f"else {low:g} to {high:g} (--scale {low:g} {high:g}).")
+        raise InputError(f"every rating is 1; state the scale: --scale 0 1 or {low:g} {high:g}.")
     if high <= 1 < marks.max() <= 5 and (marks * 2 % 1 == 0).all() and marks.min() >= 0:
-        said = "Its ratings go beyond the model's: read as 0.5 to 5 stars (--scale states another)."
-        return (0.5, 5.0), said
+        return (0.5, 5), "Its ratings go beyond the model's: read as 0.5 to 5."
 
     lowest = min(marks.min(), 1 if (marks % 1 == 0).all() else 0.5)
-    stated = f"--scale {lowest:g} {next((o for o in (1, 5, 10, 100) if marks.max() <= o), marks.max()):g}"
-    outside = f"the rating {{}} is not on the model's scale, {low:g} to {high:g}; correct it, or state the file's own:"
-    shown = rows.assign(rating=marks.map("{:g}".format))
-    place, off = f"{where}, {rows.attrs['unit']}", (marks < low) | (marks > high)
-    _refuse(shown, "rating", off, place, f"{outside} {stated}.")
-    if high >= 10 and marks.max() <= high / 2 and len(marks) > 4:
-        low_marks = f"No rating is above {marks.max():g} of {high:g}"
-        return model, f"{low_marks}; if its scale ends earlier, state it: {stated}."
-    return model, ""
+    best = next((o for o in (1, 5, 10, 100) if marks.max() <= o), marks.max())
+    ours, stated = f"the model's scale, {low:g} to {high:g}", f"--scale {lowest:g} {best:g}"
+    shown, off = rows.assign(rating=marks.map("{:g}".format)), ~marks.between(low, high)
+    told = f"the rating {{}} is not on {ours}; fix it, or state the file's: {stated}."
+    _refuse(shown, "rating", off, told)
+    if high < 10 or marks.max() > high / 2 or len(marks) < 5: return model, ""
+    return model, f"No rating is above {marks.max():g} of {high:g}; state its scale: {stated}."
 
 # %% ../../nbs/recommend/own.ipynb #2e26d511
 def _match_rows(rows: pd.DataFrame, titles: Titles) -> tuple[pd.DataFrame, list[str]]:
@@ -261,9 +249,8 @@ class OwnRatings:
     def __str__(self) -> str:
         total = len(self.found) + len(self.missing)
         skipped = ", ".join(f"{n} {what}" for what, n in self.skipped.items() if n)
-        left_out = f"; left out: {skipped}." if skipped else "."
-        found, missing = f"{len(self.found)} of {total} films found", list[str]()
-        lines = [f"{self.source} ({self.layout}): {found}{left_out}"]
+        found = f"{len(self.found)} of {total} films found" + "; left out: " * bool(skipped)
+        lines, missing = [f"{self.source} ({self.layout}): {found}{skipped}."], list[str]()
         for o in self.missing.to_dict("records"):
             year = "" if pd.isna(o["year"]) else f" ({o['year']})"
             close = f"; close: {' or '.join(o['suggestions'])}" if o["suggestions"] else ""
@@ -272,13 +259,6 @@ class OwnRatings:
             lines += [f"  {o}" for o in some[:10]]
             if len(some) > 10: lines.append(f"  and {len(some) - 10} more")
         return "\n".join(lines)
-
-# %% ../../nbs/recommend/own.ipynb #eacab51e
-def _newer(missing: pd.DataFrame, rec: Recommender) -> str:
-    "How many of the films that were not found are too new for a model, as a sentence; \"\": none."
-    year, told = rec.people.until
-    newer = int((missing.year >= year).sum()) if year else 0
-    return f"{newer} of those not found are of {year} or later. {told}" if newer else ""
 
 # %% ../../nbs/recommend/own.ipynb #c9d2e5f8
 def own_ratings(
@@ -290,24 +270,26 @@ def own_ratings(
     """A file of ratings for a model; `Recommender.recommend` takes the `ratings` of what comes back.
     Raises `InputError` with file, line and column, or if no film of it is known."""
     rows, (low, high) = read_own(path, scale, data), rec.manifest.scale
-    own, said = _scale_of(rows, (low, high), str(path))
+    with plain_errors(str(path)): own, said = _scale_of(rows, (low, high))
     rows["stars"] = to_model_scale(rows.mark, own, (low, high), rec.manifest.threshold)
     rows, notes = _match_rows(rows, rec.titles)
     missing, found = rows[rows.code < 0], rows[rows.code >= 0]
     if not len(found) and len(missing):
-        raise InputError(f"{path}: none of its {len(missing)} films is among the {len(rec.movies):,} of the model, the "
-                         f"first being {missing.title.iloc[0][:60]!r}; is it the right file, and the right model?")
+        first = f"such as {missing.title.iloc[0][:60]!r}; give another file, or another model."
+        raise InputError(f"{path}: the model knows none of its {len(missing)} films, {first}")
     latest = found.drop_duplicates("code", keep="last")
     kept = latest.dropna(subset="stars")
     if not len(kept): raise InputError(f"{path}: it holds no rating of a film that the model can use.")
-    skipped, again = rows.attrs["skipped"], "rated again (the later rating counts)"
-    skipped = skipped | {again: len(found) - len(latest)}
-    skipped["not liked, which a model of likes alone cannot use"] = len(latest) - len(kept)
+    skipped = rows.attrs["skipped"] | {
+        "rated again (the later rating counts)": len(found) - len(latest),
+        "not liked, which a model of likes alone cannot use": len(latest) - len(kept)}
 
-    movies = rec.movies.iloc[kept.code.tolist()]
-    films = [rec.titles.titles[c] for c in kept.code]
-    kept = kept.assign(movie=movies.movie_id.to_numpy(), film=films)
+    ids = rec.movies.movie_id.to_numpy()[kept.code.tolist()]
+    kept = kept.assign(movie=ids, film=[rec.titles.titles[c] for c in kept.code])
     kept = kept[["line", "title", "stars", "movie", "film"]].reset_index(drop=True)
     missing = missing[["line", "title", "year", "stars", "suggestions"]].reset_index(drop=True)
-    notes = [o for o in (said, _newer(missing, rec)) if o] + notes
+    year, until = rec.people.until
+    if year and (newer := int((missing.year >= year).sum())):
+        notes = [f"{newer} of those not found are of {year} or later. {until}", *notes]
+    if said: notes = [said, *notes]
     return OwnRatings(str(path), rows.attrs["layout"].name, kept, missing, skipped, notes)

@@ -148,7 +148,8 @@ class People:
             try: cells[code] = float(stars)
             except (TypeError, ValueError): cells[code] = math.nan
             if not self.limits[0] <= cells[code] <= self.limits[1]:
-                raise InputError(f"The rating {stars!r} of {title!r} is not on the scale of this data, {self.scale}.")
+                rated = f"The rating {stars!r} of {title!r}"
+                raise InputError(f"{rated} is not on the scale of this data, {self.scale}.")
 
         return self.row_of(cells)
 

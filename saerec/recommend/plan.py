@@ -57,19 +57,6 @@ class TrainingPlan:
     users: Split  # of held-out users
     notes: tuple[str, ...]  # sentences
 
-# %% ../../nbs/recommend/plan.ipynb #a9d669fc
-def able_to_plan(
-    r: Ratings,
-    threshold: float | None = None,  # of `plan_training`
-    n_held: int | None = None,
-) -> tuple[float, Ratings, int]:  # threshold; values 1 and 0; users held out twice
-    "What can be known before ratings are split. Raises `InputError`, with what is missing, if they are too few."
-    least = default_threshold(r) if threshold is None else threshold
-    likes = r.likes(least)
-    n = _held_out(likes) if n_held is None else n_held
-    if fault := _too_few(r, likes, least, n): raise InputError(f"{r.name}: {fault}")
-    return least, likes, n
-
 # %% ../../nbs/recommend/plan.ipynb #6b71c3bc
 def plan_training(
     r: Ratings,  # on any scale
@@ -78,7 +65,10 @@ def plan_training(
     n_held: int | None = None,  # users held out for validation, and for the test; None: by size
 ) -> TrainingPlan:
     "Split the ratings. Raises `InputError`, with what is missing, if they are too few to hold users out."
-    least, likes, n = able_to_plan(r, threshold, n_held)
+    least = default_threshold(r) if threshold is None else threshold
+    likes = r.likes(least)
+    n = _held_out(likes) if n_held is None else n_held
+    if fault := _too_few(r, likes, least, n): raise InputError(f"{r.name}: {fault}")
     pairs, users = make_splits(likes, seed, n)
     if not len(users.valid.target):
         raise InputError(f"{r.name}: with seed {seed} nobody held out for validation likes two movies that others like "

@@ -16,7 +16,6 @@ import numpy as np
 import pandas as pd
 import torch
 
-from .. import __version__
 from ..data import Batch, InputError, Ratings, default_threshold
 from ..ensemble.combining import Ensemble
 from ..ensemble.content import Rows
@@ -26,7 +25,8 @@ from ..evaluate.ranking import checked_scores
 from ..model import StackedAutoencoder
 from .artefact import Artefact
 from .engine import ALL, Movies, no_ratings
-from .manifest import DataEntry, Manifest, OwnPart
+from .manifest import Manifest, OwnPart
+from .training import said_of
 
 # %% ../../nbs/recommend/scorer.ipynb #37a932c4
 class ScorerModel:
@@ -84,12 +84,7 @@ def artefact_of(model: Any, ratings: Ratings, train: Ratings | None, threshold: 
     ScorerModel(model, len(codes))
     part, arrays = _ranker_of(model)
     least = default_threshold(ratings) if threshold is None else threshold
-    size = {"ratings": len(ratings), "users": ratings.n_users, "movies": ratings.n_movies}
-    manifest = Manifest(
-        saerec=__version__, threshold=float(least), scale=[float(x) for x in ratings.scale], seed=0, n_held=0,
-        refit=False, data=DataEntry(name=ratings.name, fingerprint=ratings.fingerprint(), **size), report={},
-        report_about={"left_out": ["It was not measured here; evaluate does."]}, ranker=part,
-        feedback=ratings.feedback)
+    manifest = Manifest(**said_of(ratings, least), ranker=part)
     arrays = {f"ranker.{k}": a for k, a in arrays.items()} | {"rank_codes": codes}
     own = None if type(model) in _NATIVE else model
     return Artefact(manifest, arrays, ratings.movies, ratings, own)

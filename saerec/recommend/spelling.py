@@ -66,8 +66,8 @@ def plain_text(text: str) -> str:
 _NUMBERS = "one two three four five six seven eight nine ten eleven twelve"
 _SAME = {word: str(n) for n, word in enumerate(_NUMBERS.split(), 1)}
 _SAME |= {word: str(n) for n, word in enumerate("ii iii iv v vi vii viii ix".split(), 2)}
-_SAME |= {"vol": "volume", "pt": "part", "vs": "versus", "dr": "doctor", "mr": "mister", "st": "saint",
-          "colour": "color", "colours": "colors", "grey": "gray"}
+_SHORT = "vol=volume pt=part vs=versus dr=doctor mr=mister st=saint colour=color colours=colors grey=gray"
+_SAME |= dict(o.split("=") for o in _SHORT.split())
 
 def _words(name: str) -> list[str]:
     "The plain words of a name, numbers and short words written in one way; a number alone is a name."

@@ -10,10 +10,9 @@ __all__ = ['TitleWarning', 'Titles']
 # %% ../../nbs/recommend/titles.ipynb #f5cd43c7
 import re
 import warnings
-from bisect import bisect
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
-from itertools import accumulate, product
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -23,6 +22,10 @@ from ..errors import InputError
 from .spelling import Title, as_spoken, plain_text
 
 # %% ../../nbs/recommend/titles.ipynb #1a1e8330
+def _loose(titles: Iterable[Title]) -> list[str]:
+    "The loose forms of some titles."
+    return [form for t in titles for form in t.loose]
+
 class _TitleIndex:
     "Movies by the forms of their titles; each table is made when it is first asked for."
     def __init__(self, titles: Sequence[str]):
@@ -37,22 +40,23 @@ class _TitleIndex:
 
     plain = cached_property(lambda self: self._table(lambda t: [t.plain]))
     other = cached_property(lambda self: self._table(lambda t: [o.plain for o in t.others]))
-    loose = cached_property(lambda self: self._table(lambda t: [form for o in (t, *t.others) for form in o.loose]))
-    parts = cached_property(lambda self: self._table(lambda t: [form for o in t.long_parts for form in o.loose]))
+    loose = cached_property(lambda self: self._table(lambda t: _loose([t, *t.others])))
+    parts = cached_property(lambda self: self._table(lambda t: _loose(t.long_parts)))
 
     def _by_name(self, asked: Sequence[Title]) -> Iterator[list[int]]:
         "Movies of a name: by the plain form, then by that of what stands in brackets, then by the loose forms."
-        yield from (table[t.plain] for table in (self.plain, self.other) for t in asked if t.plain in table)
-        yield from (self.loose[form] for t in asked for form in t.loose if form in self.loose)
+        for table in (self.plain, self.other): yield from (table.get(t.plain, []) for t in asked)
+        yield from (self.loose.get(form, []) for form in _loose(asked))
 
     def _by_part(self, asked: Sequence[Title]) -> Iterator[list[int]]:
         "Movies of which a name is a part, then those whose name is a part of it."
-        yield from (self.parts[form] for t in asked for form in t.loose if form in self.parts)
-        yield from (self.loose[form] for t in asked for o in t.long_parts for form in o.loose if form in self.loose)
+        yield from (self.parts.get(form, []) for form in _loose(asked))
+        yield from (self.loose.get(form, []) for t in asked for form in _loose(t.long_parts))
 
     def near(self, codes: Iterable[int], year: int | None, gap: int = 0) -> list[int]:
         "Those of the movies that are so many years from a year; a movie without one, and no year, fit any."
-        return [c for c in codes if year is None or abs((self.titles[c].year or year) - year) == gap]
+        if year is None: return [*codes]
+        return [c for c in codes if abs((self.titles[c].year or year) - year) == gap]
 
     def candidates(self, names: Iterable[str], year: int | None = None) -> tuple[list[int], str]:
         """The movies that may be meant by the names of one, the best name first, and what decided: of that year by
@@ -67,20 +71,22 @@ class _TitleIndex:
     def beginnings(self, text: str, year: int | None = None) -> list[int]:
         "The movies of whose name a text is a part, else those whose name begins with it."
         asked = Title(text)
-        plain = asked.plain
+        plain, of = asked.plain, self.titles
         longer = [some for key, some in self.plain.items() if plain and key.startswith(f"{plain} ")]
         begun = [c for some in longer for c in some]
-        if plain.isdecimal(): begun = [c for c in begun if self.titles[c].name[len(plain)] in " :"]  # not 1-900 for 1
-        parts = [c for c in begun if plain in [o.plain for o in self.titles[c].parts[:1]]]
+        if plain.isdecimal(): begun = [c for c in begun if of[c].name[len(plain)] in " :"]  # not 1-900 for 1
+        parts = [c for c in begun if plain in [o.plain for o in of[c].parts[:1]]]
         parts += [c for form in asked.loose for c in self.parts.get(form, [])]
         return self.near(dict.fromkeys(parts), year) or self.near(begun, year)
 
-    bags = cached_property(lambda self: [(o.words, c) for c, t in enumerate(self.titles) for o in (t, *t.others)])
+    @cached_property
+    def _bags(self) -> list[tuple[frozenset[str], int]]:  # words of a name, and the movie
+        return [(o.words, c) for c, t in enumerate(self.titles) for o in (t, *t.others)]
 
     def same_words(self, text: str, year: int | None = None) -> list[int]:
         "The movies with all words of a text, in any order, in the shortest name; half of its words or more are asked."
         asked = Title(text).words
-        found = {c: len(bag) for bag, c in self.bags if asked <= bag and len(bag) <= 2 * len(asked)}
+        found = {c: len(bag) for bag, c in self._bags if asked <= bag and len(bag) <= 2 * len(asked)}
         near = self.near(found, year)
         return [c for c in near if found[c] == min(found[o] for o in near)]
 
@@ -88,35 +94,26 @@ class _TitleIndex:
 class _TitleSearch:
     "Titles prepared for searching while one types: by code, and in the order of their codes, the best known first."
     def __init__(self, titles: Sequence[Title], order: Iterable[int]):
-        forms = ((c, {t.plain: 0, plain_text(t.bare): 0, **{o.plain: 0 for o in t.others}, t.line: 0})
-                 for c, t in ((c, titles[c]) for c in order))
-        self.lines = [(c, f" {text} ") for c, some in forms for text in some]
-        self.whole = "\n".join(text for _, text in self.lines)  # searched at once
-        self.starts = [0, *accumulate(len(text) + 1 for _, text in self.lines)]
+        forms = {c: [t.plain, plain_text(t.bare), *(o.plain for o in t.others), t.line]
+                 for c, t in ((c, titles[c]) for c in order)}
+        self.texts = [(c, "".join(f"\n {form} " for form in some) + "\n") for c, some in forms.items()]
+        self.forms = [(form, c) for c, some in forms.items() for form in dict.fromkeys(some)]
+        self.spelt = [form for form, _ in self.forms]
 
     def containing(self, typed: str, n: int) -> list[int]:
         "Movies of that name, those that begin so, those with these beginnings of words; the best known first."
-        words = [f" {w}" for w in typed.split()]
-        if not words: return []
-        phrase, longest = f" {typed}", max(words, key=len)
-        some = (self.lines[k] for k in self._having(longest))
-        found = [o for o in some if all(w in o[1] for w in words)]
-        found.sort(key=lambda o: (o[1] != f"{phrase} ", not o[1].startswith(phrase), phrase not in o[1]))
-        return list(dict.fromkeys(code for code, _ in found))[:n]
-
-    def _having(self, part: str) -> Iterator[int]:
-        "The lines that have a part, which ends in none but one."
-        place = self.whole.find(part)
-        while place >= 0:
-            line = bisect(self.starts, place)
-            yield line - 1
-            place = self.whole.find(part, self.starts[line])
+        words = sorted((f" {w}" for w in typed.split()), key=len, reverse=True)
+        found = self.texts if words else []
+        for w in words: found = [o for o in found if w in o[1]]
+        steps = (f"\n {typed} \n", f"\n {typed}", f" {typed}", "")
+        ranked = (code for step in steps for code, text in found if step in text)
+        return list(dict.fromkeys(ranked))[:n]
 
     def alike(self, typed: str) -> list[int]:
         "Movies whose title is spelt alike, the most alike first."
-        texts = [text[1:-1] for _, text in self.lines]
-        found = process.extract(typed, texts, scorer=fuzz.ratio, score_cutoff=75, limit=None)
-        return list(dict.fromkeys(self.lines[k][0] for _, _, k in found))
+        if not typed: return []
+        found = process.extract(typed, self.spelt, scorer=fuzz.ratio, score_cutoff=75, limit=None)
+        return list(dict.fromkeys(self.forms[k][1] for _, _, k in found))
 
 # %% ../../nbs/recommend/titles.ipynb #2d5f8b1e
 class TitleWarning(UserWarning):
@@ -145,11 +142,6 @@ class Titles:
         for code, forms in enumerate(zip(self.titles, self._written, strict=True)):
             for t in dict.fromkeys(forms): out.setdefault(t, []).append(code)
         return out
-
-    @cached_property
-    def newest(self) -> int:
-        "The latest year of a title; 0 where titles have none."
-        return max((t.year or 0 for t in self.index.titles), default=0)
 
     @cached_property
     def index(self) -> _TitleIndex:
@@ -207,7 +199,7 @@ class Titles:
 
     def _of_another_year(self, name: str, year: int | None) -> list[int]:
         "The only film of a name, whatever its year; but what is newer than the data cannot be in them."
-        if year is None or year > self.newest: return []
+        if year is None or year > max(t.year or 0 for t in self.index.titles): return []
         codes, _ = self.index.candidates([Title(name).name])
         return codes if len(codes) == 1 else []
 
@@ -234,8 +226,9 @@ class Titles:
     def name_of(self, code: int) -> str:
         "What to type for a movie: its title where that finds it, else its id."
         title, i = self.titles[code], self.id_of[code]
-        plain = title.isprintable() and title == " ".join(title.split()) and not title.startswith("-")
-        return title if plain and title != f"movie {i}" and self.exact[title] == [code] else f"id:{i}"
+        plain = title.isprintable() and title == " ".join(title.split()) and title[:1] != "-"
+        finds = plain and title != f"movie {i}" and self.exact[title] == [code]
+        return title if finds else f"id:{i}"
 
 # %% ../../nbs/recommend/titles.ipynb #8c1e4a7b
 def _decide(titles: Titles, codes: list[int], how: str, asked: str) -> tuple[list[int], str]:
@@ -251,7 +244,8 @@ def _decide(titles: Titles, codes: list[int], how: str, asked: str) -> tuple[lis
     title, same_id = titles.titles[codes[0]], titles.ids.get(asked)
     if how == "year": return codes, f"There is no {asked!r}; {title!r} was taken."
     if how == "number":  # in data without titles, "movie 17" is what an id is expected to give
-        return codes, "" if asked in title.split() else f"{asked!r} is no title; it was taken as the id of {title!r}."
+        told = f"{asked!r} is no title; it was taken as the id of {title!r}."
+        return codes, "" if asked in title.split() else told
     other = "."
     if same_id is not None: other = f"; the movie with this id is {titles.titles[same_id]!r}, given as id:{asked}."
     return codes, f"{asked!r} was taken for {title!r}{other}"
@@ -267,4 +261,4 @@ def _question(titles: Titles, text: str, codes: list[int]) -> str:
     close = [repr(t) for t in titles.suggest(text, year=Title(text).year)]
     if text in titles.ids: close.append(f"id:{text}, which is {titles.titles[titles.ids[text]]!r}")
     if close: return f"There is no movie {text!r}; did you mean {' or '.join(close)}?"
-    return f"There is no movie {text!r} in this catalogue; give a title like 'Heat (1995)' or an id."
+    return f"There is no movie {text!r} in this catalogue; give a title or an id."

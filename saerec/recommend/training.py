@@ -31,20 +31,16 @@ from .plan import TrainingPlan, make_splits, plan_training
 from .report import fit_baselines, report
 from ..ensemble.affinity import WithAffinity, with_affinity
 from ..ensemble.combining import Ensemble
-from ..ensemble.networks import NETWORK_OPTIONS, has_dislikes, train_network
+from ..ensemble.networks import NETWORK_OPTIONS, has_dislikes, train_again, train_network
 from ..ensemble.ranking import default_forms, fit_again, rank_ensemble
-from ..ensemble.tensors import as_tensors, from_tensors, round_weights
-from ..train import Recorder, fit, make_model, settings_for
+from ..ensemble.tensors import as_tensors, from_tensors
+from ..train import Recorder, settings_for
 
 # %% auto #0
 __all__ = ['train', 'compute_report']
 
 # %% ../../nbs/recommend/training.ipynb #13567cca
 RANKERS = ("auto", "network", "stack")  # the default ensemble; one network; the full ensemble
-
-def check_ranker(ranker: str) -> None:
-    "Raises `InputError` for one that does not exist."
-    if ranker not in RANKERS: raise InputError(f"There is no ranker {ranker!r}; there are {', '.join(RANKERS)}.")
 
 # %% ../../nbs/recommend/training.ipynb #d769962e
 def fit_network(
@@ -55,16 +51,17 @@ def fit_network(
     **options: Any,  # of `fit`: seed, progress, say
 ) -> tuple[StackedAutoencoder, Recorder]:
     "One network that stands alone, with the settings for its size."
-    if checkpoints is not None:
-        options |= {"checkpoint": Path(checkpoints) / f"{objective}.safetensors", "checkpoint_seconds": 30.0}
-    return train_network(split, objective, options["seed"], options | dict(changes), member=False)
+    if checkpoints is not None: options["checkpoint"] = Path(checkpoints) / f"{objective}.safetensors"
+    options |= {"checkpoint_seconds": 30.0, **changes}
+    return train_network(split, objective, options["seed"], options, member=False)
 
 # %% ../../nbs/recommend/training.ipynb #9cc9f83a
 def _beside_members(ensemble: Ensemble, users: Split) -> str:
     "How an ensemble ranks on validation, beside each of its members."
     def ndcg(model: Any) -> float: return float(rank_metrics(model, users.valid, ["NDCG@100"])["NDCG@100"].mean())
 
-    members = [f"{k} {ndcg(m):.4f}{'' if ensemble.weights[k] else ' (not used)'}" for k, m in ensemble.members.items()]
+    used = {k: "" if w else " (not used)" for k, w in ensemble.weights.items()}
+    members = [f"{k} {ndcg(m):.4f}{used[k]}" for k, m in ensemble.members.items()]
     return f"ensemble: validation NDCG@100 {ndcg(ensemble):.4f}; its members {', '.join(members)}"
 
 # %% ../../nbs/recommend/training.ipynb #ba999687
@@ -82,39 +79,32 @@ def fit_ranker(
         network, recorder = fit_network("ranking", users, changes, checkpoints, **options)
         return network, {"ranking": recorder}
 
-    say = options["say"] or (lambda line: None)
-    wanted: dict[str, Any] = {"content": True}
+    wanted: dict[str, Any] = {"content": True, "checkpoints": checkpoints, "begin": begin}
     if kind == "auto":
-        own = settings_for("ranking", users.train)
-        wanted |= {"n_multinomial": 0, "forms": default_forms(users.train), "epochs": 30, "weight_decay": 0.01} | own
-    wanted |= {"progress": options["progress"], "checkpoints": checkpoints, "begin": begin}
-    ensemble = rank_ensemble(users, **(wanted | dict(changes)))
-    say(_beside_members(ensemble, users))
+        wanted |= {"n_multinomial": 0, "forms": default_forms(users.train), "epochs": 30}
+        wanted |= {"weight_decay": 0.01} | settings_for("ranking", users.train)
+    ensemble = rank_ensemble(users, **(wanted | {"progress": options["progress"], **changes}))
+    if options["say"] is not None: options["say"](_beside_members(ensemble, users))
     return ensemble, {o.settings.objective: o for o in reversed(ensemble.recorders.values())}
 
 # %% ../../nbs/recommend/training.ipynb #914adb97
-def _stages(say: Callable[[str], None] | None, progress: bool) -> Callable[[str], None]:
+def _stages(say: Callable[[str], None] | None) -> Callable[[str], None]:
     "Something that is told what begins, and says so with what the stage before took."
-    if say is None or not progress: return lambda stage: None
     before: list[tuple[str, float]] = []
 
     def begin(stage: str) -> None:
         now = time.perf_counter()
         took = [f"{name}: {now - start:.1f} s" for name, start in before[-1:]]
-        say("; ".join([*took, stage]))
+        if say is not None: say("; ".join([*took, stage]))
         before.append((stage, now))
 
     return begin
 
 # %% ../../nbs/recommend/training.ipynb #2ff90606
-def _fitted(
-    plan: TrainingPlan,
-    ranker: str,  # of `RANKERS`
-    likes_changes: Mapping[str, Any],  # other `Settings`
-    ranking_changes: Mapping[str, Any],
-    begin: Callable[[str], None],
-    options: dict[str, Any],  # of `fit`
-) -> tuple[Any, WithAffinity | None, dict[str, Recorder]]:
+_Changes = Mapping[str, Any]  # other `Settings`
+
+def _fitted(plan: TrainingPlan, ranker: str, likes_changes: _Changes, ranking_changes: _Changes,
+            begin: Callable[[str], None], **options: Any) -> tuple[Any, WithAffinity | None, dict[str, Recorder]]:
     "What ranks, what predicts likes, and how their trainings went; before that, what there is to say of the data."
     liker, recorders = None, {}
     for note in plan.notes if options["say"] else (): options["say"](note)
@@ -135,7 +125,7 @@ def share_training(
     checkpoints: Path,  # those of the first process
 ) -> None:
     "What all but the first process under `torchrun` do: their part of every batch, network after network."
-    options: dict[str, Any] = {"checkpoints": checkpoints, "seed": plan.seed, "progress": False, "say": None}
+    options: dict[str, Any] = dict(checkpoints=checkpoints, seed=plan.seed, progress=False, say=None)
     if plan.pairs is not None: fit_network("likes", plan.pairs, likes_changes, **options)
     networks_only = {} if ranker == "network" else {"forms": {}, "content": False}
     fit_ranker(ranker, plan.users, {**ranking_changes, **networks_only}, **options)
@@ -155,15 +145,15 @@ def train(
     checkpoints: str | Path | None = None,  # a folder; trainings found there go on
     keep: Callable[[Artefact], Any] = lambda artefact: None,  # after training, test and refit
     about: Mapping[str, Any] | None = None,  # further entries of the manifest
+    plan: TrainingPlan | None = None,  # of `plan_training`; None: made here
 ) -> tuple[Artefact, dict[str, Recorder]]:  # what was trained; how each training went, by objective
     "Train and measure what `Recommender` serves. Raises `InputError` for data that are too small, or no such ranker."
-    check_ranker(ranker)
-    plan = plan_training(r, seed, threshold, n_held)
-    begin = _stages(say, progress)
-    options = {"checkpoints": checkpoints, "seed": seed, "progress": progress, "say": say}
-    best, liker, recorders = _fitted(plan, ranker, likes_changes or {}, ranking_changes or {}, begin, options)
-    artefact = _assemble(plan, best, liker, recorders, about or {})
-    keep(artefact)
+    if ranker not in RANKERS: raise InputError(f"There is no ranker {ranker!r}; there are {', '.join(RANKERS)}.")
+    if plan is None: plan = plan_training(r, seed, threshold, n_held)
+    begin, changes = _stages(say if progress else None), (likes_changes or {}, ranking_changes or {})
+    options: dict[str, Any] = dict(checkpoints=checkpoints, seed=plan.seed, progress=progress, say=say)
+    best, liker, recorders = _fitted(plan, ranker, *changes, begin, **options)
+    keep(artefact := _assemble(plan, best, liker, recorders, about or {}))
 
     begin("baselines and test; the model is saved already")
     keep(artefact := _measured(artefact, plan))
@@ -174,18 +164,17 @@ def train(
     return artefact, recorders
 
 # %% ../../nbs/recommend/training.ipynb #236dec84
-def _arrays(ranker: Any, liker: WithAffinity | None, codes: np.ndarray) -> dict[str, np.ndarray]:
-    "All that was learned, by name."
-    parts = {"ranker": ranker} | ({} if liker is None else {"liker": liker.network})
-    tensors = {f"{k}.{name}": t for k, model in parts.items() for name, t in as_tensors(model)[1].items()}
-    arrays = {k: t.detach().numpy() for k, t in tensors.items()} | {"rank_codes": codes}
-    if liker is not None and liker.affinity.weight: arrays["affinity.features"] = liker.affinity.features
-    return arrays
-
-def _liker_entries(liker: WithAffinity | None) -> dict[str, Any]:
-    "What the manifest says of what predicts likes."
-    if liker is None: return {"liker": None}
-    return {"liker": as_tensors(liker.network)[0], "affinity": liker.affinity.weight}
+def _saved(ranker: Any, liker: WithAffinity | None, codes: np.ndarray,
+           ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    "What a manifest says of the models, and all that was learned, by name."
+    models = {"ranker": ranker} if liker is None else {"ranker": ranker, "liker": liker.network}
+    said, arrays = dict[str, Any](), {"rank_codes": codes}
+    for name, model in models.items():
+        said[name], tensors = as_tensors(model)
+        arrays |= {f"{name}.{k}": t.detach().numpy() for k, t in tensors.items()}
+    if liker is not None and liker.affinity.weight:
+        said["affinity"], arrays["affinity.features"] = liker.affinity.weight, liker.affinity.features
+    return said, arrays
 
 def _calibration(plan: TrainingPlan, liker: WithAffinity | None) -> dict[str, Any]:
     "The map from scores to probabilities that validation chose, as a manifest has it."
@@ -195,37 +184,44 @@ def _calibration(plan: TrainingPlan, liker: WithAffinity | None) -> dict[str, An
     return {"kind": c.kind, "x": list(c.x), "y": list(c.y), "log_loss": losses}
 
 # %% ../../nbs/recommend/training.ipynb #f2fac4ef
+def said_of(r: Ratings, threshold: float) -> dict[str, Any]:
+    "What a manifest says of ratings, and of a model that nothing has measured yet."
+    data = {"name": r.name, "fingerprint": r.fingerprint(), "ratings": len(r), "users": r.n_users, "movies": r.n_movies}
+    if r.time is not None and len(r): data["last"] = str(np.datetime64(int(r.time.max()), "s"))[:10]
+    return {
+        "saerec": __version__, "data": data, "feedback": r.feedback, "threshold": float(threshold),
+        "scale": [float(x) for x in r.scale], "seed": 0, "n_held": 0, "refit": False, "report": {},
+        "report_about": {"left_out": ["It was not measured."]}}
+
 def _assemble(plan: TrainingPlan, ranker: Any, liker: WithAffinity | None,
               recorders: Mapping[str, Recorder], about: Mapping[str, Any]) -> Artefact:
     "A recommender that nothing has measured yet."
-    r = plan.ratings
-    size = {"ratings": len(r), "users": r.n_users, "movies": r.n_movies}
-    if r.time is not None and len(r): size |= {"last": str(np.datetime64(int(r.time.max()), "s"))[:10]}
-    said = {
-        "saerec": __version__, "torch": torch.__version__.split("+")[0], "python": platform.python_version(),
-        "data": {"name": r.name, "fingerprint": r.fingerprint()} | size, "feedback": r.feedback,
-        "threshold": float(plan.threshold), "scale": [float(x) for x in r.scale],
-        "seed": plan.seed, "n_held": plan.n_held, "refit": False, "dislikes": has_dislikes(plan.users.train),
+    r, known = plan.ratings, plan.users.train.movies.movie_id
+    codes = pd.Index(r.movies.movie_id).get_indexer(pd.Index(known)).astype(np.int64)
+    models, arrays = _saved(ranker, liker, codes)
+    trained = {
+        "torch": torch.__version__.split("+")[0], "python": platform.python_version(),
+        "seed": plan.seed, "n_held": plan.n_held, "dislikes": has_dislikes(plan.users.train),
         "epochs": {k: o.best_epoch for k, o in recorders.items()},
         "settings": {k: vars(o.settings) for k, o in recorders.items()},
         "train_seconds": {k: round(o.seconds, 1) for k, o in recorders.items()},
-        "calibration": _calibration(plan, liker), "ranker": as_tensors(ranker)[0],
-        "report": {}, "report_about": {"left_out": ["It was not measured."]}} | _liker_entries(liker)
-    codes = pd.Index(r.movies.movie_id).get_indexer(pd.Index(plan.users.train.movies.movie_id)).astype(np.int64)
-    return Artefact(Manifest(**said, **about), _arrays(ranker, liker, codes), r.movies, r)
+        "calibration": _calibration(plan, liker)}
+    return Artefact(Manifest(**said_of(r, plan.threshold) | trained | models | dict(about)), arrays, r.movies, r)
 
 # %% ../../nbs/recommend/training.ipynb #f8743cb6
 def models_of(artefact: Artefact) -> tuple[Any, Calibrated | None]:
     "What ranks, and what predicts likes, calibrated (None: nothing does), as torch has them, for measuring."
     def model(name: str, part: Any) -> Any:
-        return from_tensors(part.model_dump(), {k: torch.tensor(a) for k, a in artefact.part(name).items()})
+        tensors = {k: torch.tensor(a) for k, a in artefact.part(name).items()}
+        return from_tensors(part.model_dump(), tensors)
 
     m = artefact.manifest
-    if m.liker is None: return model("ranker", m.ranker), None
+    ranker: Any = model("ranker", m.ranker)
+    if m.liker is None: return ranker, None
     liker: Any = model("liker", m.liker)
     liker.predicts_likes = True
     if m.affinity: liker = WithAffinity(liker, artefact.part("affinity")["features"], m.affinity)
-    return model("ranker", m.ranker), Calibrated(liker, m.to_probability)
+    return ranker, Calibrated(liker, m.to_probability)
 
 # %% ../../nbs/recommend/training.ipynb #14cce07c
 def _measured(artefact: Artefact, plan: TrainingPlan) -> Artefact:
@@ -243,34 +239,27 @@ def _measured(artefact: Artefact, plan: TrainingPlan) -> Artefact:
     return replace(artefact, manifest=artefact.manifest.model_copy(update=said))
 
 # %% ../../nbs/recommend/training.ipynb #4ef4c949
-def _all_of(learned: Ratings, plan: TrainingPlan) -> Split:
-    "A split that holds nothing out any more."
-    return Split(learned, plan.users.valid, plan.users.valid, "all ratings", plan.seed, check=False)
-
-def _again(split: Split, part: Any, recorder: Recorder, progress: bool) -> StackedAutoencoder:
-    "A network trained once more, with the options in a manifest and for as many epochs as were best."
-    own = {k: getattr(part, k) for k in (*NETWORK_OPTIONS, "dislikes")}
-    model = make_model(recorder.objective, split.train.n_movies, seed=split.seed, **own)
-    settings = {k: v for k, v in vars(recorder.settings).items() if k != "objective"} | {"progress": progress}
-    fit(model, split, recorder.objective, seed=split.seed, stop_at=recorder.best_epoch, **settings)
-    round_weights(model)
-    return model
-
 def _refit(artefact: Artefact, plan: TrainingPlan, ranker: Any, recorders: Mapping[str, Recorder],
            liker: WithAffinity | None, progress: bool) -> Artefact:
     "Everything again, on all ratings, for the number of epochs and with the settings that validation chose."
     m, likes = artefact.manifest, plan.likes
+
+    def all_of(learned: Ratings) -> Split:  # nothing is held out any more
+        return Split(learned, plan.users.valid, plan.users.valid, "all ratings", plan.seed, check=False)
+
+    def again(learned: Ratings, objective: str, part: Any) -> StackedAutoencoder:
+        options = {k: getattr(part, k) for k in NETWORK_OPTIONS}
+        return train_again(all_of(learned), recorders[objective], plan.seed, progress=progress, **options)
+
     if liker is not None:
-        network = _again(_all_of(likes, plan), m.liker, recorders["likes"], progress)
+        network = again(likes, "likes", m.liker)
         liker = WithAffinity(network, liker.affinity.features, liker.affinity.weight)
     codes = np.unique(likes.movie[likes.value > 0]).astype(np.int64)
-    split = _all_of(likes.only_movies(codes), plan)
-    if isinstance(ranker, Ensemble): ranker = fit_again(ranker, split)
-    else: ranker = _again(split, m.ranker, recorders["ranking"], progress)
-
-    said = {"refit": True, "ranker": as_tensors(ranker)[0]} | _liker_entries(liker)
-    return replace(artefact, manifest=Manifest(**(dict(m) | said)), arrays=_arrays(ranker, liker, codes))
-
+    liked = likes.only_movies(codes)
+    ensemble = isinstance(ranker, Ensemble)
+    ranker = fit_again(ranker, all_of(liked)) if ensemble else again(liked, "ranking", m.ranker)
+    models, arrays = _saved(ranker, liker, codes)
+    return replace(artefact, manifest=Manifest(**dict(m) | models | {"refit": True}), arrays=arrays)
 
 # %% ../../nbs/recommend/training.ipynb #fbaba41f
 def compute_report(
@@ -282,12 +271,12 @@ def compute_report(
     if m.refit:
         raise InputError("This model was trained again on all ratings (refit), so no held-out ratings are left to "
                          "evaluate it on; its report is that of the networks measured before.")
-    found, expected = r.fingerprint(), m.data.fingerprint
-    if expected not in (found, r.fingerprint(times=False)):  # models of format 3 and before do not cover times
-        raise InputError(f"{r.name}: these are not the ratings that the model was trained on (fingerprint {found}, not "
-                         f"{expected}); give those of {m.data.name}.")
+    # models of format 3 and before do not cover times
+    if m.data.fingerprint not in (r.fingerprint(), r.fingerprint(times=False)):
+        raise InputError(f"{r.name}: these are not the ratings that the model was trained on; give {m.data.name}.")
 
     pairs, users = make_splits(r.likes(m.threshold), m.seed, m.n_held, m.dislikes)
     known = {"regularizations": (m.ease_regularization,)} if m.ease_regularization else {}
     ranker, liker = models_of(artefact)
-    return report(liker, ranker, pairs if liker is not None else None, users, fit_baselines(pairs, users, **known))
+    baselines = fit_baselines(pairs, users, **known)
+    return report(liker, ranker, None if liker is None else pairs, users, baselines)

@@ -21,7 +21,8 @@ from ..data import InputError, Ratings, Split
 from ..plots import figure
 from .plan import plan_training
 from .recommender import Recommender
-from ..train import Diverged, find_objective, fit, make_model, settings_for
+from ..ensemble.networks import train_network
+from ..train import Diverged, find_objective, settings_for
 
 # %% ../../nbs/recommend/tuning.ipynb #f7c4fc23
 SPACE: dict[str, Sequence[Any]] = {
@@ -51,26 +52,14 @@ ABOUT = {
 }
 
 # %% ../../nbs/recommend/tuning.ipynb #d6415cfb
-def _check_space(space: Mapping[str, Sequence[Any]]) -> None:
-    "Raises `InputError` for a setting that does not exist, or a range that is none."
-    for name, values in space.items():
-        if name not in ABOUT: raise InputError(f"There is no setting {name!r}; there are {', '.join(ABOUT)}.")
-        low_high = list(values)[:2]
-        numbers = all(isinstance(v, int | float) for v in low_high)
-        rising = len(low_high) == 2 and numbers and low_high[0] < low_high[1]
-        ranged = rising and list(values)[2:] in ([], ["log"])
-        if not (ranged if isinstance(values, tuple) else values):
-            raise InputError(f"{name}: {values!r} is neither a list of choices nor a range (low, high) or "
-                             '(low, high, "log").')
-
 def _suggest(trial: Any, space: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
-    "Settings for a trial."
+    "Settings for a trial. What is neither choices nor a range is refused by optuna."
     found: dict[str, Any] = {}
     for name, values in space.items():
         if not isinstance(values, tuple): found[name] = trial.suggest_categorical(name, list(values))
         else:
             suggest = trial.suggest_int if isinstance(values[0], int) else trial.suggest_float
-            found[name] = suggest(name, *values[:2], log=len(values) == 3)
+            found[name] = suggest(name, *values[:2], log="log" in values)
     return found
 
 # %% ../../nbs/recommend/tuning.ipynb #b43c8f17
@@ -84,26 +73,24 @@ def describe_space(space: Mapping[str, Sequence[Any]]) -> str:  # Markdown
     return "\n".join(["| setting | tried | what it does |", "|---|---|---|", *rows]) + "\n"
 
 # %% ../../nbs/recommend/tuning.ipynb #48dad79d
-_OF_NETWORK = ("width", "narrow", "dropout")
-
-def as_changes(found: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    "Settings of a trial as options of a network, and as changes for `fit`."
-    changes = {k: v for k, v in found.items() if k not in (*_OF_NETWORK, "spread")}
+def as_changes(found: Mapping[str, Any]) -> dict[str, Any]:
+    "Settings of a trial as `train_network` takes them."
+    changes = {k: v for k, v in found.items() if k not in ("width", "narrow", "spread")}
     if "spread" in found: changes["max_rate"] = min(0.95, changes.get("min_rate", 0.2) + found["spread"])
-    options = {"dropout": found["dropout"]} if "dropout" in found else {}
-    if "width" in found: options["hidden"] = [found["width"], *([found["narrow"]] if found.get("narrow") else [])]
-    return options, changes
+    if "width" in found: changes["hidden"] = [w for w in (found["width"], found.get("narrow")) if w]
+    return changes
 
 def _usual(split: Split, objective: str, space: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
     "The settings that training would take, as far as the space has them."
     o = find_objective(objective).changed(**settings_for(objective, split.train))
-    hidden, s = list(o.network["hidden"]), vars(o.settings)
-    usual = s | {"width": hidden[0], "narrow": hidden[1] if hidden[1:] else 0}
-    usual["dropout"] = o.network.get("dropout", 0.0)
+    (width, *narrow), s = o.network["hidden"], vars(o.settings)
+    usual = s | {"width": width, "narrow": sum(narrow), "dropout": o.network.get("dropout", 0.0)}
     usual["spread"] = round(s["max_rate"] - s["min_rate"], 6)
-    inside = {k: v for k, v in usual.items() if k in space}
-    return {k: v for k, v in inside.items()
-            if (space[k][0] <= v <= space[k][1] if isinstance(space[k], tuple) else v in space[k])}
+
+    def inside(v: Any, values: Sequence[Any]) -> bool:
+        return values[0] <= v <= values[1] if isinstance(values, tuple) else v in values
+
+    return {k: usual[k] for k, values in space.items() if inside(usual[k], values)}
 
 # %% ../../nbs/recommend/tuning.ipynb #77f4e866
 class Tuning:
@@ -131,27 +118,15 @@ class Tuning:
         return dict(self.study.best_trial.params)
 
     def plot(self) -> Any:  # a matplotlib figure
-        "The metric by trial with the best so far, and by each setting."
-        table = self.table.sort_index()
-        lower = self.study.direction.name == "MINIMIZE"
-        best = table[self.metric].cummin() if lower else table[self.metric].cummax()
+        "The metric by trial, and by each setting."
+        table, columns = self.table.reset_index(), 3
         panels = ["trial", *(k for k, v in self.space.items() if len(v) > 1)]
-        columns = 3
         rows = math.ceil(len(panels) / columns)
         with figure(rows, columns, size=(9, 2.2 * rows), sharey=True, squeeze=False) as (fig, axes):
-            axes.flat[0].step(table.index, best, where="post", color="C1", label="best so far")
             for ax, name in zip(axes.flat, panels, strict=False):
-                x = table.index if name == "trial" else table[name]
-                ax.scatter(x, table[self.metric], s=14)
-                ax.set_xlabel(name)
-                if len(self.space.get(name, ())) == 3 and isinstance(self.space[name], tuple):
-                    low, high, _ = self.space[name]
-                    ends = [low, (low * high) ** 0.5, high]
-                    ax.set_xscale("log")
-                    ax.set_xticks(ends, [f"{v:.2g}" if v < 1 else f"{v:.0f}" for v in ends])
-                    ax.minorticks_off()
+                table.plot.scatter(name, self.metric, ax=ax, logx="log" in self.space.get(name, ()))
+                ax.minorticks_off()
             for ax in axes.flat[len(panels):]: ax.axis("off")
-            for ax in axes[:, 0]: ax.set_ylabel(self.metric)
         return fig
 
     def retrain(self,
@@ -163,8 +138,7 @@ class Tuning:
         if self.objective not in ("ranking", "likes"):
             raise InputError(f"A recommender has no network for {self.objective}; train one with fit and the settings "
                              "in best, and hand it to Recommender.from_model.")
-        options, changes = as_changes(self.best)
-        wanted = {"ranker": "network", f"{self.objective}_changes": changes | options}
+        wanted = {"ranker": "network", f"{self.objective}_changes": as_changes(self.best)}
         return Recommender.fit(ratings, **(wanted | kwargs))
 
 # %% ../../nbs/recommend/tuning.ipynb #dc120916
@@ -185,33 +159,28 @@ def tune(
     What comes back has the trials as a table, the best settings, and `retrain`. Raises `InputError` without optuna, for
     a setting that there is not, or if no trial ends. Reference: Akiba et al., *Optuna* (KDD 2019)."""
     space = SPACE if space is None else space
-    _check_space(space)
+    if other := space.keys() - ABOUT:
+        raise InputError(f"There is no setting {min(other)!r}; there are {', '.join(ABOUT)}.")
     split = _split_of(ratings, objective, seed, threshold, n_held)
-    study, about = _study(split, space, objective, folder, seed), find_objective(objective)
-
-    def told(study: Any, trial: Any) -> None:
-        value = "diverged" if trial.value is None else f"{about.metric} {trial.value:.4f}"
-        if say is not None: say(f"trial {ended(study)} of {trials}: {value}, {_shown(trial.params)}")
+    study, metric = _study(split, space, objective, folder, seed), find_objective(objective).metric
 
     def ended(study: Any) -> int: return sum(t.state.is_finished() for t in study.trials)  # one may have been killed
-    left = trials - ended(study)
+
+    def told(study: Any, trial: Any) -> None:
+        value = "diverged" if trial.value is None else f"{metric} {trial.value:.4f}"
+        settings = (f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in trial.params.items())
+        if say is not None: say(f"trial {ended(study)} of {trials}: {value}, {', '.join(settings)}")
+
     one = partial(_train_once, split=split, space=space, objective=objective, seed=seed)
-    if left > 0: study.optimize(one, n_trials=left, timeout=seconds, callbacks=[told])
-    if not any(t.value is not None for t in study.trials):
-        raise InputError("No trial ended with a value; give more trials, or smaller learning rates.")
-    return Tuning(study, objective, space, about.metric)
+    study.optimize(one, n_trials=max(0, trials - ended(study)), timeout=seconds, callbacks=[told])
+    if any(t.value is not None for t in study.trials): return Tuning(study, objective, space, metric)
+    raise InputError("No trial ended with a value; give more trials, or smaller learning rates.")
 
 # %% ../../nbs/recommend/tuning.ipynb #8e573973
-def _shown(found: Mapping[str, Any]) -> str:
-    "Settings in a line."
-    return ", ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in found.items())
-
 def _train_once(trial: Any, split: Split, space: Mapping[str, Sequence[Any]], objective: str, seed: int) -> float:
     "The metric of the best epoch with the settings of a trial."
-    options, changes = as_changes(_suggest(trial, space))
-    model = make_model(objective, split.train.n_movies, seed=seed, **options)
-    settings = settings_for(objective, split.train) | changes
-    try: recorder = fit(model, split, objective, seed=seed, say=None, **settings)
+    changes = as_changes(_suggest(trial, space))
+    try: _, recorder = train_network(split, objective, seed, changes, member=False)
     except Diverged as e:
         from optuna import TrialPruned
         raise TrialPruned(str(e)) from None
@@ -237,14 +206,13 @@ def _study(split: Split, space: Mapping[str, Sequence[Any]], objective: str, fol
         raise InputError("tune needs optuna, which the extra tune brings: pip install 'saerec[tune]'.") from None
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     if folder is not None: Path(folder).mkdir(parents=True, exist_ok=True)
-    storage = None if folder is None else f"sqlite:///{Path(folder).resolve() / 'trials.db'}"
+    storage: Any = None if folder is None else f"sqlite:///{Path(folder).resolve() / 'trials.db'}"
     direction: Any = "maximize" if find_objective(objective).higher_is_better else "minimize"
-    study = optuna.create_study(
-        study_name="saerec", storage=storage, direction=direction, load_if_exists=True)
+    kept = {"study_name": "saerec", "storage": storage, "load_if_exists": True}
+    study = optuna.create_study(direction=direction, **kept)
 
-    asked = {"objective": objective, "seed": seed}
+    asked, had = {"objective": objective, "seed": seed}, study.user_attrs
     asked |= {"split": split.fingerprint(), "space": json.dumps(dict(space))}
-    had = study.user_attrs
     if other := [k for k in asked if k in had and had[k] != asked[k]]:
         raise InputError(f"{folder}: there is a search with another {' and '.join(other)}; give another folder.")
     for k, v in asked.items(): study.set_user_attr(k, v)
