@@ -21,7 +21,7 @@ from typing import Any
 import pandas as pd
 
 from .terminal import check_epochs, get_data, opened, reading_options, show, to_stderr
-from ..data.describe import summary
+from ..data.ratings import summary
 from ..data.editions import BUNDLED, MOVIELENS
 from ..ensemble.ratings import ensemble_for
 from ..errors import InputError
