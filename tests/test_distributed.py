@@ -26,8 +26,7 @@ from safetensors import safe_open
 from saerec.cli.command import main as saerec
 from saerec.data import load_movielens, write_csr
 from saerec.recommend import Recommender
-from saerec.train.__main__ import main
-from saerec.train.bulk import load_network, read_scores
+from saerec.train.program import load_network, main, read_scores
 
 ROOT = Path(__file__).resolve().parents[1]
 pytestmark = pytest.mark.skipif(not dist.is_gloo_available(), reason="this torch has no gloo")

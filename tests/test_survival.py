@@ -32,7 +32,7 @@ from saerec.data import InputError, load_movielens, split_users
 from saerec.disk import exclusive_lock
 from saerec.recommend import Recommender
 from saerec.train import fit, loop as train_module, make_model
-from saerec.train.__main__ import main as program
+from saerec.train.program import main as program
 
 EPOCHS = 8
 

@@ -173,12 +173,13 @@ def _function_of(verb: str) -> Callable[[Any], tuple[dict[str, Any], str]]:
 # %% ../../nbs/06_cli.ipynb #df18a475
 _LOGGER = logging.getLogger("saerec")
 
-def _to_terminal(level: str) -> None:
+def _to_terminal(level: str) -> logging.Handler:
     "What saerec says goes to stderr; of level DEBUG with the time."
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter(f"{'%(asctime)s ' * (level == 'DEBUG')}%(message)s"))
-    _LOGGER.handlers = [handler]
+    _LOGGER.addHandler(handler)
     _LOGGER.setLevel(level)
+    return handler
 
 def _say_warning(message: Any, category: type[Warning], *_: Any) -> None:
     "A warning as one line on stderr."
@@ -233,5 +234,6 @@ def main(
     except InputError as e:
         print(f"saerec: {e}", file=sys.stderr)
         return 1
-    _to_terminal(args.level)
-    return _answer(args)
+    handler = _to_terminal(args.level)
+    try: return _answer(args)
+    finally: _LOGGER.removeHandler(handler)

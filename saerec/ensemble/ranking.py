@@ -147,19 +147,6 @@ def choose_members(
     ndcg(best)
     return best
 
-def _choose_content(kept: _Kept, held: HeldOut) -> dict[str, float]:
-    "The weights of genre, popularity and year that rank best beside the members as they are weighed."
-    for kind, tried in _TRIED.items():
-        found = {w: kept.ndcg(held, **{kind: w}).mean() for w in tried}
-        kept.weights[kind] = max(tried, key=found.__getitem__)
-    return {kind: kept.weights[kind] for kind in _TRIED}
-
-def _choose_like_rate(kept: _Kept, held: HeldOut) -> float:
-    "The largest weight of the rate of likes that costs no more than it may."
-    least = kept.ndcg(held).mean() - _COST
-    able = [w for w in _RATES if kept.ndcg(held, like_rate=w).mean() >= least]
-    return max(able, default=min(_RATES))
-
 # %% ../../nbs/ensemble/ranking.ipynb #9e1128b3
 def with_content(
     ensemble: Ensemble,  # fitted, without content
@@ -175,10 +162,14 @@ def with_content(
 
     rows = rows_of(batch)
     kept.parts |= {kind: torch.tensor(content.part(rows, kind)) for kind in _TRIED}
-    content.weights |= _choose_content(kept, held)
-    if has_dislikes(split.train):
+    for kind, tried in _TRIED.items():  # the weight that ranks best beside the members
+        found = {w: kept.ndcg(held, **{kind: w}).mean() for w in tried}
+        content.weights[kind] = kept.weights[kind] = max(tried, key=found.__getitem__)
+    if has_dislikes(split.train):  # the largest weight that costs no more than it may
         kept.parts["like_rate"] = torch.tensor(content.part(rows, "like_rate"))
-        content.weights["like_rate"] = _choose_like_rate(kept, held)
+        least = kept.ndcg(held).mean() - _COST
+        able = [w for w in _RATES if kept.ndcg(held, like_rate=w).mean() >= least]
+        content.weights["like_rate"] = max(able, default=min(_RATES))
 
     stay = {k: m for k, m in ensemble.members.items() if k in chosen or k in ensemble.recorders}
     weights = {k: float(k in chosen) for k in stay} | {"Content": float(len(chosen))}

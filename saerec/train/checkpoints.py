@@ -110,10 +110,10 @@ def _between_batches(training: Training, save: Callable[[], None]) -> Iterator[N
 
 # %% ../../nbs/train/checkpoints.ipynb #2e7c85c0
 @contextmanager
-def _restore_best(
+def _explained(
     training: Training, recorder: Recorder, best: dict[str, Tensor], kept: str
 ) -> Iterator[None]:
-    "Leave the network with its best weights after Ctrl-C and after `Diverged`."
+    "Leave the network with its best weights after Ctrl-C and `Diverged`; say what needed the memory and what to do."
     try: yield
     except (KeyboardInterrupt, Diverged) as e:
         training.model.load_state_dict(best)
@@ -124,6 +124,15 @@ def _restore_best(
         weights = "its first weights again."
         if epoch := recorder.best_epoch: weights = f"the weights of epoch {epoch}, the best so far, again.{kept}"
         raise Diverged(f"{e} The network has {weights}") from None
+    except (MemoryError, RuntimeError) as e:  # on the CPU torch says so in many lines
+        told = re.search("out of memory|not enough memory|allocate memory", str(e))
+        if not told and not isinstance(e, MemoryError): raise
+        weights = f"{sum(p.numel() for p in training.model.parameters()):,} weights"
+        batch = f"{training.settings.batch_size:,} users x {training.model.n_movies:,} movies"
+        needed = f"{weights} (16 bytes each with their moments) and batches of {batch}"
+        advice = f"make hidden or batch_size smaller, or keep fewer movies.{kept}"
+        when = f"Memory ran out in epoch {training.epoch + 1}"
+        raise InputError(f"{when}: {needed}; {advice}") from None
 
 # %% ../../nbs/train/checkpoints.ipynb #156a676f
 def _begin_together(training: Training, checkpoint: Path | None) -> None:
@@ -132,21 +141,6 @@ def _begin_together(training: Training, checkpoint: Path | None) -> None:
     if min(epochs) == max(epochs): return
     seen = f"not every process sees the same file (epochs {min(epochs)} to {max(epochs)})"
     raise InputError(f"{checkpoint}: {seen}; put it where all machines see it.")
-
-# %% ../../nbs/train/checkpoints.ipynb #64a6562b
-@contextmanager
-def _explain_out_of_memory(training: Training, kept: str) -> Iterator[None]:
-    "Say what needed the memory and what to do. On the CPU torch says so by a `RuntimeError` of many lines."
-    try: yield
-    except (MemoryError, RuntimeError) as e:
-        told = re.search("out of memory|not enough memory|allocate memory", str(e))
-        if not told and not isinstance(e, MemoryError): raise
-        weights = sum(p.numel() for p in training.model.parameters())
-        batch = f"{training.settings.batch_size:,} users x {training.model.n_movies:,} movies"
-        needed = f"{weights:,} weights (16 bytes each with their moments) and batches of {batch}"
-        advice = f"make hidden or batch_size smaller, or keep fewer movies.{kept}"
-        when = f"Memory ran out in epoch {training.epoch + 1}"
-        raise InputError(f"{when}: {needed}; {advice}") from None
 
 # %% ../../nbs/train/checkpoints.ipynb #02ae1280
 @contextmanager
@@ -158,10 +152,9 @@ def guarded(
     with ExitStack() as around:
         devices = [training.device] if training.device.type == "cuda" else []
         around.enter_context(torch.random.fork_rng(devices))
-        around.enter_context(_explain_out_of_memory(training, kept))
         if checkpoint is not None and training.rank == 0:
             around.enter_context(exclusive_lock(checkpoint))
-        around.enter_context(_restore_best(training, recorder, best, kept))
+        around.enter_context(_explained(training, recorder, best, kept))
         if checkpoint is not None and training.world == 1:
             save = partial(save_checkpoint, checkpoint, training, recorder, best)
             around.enter_context(_between_batches(training, save))
