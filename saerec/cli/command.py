@@ -216,7 +216,7 @@ def _answer(args: Any) -> int:  # exit code
             warnings.showwarning = _say_warning  # type: ignore[assignment]
             data, text = _function_of(args.verb)(args)
         if args.json:
-            from saerec.cli.terminal import to_json
+            from saerec.cli.asking import to_json
             text = json.dumps(to_json(data), ensure_ascii=False)
         print(text, flush=True)
         return 0

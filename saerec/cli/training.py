@@ -20,9 +20,9 @@ from typing import Any
 
 import pandas as pd
 
-from .terminal import check_epochs, get_data, opened, reading_options, show, to_stderr
-from ..data.ratings import summary
-from ..data.editions import BUNDLED, MOVIELENS
+from .asking import reading_options, show, to_stderr
+from ..data.ratings import Ratings, summary
+from ..data.editions import BUNDLED, MOVIELENS, find_ratings
 from ..ensemble.ratings import ensemble_for
 from ..errors import InputError
 from ..evaluate.evaluation import Evaluation, evaluate
@@ -40,6 +40,25 @@ from ..train import trainer
 from ..train.processes import Refused, agreed, end_when_told, exit_group, gathered
 from ..train.processes import process_group, started
 from ..train.recorder import log_epochs
+
+# %% ../../nbs/cli/training.ipynb #27026654
+def get_data(source: str, options: Mapping[str, Any]) -> Ratings:
+    "Ratings by name or path, read with `options`; what the reader understood is said."
+    r = find_ratings(source, **options)
+    for note in r.notes: to_stderr(f"{r.name}: {note}")
+    return r
+
+# %% ../../nbs/cli/training.ipynb #616ce913
+def check_epochs(args: argparse.Namespace) -> None:
+    "Raises `InputError` if the number of epochs that is asked for is none."
+    if args.epochs is not None and args.epochs < 1:
+        raise InputError(f"--epochs {args.epochs}: one epoch or more is needed.")
+
+# %% ../../nbs/cli/training.ipynb #a3e4d8af
+def opened(about: Mapping[Any, Any]) -> str:
+    "How often the tests were opened for a report (its `attrs`), as a sentence."
+    n = max(about["finals"])
+    return f"Each test part was opened {'once' if n == 1 else f'{n} times'}."
 
 # %% ../../nbs/cli/training.ipynb #b366d2b9
 _EXAMPLE = {"Toy Story (1995)": 5.0, "The Matrix (1999)": 5.0, "Fargo (1996)": 4.5, "Heat (1995)": 4.0,

@@ -25,17 +25,16 @@ from ..model import StackedAutoencoder
 
 # %% ../../nbs/ensemble/ratings.ipynb #efcaf020
 _TIME_SCALES = 60.0, 600.0, 3600.0, 86400.0  # $\tau$ in seconds: a page, a session, an hour, a day
-_DAMPING = 5.0  # ratings without deviation that are added
 
-def _temporal_bias(held: HeldOut, deviation: np.ndarray, tau: float) -> np.ndarray:
-    "The mean deviation of each user's ratings near the time of each target, by the fold-in's deviations."
+def _temporal_bias(held: HeldOut, left: np.ndarray, tau: float, damping: float = 5.0) -> np.ndarray:
+    "The mean of what the means left of each user's ratings near the time of each target, by that of the fold-in."
     given, asked = known_times(held.fold_in), known_times(held.target)
     out, order = np.zeros(len(held.target)), np.argsort(held.fold_in.user, kind="stable")
     start = np.searchsorted(held.fold_in.user[order], np.arange(held.fold_in.n_users + 1))
     for user in held.users:
         mine, cells = order[start[user]:start[user + 1]], np.flatnonzero(held.target.user == user)
         w = np.exp(-np.abs(asked[cells, None] - given[mine][None]) / tau)
-        out[cells] = (w @ deviation[mine]) / (w.sum(1) + _DAMPING)
+        out[cells] = (w @ left[mine]) / (w.sum(1) + damping)
     return out
 
 # %% ../../nbs/ensemble/ratings.ipynb #5774ebe7

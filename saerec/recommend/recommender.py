@@ -17,7 +17,7 @@ from typing import Any
 import pandas as pd
 
 from ..data.ratings import Ratings
-from ..ensemble.affinity import Affinity
+from ..ensemble.content import Affinity
 from .artefact import Artefact, read_artefact, write_artefact
 from .card import model_card, report_of, verdict
 from .engine import Engine, LikeModel, NetworkModel, make_model

@@ -29,7 +29,7 @@ from .artefact import Artefact
 from .manifest import Manifest
 from .plan import TrainingPlan, make_splits, plan_training
 from .report import fit_baselines, report
-from ..ensemble.affinity import WithAffinity, with_affinity
+from ..ensemble.content import WithAffinity, with_affinity
 from ..ensemble.combining import Ensemble, as_tensors, from_tensors
 from ..ensemble.ranking import NETWORK_OPTIONS, default_forms, fit_again, has_dislikes
 from ..ensemble.ranking import rank_ensemble, train_again, train_network

@@ -51,19 +51,13 @@ def save_checkpoint(path: Path, training: Training, recorder: Recorder, best: Ma
     write_tensors(path, out, about)
 
 # %% ../../nbs/train/checkpoints.ipynb #9e76dc47
-def _read(path: Path, training: Training) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    "What a checkpoint says, and its numbers. Raises `InputError` if it is damaged or of another training."
+def load_checkpoint(path: Path, training: Training, recorder: Recorder) -> dict[str, Tensor]:
+    "Continue where a training stood, and give its best weights. Raises `InputError` if it is damaged or of another."
     about, tensors = read_tensors(path, "delete it to begin anew")
     ours = json.loads(json.dumps(_identity(training)))
-    other = [f"{k} {about[k]} in place of {v}" for k, v in ours.items() if about.get(k, v) != v]
-    if not other: return about, tensors
-    advice = "use the same settings and data, or delete it to begin anew"
-    raise InputError(f"{path}: it is of another training ({'; '.join(other)}); {advice}.")
-
-# %% ../../nbs/train/checkpoints.ipynb #e6ade314
-def load_checkpoint(path: Path, training: Training, recorder: Recorder) -> dict[str, Tensor]:
-    "Continue where a training stood, and give its best weights. Raises `InputError` as `_read` does."
-    about, tensors = _read(path, training)
+    if other := [f"{k} {about[k]} in place of {v}" for k, v in ours.items() if about.get(k, v) != v]:
+        advice = "use the same settings and data, or delete it to begin anew"
+        raise InputError(f"{path}: it is of another training ({'; '.join(other)}); {advice}.")
 
     def part(name: str) -> dict[str, Tensor]:
         return {k.removeprefix(name): v for k, v in tensors.items() if k.startswith(name)}

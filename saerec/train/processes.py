@@ -52,7 +52,8 @@ def process_group(timeout: float = 1800.0) -> Iterator[str]:  # the device of th
         yield f"cuda:{local}" if gpu else "cpu"
         well = True
     except Refused as e:
-        say_once(str(e))
+        if rank == 0: to_stderr(str(e))
+        gathered(None)  # the others wait until it is said
         raise
     except RuntimeError as e:
         lost = isinstance(e, dist.DistError) or any(k in str(e).lower() for k in ("gloo", "connection"))
@@ -92,11 +93,6 @@ def agreed(do: Callable[[], T]) -> T:
 def to_stderr(line: str) -> None:
     "Say something beside the results."
     print(f"saerec: {line}", file=sys.stderr, flush=True)
-
-def say_once(sentence: str) -> None:
-    "The first process says what all know, and the others wait until it is said."
-    if rank_and_world()[0] == 0: to_stderr(sentence)
-    gathered(None)
 
 # %% ../../nbs/train/processes.ipynb #1294a5ad
 def end_when_told(sentence: str) -> None:  # said at SIGTERM, unless it is empty
