@@ -83,6 +83,7 @@ def parse_rating(text: str) -> tuple[str, float]:
         advice = f"write for instance '{title.strip()}=5'"
         raise InputError(f"{text!r}: {stars!r} is no number of stars; {advice}.") from None
 
+# %% ../../nbs/cli/asking.ipynb #b46c90cf
 def parse_years(text: str | None) -> tuple[int | None, int | None]:
     "From, to: of \"1994\", \"1990-1999\", \"1990-\", \"-1950\". Raises `InputError` for another text."
     if text is None: return None, None
@@ -178,6 +179,7 @@ def run_serve(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     except KeyboardInterrupt: pass
     return {"model": args.model, "stopped": True}, "Stopped."
 
+# %% ../../nbs/cli/asking.ipynb #68545055
 def run_export(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     "Write a model as one ONNX file."
     if "\0" in args.onnx:

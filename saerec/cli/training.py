@@ -37,9 +37,9 @@ from ..recommend.resume import finished_model, training_folder, training_room
 from ..recommend.training import compute_report, share_training
 from ..recommend.tuning import SPACE, Tuning, describe_space, tune
 from ..train import trainer
-from ..train.processes import Refused, agreed, end_when_told, exit_group, gathered
+from ..train.processes import agreed, end_when_told, exit_group, gathered
 from ..train.processes import process_group, started
-from ..train.recorder import log_epochs
+from ..train.steps import log_epochs
 
 # %% ../../nbs/cli/training.ipynb #27026654
 def get_data(source: str, options: Mapping[str, Any]) -> Ratings:
@@ -138,13 +138,11 @@ def _train_shared(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
         raise InputError("--refit: it is for one process; leave it out, or train without torchrun.")
     if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")): args.resume = True
     end_when_told("")
-    try:
-        with process_group():
-            plan, _, how = asked = agreed(lambda: _asked(args))
-            if started()[0] == 0: return _train(args, asked)
-            if gathered(None)[0]:  # there is something to train, and a place for checkpoints
-                share_training(plan, checkpoints=training_folder(args.out), **how)
-    except Refused: exit_group(1)  # it is said
+    with process_group():
+        plan, _, how = asked = agreed(lambda: _asked(args))
+        if started()[0] == 0: return _train(args, asked)
+        if gathered(None)[0]:  # there is something to train, and a place for checkpoints
+            share_training(plan, checkpoints=training_folder(args.out), **how)
     exit_group(0)
 
 # %% ../../nbs/cli/training.ipynb #67012441
@@ -212,7 +210,7 @@ def _run_protocol(args: argparse.Namespace) -> tuple[dict[str, Any], str]:  # fo
     how = find_protocol(args.protocol)
     check_epochs(args)
     if args.timestamps and (args.single or args.only_baselines):
-        raise InputError("--timestamps goes with the ensemble, without --single and --only-baselines.")
+        raise InputError("--timestamps goes with neither --single nor --only-baselines.")
 
     ratings = get_data(args.data, reading_options(args)) if args.data else None
     if args.timestamps:

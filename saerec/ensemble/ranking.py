@@ -46,11 +46,11 @@ def closed_forms(dislikes: bool, timestamps: bool = False) -> Forms:
     g = GRADE if dislikes else 0.0
     kernel: type[KernelRidge] = SessionKernelRidge if timestamps else KernelRidge
     tried = (1.5, 0.1), (1.5, 0.3), (2.0, 0.3), (2.0, 1.0), (1.5, 1.0) if timestamps else (2.0, 0.5)
-    kernels = [kernel(gamma, regularization, g) for gamma, regularization in tried]
-    linear: list[EDLAE] = [SessionEDLAE(regularization, dislikes=g) for regularization in (50.0, 100.0)]
+    kernels = [kernel(gamma, penalty, g) for gamma, penalty in tried]
+    linear: list[EDLAE] = [SessionEDLAE(penalty, dislikes=g) for penalty in (50.0, 100.0)]
     if not timestamps:
-        pairs = [(regularization, b) for regularization in (100.0, 200.0, 400.0) for b in (0.0, BALANCE)]
-        linear = [EDLAE(regularization, dislikes=g, balance=b) for regularization, b in pairs]
+        pairs = [(penalty, b) for penalty in (100.0, 200.0, 400.0) for b in (0.0, BALANCE)]
+        linear = [EDLAE(penalty, dislikes=g, balance=b) for penalty, b in pairs]
     return {"Kernel ridge": chosen_on_valid(*kernels), "EDLAE": chosen_on_valid(*linear)}
 
 # %% ../../nbs/ensemble/ranking.ipynb #a9f839d2
@@ -71,7 +71,8 @@ def has_dislikes(r: Ratings) -> bool:
     return bool((r.value <= 0).any())
 
 # %% ../../nbs/ensemble/ranking.ipynb #e6910303
-NETWORK_OPTIONS = "hidden activation residual tied dropout damping".split()  # of a `StackedAutoencoder`
+# of a `StackedAutoencoder`
+NETWORK_OPTIONS = "hidden activation residual tied dropout damping".split()
 
 def train_network(
     split: Split,

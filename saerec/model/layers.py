@@ -8,8 +8,6 @@ Docs: https://saerec.github.io/saerec/model/layers.html.md"""
 __all__ = ['ACTIVATIONS']
 
 # %% ../../nbs/model/layers.ipynb #6a2fed53
-from collections.abc import Callable
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -19,7 +17,8 @@ from ..data import Batch
 # %% ../../nbs/model/layers.ipynb #43e86c79
 def bag(table: Tensor, batch: Batch, weights: Tensor) -> Tensor:
     "The weighted sum of the vectors of each user's movies."
-    return F.embedding_bag(batch.movies, table, batch.offsets[:-1], mode="sum", per_sample_weights=weights)
+    offsets = batch.offsets[:-1]
+    return F.embedding_bag(batch.movies, table, offsets, mode="sum", per_sample_weights=weights)
 
 def row_scale(batch: Batch) -> Tensor:  # float [n]
     "$1/\\sqrt{|R_u|}$ for each rating of row $u$."
@@ -52,8 +51,7 @@ def centred_input(
 
 
 # %% ../../nbs/model/layers.ipynb #d483643a
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "tanh": torch.tanh, "sigmoid": torch.sigmoid, "relu": F.relu, "selu": F.selu, "gelu": F.gelu}
+ACTIVATIONS = {f.__name__: f for f in (torch.tanh, torch.sigmoid, F.relu, F.selu, F.gelu)}
 
 # %% ../../nbs/model/layers.ipynb #ad320642
 class PlainLayer(nn.Module):

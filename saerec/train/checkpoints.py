@@ -24,8 +24,7 @@ from torch import Tensor
 from ..data import InputError
 from ..disk import exclusive_lock, read_tensors, write_tensors
 from .processes import gathered
-from .recorder import Recorder
-from .steps import Diverged, Training
+from .steps import Diverged, Recorder, Training
 from ..terminated import Terminated, raise_terminated
 
 # %% ../../nbs/train/checkpoints.ipynb #e44e8c5f
@@ -55,7 +54,8 @@ def load_checkpoint(path: Path, training: Training, recorder: Recorder) -> dict[
     "Continue where a training stood, and give its best weights. Raises `InputError` if it is damaged or of another."
     about, tensors = read_tensors(path, "delete it to begin anew")
     ours = json.loads(json.dumps(_identity(training)))
-    if other := [f"{k} {about[k]} in place of {v}" for k, v in ours.items() if about.get(k, v) != v]:
+    other = [f"{k} {about[k]} in place of {v}" for k, v in ours.items() if about.get(k, v) != v]
+    if other:
         advice = "use the same settings and data, or delete it to begin anew"
         raise InputError(f"{path}: it is of another training ({'; '.join(other)}); {advice}.")
 

@@ -21,8 +21,7 @@ from ..data import Split, to_batch
 from ..model import Network, StackedAutoencoder
 from .checkpoints import guarded, save_checkpoint
 from .objectives import Objective, find_objective, make_model, objective_for
-from .recorder import Recorder, compare, progress_bar
-from .steps import Rows, Training, check_network, validate
+from .steps import Recorder, Rows, Training, check_network, compare, progress_bar, validate
 
 # %% ../../nbs/02_train.ipynb #15ddacaf
 def _train_epochs(

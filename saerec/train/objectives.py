@@ -214,7 +214,7 @@ def settings_for(
     return graded | usual | large
 
 # %% ../../nbs/train/objectives.ipynb #5be1c7a2
-def objective_for(objective: Objective | str, train: Ratings, rows: Sized | None = None) -> Objective:
+def objective_for(objective: Objective | str, train: Ratings, rows: Sized | None) -> Objective:
     "By its name, with the settings for so many users (`rows`, or those of `train`); one of your own as it is."
     if isinstance(objective, Objective): return objective
     n_users = None if rows is None else len(rows)

@@ -43,7 +43,7 @@ def rank_and_world() -> tuple[int, int]:
 @contextmanager
 def process_group(timeout: float = 1800.0) -> Iterator[str]:  # the device of this process
     """The group that `torchrun` has started, whose processes wait so many seconds for each other; one process is a
-    group without anything set up. Raises `Refused`, which is said, and `InputError` if another process is lost."""
+    group without anything set up. `Refused` is said, and ends all; raises `InputError` if another process is lost."""
     rank, world, local, here = started()
     gpu, well = torch.cuda.is_available() and here <= torch.cuda.device_count(), False
     if gpu: torch.cuda.set_device(local)
@@ -54,9 +54,11 @@ def process_group(timeout: float = 1800.0) -> Iterator[str]:  # the device of th
     except Refused as e:
         if rank == 0: to_stderr(str(e))
         gathered(None)  # the others wait until it is said
+        if world > 1: exit_group(1)
         raise
     except RuntimeError as e:
-        lost = isinstance(e, dist.DistError) or any(k in str(e).lower() for k in ("gloo", "connection"))
+        told = str(e).lower()
+        lost = isinstance(e, dist.DistError) or "gloo" in told or "connection" in told
         if world == 1 or not lost: raise
         then = "training goes on from the last finished epoch when it is started again"
         raise InputError(f"another process was lost or did not answer; {then}.") from None

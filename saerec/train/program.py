@@ -26,7 +26,7 @@ from ..data.editions import find_ratings
 from ..data.exchange import open_rows
 from ..disk import atomic_write, read_tensors, write_tensors
 from ..evaluate import rows_at_once, top_k
-from ..model import StackedAutoencoder
+from ..model import Network, StackedAutoencoder
 from ..terminated import Terminated, sigterm_as_exception
 from .loop import fit
 from .objectives import make_model
@@ -59,8 +59,8 @@ class Source:
 
     def about(self) -> dict[str, Any]:
         "Its name and its sizes."
-        sizes = dict(users=len(self.rows), movies=self.rows.n_movies, ratings=int(self.rows.counts.sum()))
-        return {"name": self.name} | sizes
+        rows, n = self.rows, int(self.rows.counts.sum())
+        return dict(name=self.name, users=len(rows), movies=rows.n_movies, ratings=n)
 
 
 # %% ../../nbs/train/program.ipynb #de8d4360
@@ -86,7 +86,7 @@ def _draw_users(likes: Likes, n: int, rng: np.random.Generator) -> Tensor:
     raise InputError(f"{n} people cannot be held out: {len(taken)} have 5 likes or more; {step}.")
 
 # %% ../../nbs/train/program.ipynb #c712b7ca
-def hold_out(rows: Rows, n: int = 100, threshold: float = 4.0, seed: int = 0) -> tuple[Likes, Split]:
+def hold_out(rows: Rows, n: int, threshold: float = 4.0, seed: int = 0) -> tuple[Likes, Split]:
     "Users for validation, who are not in training."
     rng, likes = np.random.default_rng(seed), Likes(rows, torch.arange(len(rows)), threshold)
     taken = _draw_users(likes, n, rng)
@@ -127,7 +127,8 @@ def my_blocks(n_users: int, n_movies: int, rank: int, world: int) -> list[Tensor
     first, end = (len(blocks) * k // world for k in (rank, rank + 1))
     return list(blocks[first:end])
 
-def best_unseen(model: StackedAutoencoder, batch: Batch, n: int) -> tuple[np.ndarray, ...]:
+# %% ../../nbs/train/program.ipynb #72caa126
+def best_unseen(model: Network, batch: Batch, n: int) -> tuple[np.ndarray, ...]:
     "The best movies that are not in the rows."
     scores = model.scores(batch)
     scores[batch.rows, batch.movies] = -torch.inf
@@ -137,7 +138,7 @@ def best_unseen(model: StackedAutoencoder, batch: Batch, n: int) -> tuple[np.nda
     return row.numpy(), movie.numpy(), place.numpy() + 1, scores[row, movie].numpy()
 
 # %% ../../nbs/train/program.ipynb #7c1ac3b3
-def _write_part(path: Path, model: StackedAutoencoder, source: Source, likes: Likes, n: int) -> None:
+def _write_part(path: Path, model: Network, source: Source, likes: Likes, n: int) -> None:
     "The best movies of this process's users, block by block."
     import pyarrow as pa
     import pyarrow.parquet as pq
