@@ -130,7 +130,8 @@ def _read_table(file: BinaryIO, n: int, columns: Sequence[str], optional: Iterab
 # %% ../../nbs/recommend/artefact.ipynb #359098df
 def _read_movies(file: BinaryIO, manifest: Manifest, arrays: dict[str, np.ndarray]) -> pd.DataFrame:
     "The vocabulary; completes `arrays` with the movies that the ranker knows. Raises `ValueError`."
-    movies = _read_table(file, manifest.data.movies, ["movie_id", "title", "year", "genres", "rank_code"], LINKS)
+    columns = ["movie_id", "title", "year", "genres", "rank_code"]
+    movies = _read_table(file, manifest.data.movies, columns, LINKS)
     found, ids = np.flatnonzero(movies.rank_code.notna()).astype(np.int64), movies.movie_id
     known = len(arrays.get("rank_codes", ())) or getattr(manifest.ranker, "n_movies", len(found))
     number, text = pd.api.types.is_numeric_dtype, pd.api.types.is_string_dtype

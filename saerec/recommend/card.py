@@ -48,23 +48,21 @@ def _markdown_table(frame: pd.DataFrame, first: str) -> str:
         if isinstance(v, float): return "" if math.isnan(v) else f"{v:.4f}"
         return str(v).replace("|", "\\|")
 
-    rows = zip(frame.index, frame.astype(object).itertuples(index=False), strict=True)
     head = [[first, *map(str, frame.columns)], ["---"] * (1 + frame.shape[1])]
-    lines = head + [[cell(i), *map(cell, row)] for i, row in rows]
+    lines = head + [[cell(v) for v in row] for row in frame.astype(object).itertuples()]
     return "\n".join("| " + " | ".join(o) + " |" for o in lines)
 
 # %% ../../nbs/recommend/card.ipynb #c4bfb4db
 def _of_what(manifest: Manifest) -> str:
     "The models of a recommender, in two sentences."
-    ranker, liker = manifest.ranker, manifest.liker
-    kind = f"a stacked autoencoder with hidden layers {getattr(ranker, 'hidden', [])}"
+    ranker, liker, network = manifest.ranker, manifest.liker, "a stacked autoencoder with hidden layers"
+    kind = f"{network} {getattr(ranker, 'hidden', [])}"
     if isinstance(ranker, EnsemblePart): kind = "an ensemble of " + ", ".join(ranker.members)
     if isinstance(ranker, OwnPart): kind = f"{ranker.path}, which is not part of saerec"
-    likes = "No probability of liking is predicted: the data do not tell liked from not liked."
-    if liker is not None:
-        likes = ("The probability of liking is predicted by a stacked autoencoder with hidden layers "
-                 f"{liker.hidden}, calibrated by {manifest.calibration.kind}.")
-    return f"What ranks is {kind}. {likes}"
+    likes = "No probability of liking is predicted"
+    how = f"calibrated by {manifest.calibration.kind}"
+    if liker: likes = f"The probability of liking is predicted by {network} {liker.hidden}, {how}"
+    return f"What ranks is {kind}. {likes}."
 
 # %% ../../nbs/recommend/card.ipynb #fd7fc1cc
 def _measured(manifest: Manifest) -> list[str]:
@@ -76,7 +74,8 @@ def _measured(manifest: Manifest) -> list[str]:
     on = [f"MSE to base rate: held-out ratings, {about['likes']}."] if about.get("likes") else []
     on.append(f"NDCG and Recall: held-out users, the whole catalogue ranked, {about['ranking']}.")
     opened = max(about["finals"])
-    on.append(f"Epochs were chosen on validation; each test part was opened {opened} time{'s' * (opened != 1)}.")
+    times = f"{opened} time{'s' * (opened != 1)}"
+    on.append(f"Epochs were chosen on validation; each test part was opened {times}.")
     parts = [f"## Measured\n\n{' '.join(on)}\n\n{_markdown_table(report, 'model')}"]
     if about.get("differences"):
         columns = ["metric", "difference", "low", "high", "result"]

@@ -201,7 +201,8 @@ def similar_to(people: People, engine: Engine, code: int, n: int) -> tuple[np.nd
     if liked is not None:
         if liked[code] < SUPPORT:
             few = f"{liked[code]} users of the training data like it, and {SUPPORT} are needed"
-            raise InputError(f"What {people.titles.titles[code]!r} goes with cannot be told: {few}.")
+            title = people.titles.titles[code]
+            raise InputError(f"What {title!r} goes with cannot be told: {few}.")
         others = liked[engine.rank_codes]
         alike = alike * others / (others + SUPPORT)
     alike[engine.inner[code]] = -np.inf
@@ -248,8 +249,9 @@ def _on_scale(people: People, r: Ratings, stated: tuple[float, float] | None) ->
 
     if (wrong := (r.value < low) | (r.value > high)).any():
         i = int(wrong.argmax())
-        rated = f"{r.value[i]:g} of {r.movies.title[r.movie[i]]!r} by user {r.users.user_id[r.user[i]]}"
-        raise InputError(f"The rating {rated} is not on the scale of this data, {people.scale}.")
+        title, user = r.movies.title[r.movie[i]], r.users.user_id[r.user[i]]
+        rated = f"The rating {r.value[i]:g} of {title!r} by user {user}"
+        raise InputError(f"{rated} is not on the scale of this data, {people.scale}.")
     return r.value
 
 # %% ../../nbs/recommend/lists.ipynb #57f2c975
@@ -276,7 +278,8 @@ def in_model_terms(people: People, r: Ratings, stated: tuple[float, float] | Non
     ids, user, code, stars = r.users.user_id.to_numpy()[users], user[keep], code[keep], stars[keep]
     if (twice := (np.diff(user) == 0) & (np.diff(code) == 0)).any():
         i = int(twice.argmax())
-        raise InputError(f"The user {ids[user[i]]} rated {people.titles.titles[code[i]]!r} twice; keep one of the two.")
+        title = people.titles.titles[code[i]]
+        raise InputError(f"The user {ids[user[i]]} rated {title!r} twice; keep one of the two.")
 
     offsets = np.concatenate([[0], np.bincount(user, minlength=len(users)).cumsum()])
     return Rows(stars, code, offsets, len(people.movies)), ids, _left_out(people, r, found)

@@ -19,7 +19,7 @@ _MIN_LIKES = 5  # users with fewer are never held out
 
 def _able(likes: Ratings) -> int:
     "Users that can be held out."
-    return int((np.bincount(likes.user[likes.value > 0], minlength=likes.n_users) >= _MIN_LIKES).sum())
+    return int((np.bincount(likes.user[likes.value > 0]) >= _MIN_LIKES).sum())
 
 _MOST_HELD = 2000  # held-out users whose lists are measured
 _MOST_ASKED = 10_000  # users whose held-out ratings are predicted
@@ -71,40 +71,37 @@ def plan_training(
     if fault := _too_few(r, likes, least, n): raise InputError(f"{r.name}: {fault}")
     pairs, users = make_splits(likes, seed, n)
     if not len(users.valid.target):
-        raise InputError(f"{r.name}: with seed {seed} nobody held out for validation likes two movies that others like "
-                         "too, so no epoch can be chosen; give more ratings, or another seed (--seed).")
+        fault = f"with seed {seed} nobody held out for validation likes two movies that others like too"
+        raise InputError(f"{r.name}: {fault}; give more ratings, or another seed (--seed).")
     notes = tuple(_notes(r, least, pairs, default=threshold is None))
     return TrainingPlan(r, least, seed, n, likes, pairs, users, notes)
 
 # %% ../../nbs/recommend/plan.ipynb #21524f24
 def _too_few(r: Ratings, likes: Ratings, threshold: float, n_held: int) -> str:
     "Why so many users cannot be held out and others be learned from; \"\": they can."
-    if r.n_users < 2:
-        return (f"only {r.n_users} user; a recommender learns from what people have in common, so give it ratings of "
-                "four or more.")
+    if r.n_users < 2: return f"only {r.n_users} user; give ratings of four or more."
+    lower = "give a lower threshold (--threshold)."
     if not (likes.value > 0).any():
-        return (f"no rating reaches {threshold:g}, from which one is a like, and the highest is {r.value.max():g}; "
-                "give a lower threshold (--threshold).")
+        highest = f"and the highest is {r.value.max():g}"
+        return f"no rating reaches {threshold:g}, from which one is a like, {highest}; {lower}"
     able = _able(likes)
     most = (able - 2) // 2
     if most < 1:
-        return (f"{able} user{' has' if able == 1 else 's have'} {_MIN_LIKES} or more likes (ratings of {threshold:g} "
-                "or more), and 4 are needed: two to learn from, one for validation, one for the test. Give more "
-                "ratings, or a lower threshold (--threshold).")
+        have = f"{able} user{' has' if able == 1 else 's have'} {_MIN_LIKES} or more likes"
+        return f"{have} (ratings of {threshold:g} or more), and 4 are needed; give more ratings, or {lower[5:]}"
     if 1 <= n_held <= most: return ""
-    return (f"{n_held} users cannot be held out for each of validation and test; of the {able} with {_MIN_LIKES} or "
-            f"more likes {'1 can' if most == 1 else f'1 to {most} can'} (--held-out).")
+    can = f"of the {able} with {_MIN_LIKES} or more likes {f'1 to {most}' if most > 1 else 1} can"
+    return f"{n_held} users cannot be held out for each of validation and test; {can} (--held-out)."
 
 # %% ../../nbs/recommend/plan.ipynb #8c95650d
 def _notes(r: Ratings, threshold: float, pairs: Split | None, default: bool) -> list[str]:
     "What the ratings say, what a like is, and what is left out for it."
     if r.feedback == "implicit":
-        return ["Implicit feedback: what ranks is trained; what predicts likes is left out, because nothing tells "
-                "liked from not liked."]
+        return ["Implicit feedback, which tells no dislikes: what predicts likes is left out."]
     (low, high), share = r.scale, float((r.value >= threshold).mean())
     why = f", the default for the scale from {low:g} to {high:g}" if default else ""
     told = [f"A rating of {threshold:g} or more is a like{why}: {share:.0%} of {len(r):,} ratings."]
     if note := like_share_note(r, threshold): told.append(note)
     if pairs is None:
-        told.append("There are only likes to learn from: what ranks is trained, what predicts likes is left out.")
+        told.append("There are only likes to learn from, so no likes are predicted.")
     return told

@@ -33,7 +33,8 @@ __all__ = ['Recommender']
 def _people_of(artefact: Artefact) -> People:
     "What reads ratings of users in the terms of a trained recommender."
     m, movies = artefact.manifest, artefact.movies
-    return People(movies, m.scale, m.threshold, artefact.known, data_end(m.data.name, m.data.last, movies))
+    until = data_end(m.data.name, m.data.last, movies)
+    return People(movies, m.scale, m.threshold, artefact.known, until)
 
 # %% ../../nbs/recommend/recommender.ipynb #4a7fdf5f
 def engine_of(artefact: Artefact) -> Engine:
@@ -162,7 +163,8 @@ class Recommender:
         movie: str | int,  # title or id
     ) -> pd.DataFrame:  # movie (id), title, stars, change, p_change; strongest first
         "What each rating does to a movie; attrs: title, score, p_like, threshold. Raises `InputError` if never liked."
-        return explanation(self.people, self.engine, self.people.stars(person), self.titles.find(movie))
+        stars = self.people.stars(person)
+        return explanation(self.people, self.engine, stars, self.titles.find(movie))
 
     def similar(self,
         movie: str | int,  # title or id

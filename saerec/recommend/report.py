@@ -39,11 +39,12 @@ def fit_baselines(pairs: Split | None, users: Split, regularizations: tuple[floa
 
 # %% ../../nbs/recommend/report.ipynb #7250f660
 SAE = "Stacked autoencoder"
-ONLY_LIKES = ("MSE, AUC and the probability of a like are left out: all ratings are likes, so nothing tells liked from "
-              "not liked.")
+ONLY_LIKES = "MSE, AUC and the probability of a like are left out: all ratings are likes."
 _NO_EASE = "EASE is left out: its matrix of movies x movies does not fit into memory."
 
-def _on_test(models: Mapping[str, Scorer], split: Split, likes: bool) -> tuple[pd.DataFrame, pd.DataFrame, list[str]]:
+_Half = tuple[pd.DataFrame, pd.DataFrame, list[str]]
+
+def _on_test(models: Mapping[str, Scorer], split: Split, likes: bool) -> _Half:
     "One half of the report, its test opened: defined figures; differences with intervals; why others are left out."
     compared, nobody = "NDCG@100", "nobody held out has a like left that others like too"
     if likes: compared, nobody = "MSE", "no user has held-out ratings of both kinds"
@@ -51,8 +52,8 @@ def _on_test(models: Mapping[str, Scorer], split: Split, likes: bool) -> tuple[p
     table, left_out = found.table.dropna(axis=1, how="all"), []
     ((cells, liked),) = found.about["answers"]
     if likes and "AUC" not in table:
-        kinds = "all" if liked else "none"
-        left_out.append(f"MSE and AUC are left out: {kinds} of the {cells} held-out ratings are likes.")
+        kinds = f"{'all' if liked else 'none'} of the {cells} held-out ratings"
+        left_out.append(f"MSE and AUC are left out: {kinds} are likes.")
     if missing := [k for k in found.table if k not in table]:
         left_out.append(f"{', '.join(missing)}: left out, because {nobody}.")
 

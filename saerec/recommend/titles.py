@@ -86,7 +86,8 @@ class _TitleIndex:
     def same_words(self, text: str, year: int | None = None) -> list[int]:
         "The movies with all words of a text, in any order, in the shortest name; half of its words or more are asked."
         asked = Title(text).words
-        found = {c: len(bag) for bag, c in self._bags if asked <= bag and len(bag) <= 2 * len(asked)}
+        most = 2 * len(asked)
+        found = {c: len(bag) for bag, c in self._bags if asked <= bag and len(bag) <= most}
         near = self.near(found, year)
         return [c for c in near if found[c] == min(found[o] for o in near)]
 
@@ -94,18 +95,18 @@ class _TitleIndex:
 class _TitleSearch:
     "Titles prepared for searching while one types: by code, and in the order of their codes, the best known first."
     def __init__(self, titles: Sequence[Title], order: Iterable[int]):
-        def forms(t: Title) -> dict[str, int]:
-            return dict.fromkeys([t.plain, plain_text(t.bare), *(o.plain for o in t.others), t.line], 0)
-        self.lines = [(c, f" {text} ") for c in order for text in forms(titles[c])]
+        def forms(t: Title) -> list[str]:
+            return [t.plain, plain_text(t.bare), *(o.plain for o in t.others), t.line]
+        self.lines = [(c, f" {text} ") for c in order for text in dict.fromkeys(forms(titles[c]))]
 
     def containing(self, typed: str, n: int) -> list[int]:
         "Movies of that name, those that begin so, those with these beginnings of words; the best known first."
-        words, phrase = [f" {w}" for w in typed.split()], f" {typed}"
+        words, so = [f" {w}" for w in typed.split()], f" {typed}"
         if not words: return []
         longest = max(words, key=len)
         some = [o for o in self.lines if longest in o[1]]
         found = [o for o in some if all(w in o[1] for w in words)]
-        found.sort(key=lambda o: (o[1] != f"{phrase} ", not o[1].startswith(phrase), phrase not in o[1]))
+        found.sort(key=lambda o: (o[1] != f"{so} ", not o[1].startswith(so), so not in o[1]))
         return list(dict.fromkeys(code for code, _ in found))[:n]
 
     def alike(self, typed: str) -> list[int]:
