@@ -218,14 +218,6 @@ def similar_movies(people: People, engine: Engine, code: int, n: int) -> pd.Data
     frame.attrs = {"title": people.titles.titles[code], "likes": likes}
     return frame
 
-# %% ../../nbs/recommend/lists.ipynb #7b1b7bb8
-def _read_many(source: pd.DataFrame | str | Path | Ratings, options: Mapping[str, Any]) -> Ratings:
-    "Ratings of many users, by the reader where they are none yet."
-    if isinstance(source, Ratings): return source
-    from saerec.data.reading import read_ratings
-    named = {"name": "the table"} if isinstance(source, pd.DataFrame) else {}
-    return read_ratings(source, **named | dict(options))
-
 # %% ../../nbs/recommend/lists.ipynb #d6b75f22
 def _index_of(people: People, movie_id: Any, title: str, year: Any) -> int:
     "A movie of a table in the model, by its id or else by its title; -1: not known, or several may be meant."
@@ -310,7 +302,11 @@ def lists_for(
     "The n best movies for each of many users; attrs: left_out. Raises as `read_ratings` and `in_model_terms`."
     shares = diversity, novelty, calibrate
     _check_length(n, shares)
-    stars, ids, left_out = in_model_terms(people, _read_many(source, reading), reading.get("scale"))
+    if not isinstance(source, Ratings):
+        from saerec.data.reading import read_ratings
+        named = {"name": "the table"} if isinstance(source, pd.DataFrame) else {}
+        source = read_ratings(source, **named | dict(reading))
+    stars, ids, left_out = in_model_terms(people, source, reading.get("scale"))
     rows, step, parts = people.likes(stars), max(1, _BLOCK // len(people.movies)), []
     masked = ~people.allowed(**wishes)
     for start in range(0, len(ids), step):

@@ -222,13 +222,6 @@ def checksum(info: Mapping[str, Any]) -> str:  # 64 hex digits
     said = {k: v for k, v in info.items() if k != "checksum"}
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
-# %% ../../nbs/recommend/manifest.ipynb #bfd60a8b
-def _first_fault(e: ValidationError) -> str:
-    "The first fault that pydantic found, in a few words."
-    fault = e.errors(include_url=False)[0]
-    where = ".".join(map(str, fault["loc"]))[:80] or "as a whole"
-    return f"{where}: {fault['msg'].removeprefix('Value error, ')[:200]}"
-
 # %% ../../nbs/recommend/manifest.ipynb #e9af0777
 def parse_manifest(text: bytes) -> Manifest:
     "What `recommender.json` says. Raises `ValueError` with the first fault."
@@ -245,7 +238,10 @@ def parse_manifest(text: bytes) -> Manifest:
 
     if isinstance(info.get("ranker"), dict): info["ranker"].setdefault("kind", "StackedAutoencoder")  # format 1
     try: manifest = Manifest.model_validate(info)
-    except ValidationError as e: raise ValueError(_first_fault(e)) from None
+    except ValidationError as e:
+        fault = e.errors(include_url=False)[0]
+        where = ".".join(map(str, fault["loc"]))[:80] or "as a whole"
+        raise ValueError(f"{where}: {fault['msg'].removeprefix('Value error, ')[:200]}") from None
     names, needed = set(manifest.files or {}), {"weights.safetensors", "movies.parquet"}
     possible = set(LIMITS) - {"recommender.json"}
     if (version >= 3 or names) and not needed <= names <= possible:

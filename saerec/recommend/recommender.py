@@ -29,22 +29,12 @@ from .titles import Titles
 # %% auto #0
 __all__ = ['Recommender']
 
-# %% ../../nbs/recommend/recommender.ipynb #65183dac
-def _people_of(artefact: Artefact) -> People:
-    "What reads ratings of users in the terms of a trained recommender."
-    m, movies = artefact.manifest, artefact.movies
-    until = data_end(m.data.name, m.data.last, movies)
-    return People(movies, m.scale, m.threshold, artefact.known, until)
-
 # %% ../../nbs/recommend/recommender.ipynb #4a7fdf5f
 def engine_of(artefact: Artefact) -> Engine:
     "What makes lists from a trained recommender."
-    m = artefact.manifest
-    liker = None
+    m, liker, affinity = artefact.manifest, None, None
     if m.liker is not None:
-        w = artefact.part("liker")
-        x = artefact.part("affinity").get("features")
-        affinity = None
+        w, x = artefact.part("liker"), artefact.arrays.get("affinity.features")
         means = float(w["mean"]), w["movie_offset"], m.liker.damping
         if x is not None: affinity = Affinity(x, *means, m.affinity)
         liker = LikeModel(NetworkModel(m.liker.model_dump(), w), affinity)
@@ -54,19 +44,14 @@ def engine_of(artefact: Artefact) -> Engine:
         ranker = ScorerModel(artefact.own, len(artefact.rank_codes))
     return Engine(ranker, liker, artefact.rank_codes, len(artefact.movies), m.to_probability)
 
-def _read(path: str | os.PathLike[str], own_code: bool) -> Artefact:
-    "A saved recommender, with the model of a class of your own, if that ranks."
-    artefact = read_artefact(path)
-    if not isinstance(artefact.manifest.ranker, OwnPart): return artefact
-    from saerec.recommend.scorer import own_model
-    return replace(artefact, own=own_model(artefact, path, own_code))
-
 # %% ../../nbs/recommend/recommender.ipynb #9467e558
 class Recommender:
     "A trained recommender: titles in, movies with reasons out."
     def __init__(self, artefact: Artefact):
         self.artefact, self.movies, self.known = artefact, artefact.movies, artefact.known
-        self.people, self.engine = _people_of(artefact), engine_of(artefact)
+        m, until = self.manifest, data_end(self.manifest.data.name, self.manifest.data.last, self.movies)
+        self.people = People(self.movies, m.scale, m.threshold, self.known, until)
+        self.engine = engine_of(artefact)
         self.recorders: dict[str, Any] = {}  # how the trainings went; empty after loading
 
     def __repr__(self) -> str:
@@ -98,7 +83,10 @@ class Recommender:
     @classmethod
     def load(cls, path: str | os.PathLike[str], own_code: bool = False) -> Recommender:
         "Read a saved recommender; no code is run but, with `own_code`, a class that it names. Raises `InputError`."
-        return cls(_read(path, own_code))
+        artefact = read_artefact(path)
+        if not isinstance(artefact.manifest.ranker, OwnPart): return cls(artefact)
+        from saerec.recommend.scorer import own_model
+        return cls(replace(artefact, own=own_model(artefact, path, own_code)))
 
     @classmethod
     def from_model(cls,

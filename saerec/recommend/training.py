@@ -181,13 +181,6 @@ def _saved(found: _Trained, codes: np.ndarray) -> tuple[dict[str, Any], dict[str
         said["affinity"], arrays["affinity.features"] = weight, liker.affinity.features
     return said, arrays
 
-def _calibration(plan: TrainingPlan, liker: WithAffinity | None) -> dict[str, Any]:
-    "The map from scores to probabilities that validation chose, as a manifest has it."
-    if liker is None or plan.pairs is None: return {}
-    cells = plan.pairs.valid.target
-    c, losses = choose_calibration(predict_cells(liker, plan.pairs.valid), cells.value, cells.user)
-    return {"kind": c.kind, "x": list(c.x), "y": list(c.y), "log_loss": losses}
-
 # %% ../../nbs/recommend/training.ipynb #f2fac4ef
 def said_of(r: Ratings, threshold: float) -> dict[str, Any]:
     "What a manifest says of ratings, and of a model that nothing has measured yet."
@@ -208,8 +201,11 @@ def _assemble(plan: TrainingPlan, found: _Trained, about: Mapping[str, Any]) -> 
         "epochs": {k: o.best_epoch for k, o in recorders.items()},
         "settings": {k: vars(o.settings) for k, o in recorders.items()},
         "train_seconds": {k: round(o.seconds, 1) for k, o in recorders.items()}}
-    trained |= dict(seed=plan.seed, n_held=plan.n_held, calibration=_calibration(plan, found.liker))
-    trained["dislikes"] = has_dislikes(plan.users.train)
+    trained |= dict(seed=plan.seed, n_held=plan.n_held, dislikes=has_dislikes(plan.users.train))
+    if found.liker is not None and plan.pairs is not None:
+        valid, cells = plan.pairs.valid, plan.pairs.valid.target
+        c, losses = choose_calibration(predict_cells(found.liker, valid), cells.value, cells.user)
+        trained["calibration"] = {"kind": c.kind, "x": list(c.x), "y": list(c.y), "log_loss": losses}
     said = said_of(r, plan.threshold) | trained | models | dict(about)
     return Artefact(Manifest(**said), arrays, r.movies, r)
 
