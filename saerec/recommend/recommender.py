@@ -7,6 +7,7 @@ Docs: https://saerec.github.io/saerec/recommend/recommender.html.md"""
 # %% ../../nbs/recommend/recommender.ipynb #1f431f77
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -19,15 +20,106 @@ import pandas as pd
 from ..data.ratings import Ratings
 from ..ensemble.affinity import Affinity
 from .artefact import Artefact, read_artefact, write_artefact
-from .card import model_card, report_of, verdict
 from .engine import Engine, LikeModel, NetworkModel, make_model
-from .lists import CALIBRATE, explanation, list_frame, lists_for, pick, similar_movies
-from .manifest import Manifest, OwnPart
-from .people import People, data_end
+from saerec.recommend.lists import (
+    CALIBRATE, FEW_LIKES, explanation, list_frame, lists_for, pick, similar_movies,
+)
+from .manifest import EnsemblePart, Manifest, OwnPart
+from .people import People, data_end, things
 from .titles import Titles
 
 # %% auto #0
-__all__ = ['Recommender']
+__all__ = ['verdict', 'Recommender']
+
+# %% ../../nbs/recommend/recommender.ipynb #624dc3e3
+def report_of(manifest: Manifest) -> pd.DataFrame:
+    "The test figures of a model, a row a model; empty if it could not be measured; attrs: how it was measured."
+    table = pd.DataFrame(manifest.report).T.astype(float)
+    table.attrs |= manifest.report_about
+    return table
+
+# %% ../../nbs/recommend/recommender.ipynb #da03bcb5
+def verdict(
+    table: pd.DataFrame,  # a report
+) -> list[str]:  # plain sentences
+    "Where the first row wins, where it loses to a simple baseline, and what is left out for what reason."
+    out = []
+    for metric, sign in (("MSE", -1), ("AUC", 1), ("NDCG@10", 1), ("NDCG@100", 1)):
+        if metric not in table: continue
+        mine, others = float(table[metric].iloc[0]), table[metric].iloc[1:].dropna()
+        if not len(others) or math.isnan(mine): continue
+        best = str((sign * others).idxmax())
+        gain = sign * (mine - others[best])
+        word = "ahead of" if gain > 0 else "WARNING: it loses to" if gain < 0 else "equal to"
+        out.append(f"{metric}: {mine:.4f}, {word} {best} ({others[best]:.4f})")
+    return out + list(table.attrs.get("left_out", ()))
+
+# %% ../../nbs/recommend/recommender.ipynb #df5b7e18
+def _markdown_table(frame: pd.DataFrame, first: str) -> str:
+    "A table in Markdown, `first` over the index; missing numbers stay empty."
+    def cell(v: Any) -> str:
+        if isinstance(v, float): return "" if math.isnan(v) else f"{v:.4f}"
+        return str(v).replace("|", "\\|")
+
+    head = [[first, *map(str, frame.columns)], ["---"] * (1 + frame.shape[1])]
+    lines = head + [[cell(v) for v in row] for row in frame.astype(object).itertuples()]
+    return "\n".join("| " + " | ".join(o) + " |" for o in lines)
+
+# %% ../../nbs/recommend/recommender.ipynb #c4bfb4db
+def _of_what(manifest: Manifest) -> str:
+    "The models of a recommender, in two sentences."
+    ranker, liker, network = manifest.ranker, manifest.liker, "a stacked autoencoder with hidden layers"
+    kind = f"{network} {getattr(ranker, 'hidden', [])}"
+    if isinstance(ranker, EnsemblePart): kind = "an ensemble of " + ", ".join(ranker.members)
+    if isinstance(ranker, OwnPart): kind = f"{ranker.path}, which is not part of saerec"
+    likes = "No probability of liking is predicted"
+    how = f"calibrated by {manifest.calibration.kind}"
+    if liker: likes = f"The probability of liking is predicted by {network} {liker.hidden}, {how}"
+    return f"What ranks is {kind}. {likes}."
+
+# %% ../../nbs/recommend/recommender.ipynb #fd7fc1cc
+def _measured(manifest: Manifest) -> list[str]:
+    "The report, as paragraphs."
+    about, report = manifest.report_about, report_of(manifest)
+    reasons = "\n".join(f"- {line}" for line in verdict(report))
+    if not len(report): return [f"## Measured\n\n{reasons or '- It was not measured.'}"]
+
+    on = [f"MSE to base rate: held-out ratings, {about['likes']}."] if about.get("likes") else []
+    on.append(f"NDCG and Recall: held-out users, the whole catalogue ranked, {about['ranking']}.")
+    opened = max(about["finals"])
+    times = f"{opened} time{'s' * (opened != 1)}"
+    on.append(f"Epochs were chosen on validation; each test part was opened {times}.")
+    parts = [f"## Measured\n\n{' '.join(on)}\n\n{_markdown_table(report, 'model')}"]
+    if about.get("differences"):
+        columns = ["metric", "difference", "low", "high", "result"]
+        d = pd.DataFrame(about["differences"]).set_index("baseline")[columns]
+        title = "Differences from the baselines, with 95% intervals over users (paired bootstrap):"
+        parts.append(f"{title}\n\n{_markdown_table(d, 'baseline')}")
+    return [*parts, reasons]
+
+# %% ../../nbs/recommend/recommender.ipynb #ccfb747d
+def model_card(artefact: Artefact) -> str:  # Markdown
+    "What a recommender is, how it was measured, and its limits."
+    m, data, many = artefact.manifest, artefact.manifest.data, things(artefact.movies)
+    likes = f"A rating of {m.threshold:g} or more is a like."
+    if m.feedback == "implicit": likes = "It is implicit feedback: all ratings are equal, and each counts as a like."
+    rated = f" to see and rated {m.threshold:g} or more" if m.liker else ""
+    parts = [
+        f"# Model card\n\nA recommender of {many} made by saerec {m.saerec} (torch {getattr(m, 'torch', 'unknown')}, "
+        f"seed {m.seed}). {_of_what(m)}",
+        f"## Data\n\n{data.name}: {data.ratings:,} ratings, {data.users:,} users, {data.movies:,} {many}; fingerprint "
+        f"{data.fingerprint}. {likes} The conditions of the data apply to what is derived from them.",
+        *_measured(m),
+        "The model was then trained once more on everything; the figures are those of the models measured before."
+        if m.refit else "",
+        "## Limits\n\n"
+        f"- It knows {len(artefact.rank_codes):,} of {len(artefact.movies):,} {many} well enough to recommend them, "
+        "and none that came later than its data.\n"
+        f"- It recommends what people like those in the data chose{rated}; what is popular among them is recommended "
+        "more than it is liked.\n"
+        f"- Nothing was measured for users with fewer than {FEW_LIKES} likes.\n"
+        "- It is not meant for decisions about people."]
+    return "\n\n".join(o for o in parts if o) + "\n"
 
 # %% ../../nbs/recommend/recommender.ipynb #4a7fdf5f
 def engine_of(artefact: Artefact) -> Engine:

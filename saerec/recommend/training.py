@@ -27,8 +27,7 @@ from ..evaluate.calibration import Calibrated, choose_calibration
 from ..model import StackedAutoencoder
 from .artefact import Artefact
 from .manifest import Manifest
-from .plan import TrainingPlan, make_splits, plan_training
-from .report import fit_baselines, report
+from .plan import TrainingPlan, fit_baselines, make_splits, plan_training, report
 from ..ensemble.affinity import WithAffinity, with_affinity
 from ..ensemble.combining import Ensemble
 from ..ensemble.networks import NETWORK_OPTIONS, has_dislikes, train_again, train_network
