@@ -55,7 +55,6 @@ class _Graph:
 # %% ../../nbs/recommend/onnx.ipynb #fcbd7f50
 _OPERATIONS = {"tanh": "Tanh", "sigmoid": "Sigmoid", "relu": "Relu", "selu": "Selu", "gelu": "Gelu"}
 _Arrays = Mapping[str, np.ndarray]
-
 _Config = Mapping[str, Any]
 
 def _centred(g: _Graph, config: _Config, w: _Arrays, liked: str, rated: str) -> tuple[str, str]:
@@ -108,9 +107,10 @@ def _graded(g: _Graph, dislikes: float, liked: str, rated: str) -> str:
     "Entries of a closed form: 1 for a like, `dislikes` for what was rated and not liked."
     return g("Add", liked, g("Mul", g("Sub", rated, liked), dislikes)) if dislikes else liked
 
-def _kernel_graph(g: _Graph, config: _Config, w: _Arrays, entry: str) -> str:
+def _kernel_graph(g: _Graph, config: _Config, w: _Arrays, liked: str, rated: str) -> str:
     "Kernel ridge: the training users as a dense matrix."
     from scipy.sparse import csr_array
+    entry = _graded(g, config["dislikes"], liked, rated)
     shape = (len(w["indptr"]) - 1, w["weights"].shape[1])
     cells = w["data"], w["indices"], w["indptr"]
     rows = csr_array(cells, shape=shape).toarray().astype(np.float32)
@@ -143,9 +143,9 @@ def _content_graph(g: _Graph, config: _Config, w: _Arrays, liked: str, rated: st
     return g("Add", z, _like_rate_graph(g, content.features["genre"], rho, liked, rated))
 
 # %% ../../nbs/recommend/onnx.ipynb #32839692
-def _linear_graph(g: _Graph, config: _Config, w: _Arrays, entry: str) -> str:
+def _linear_graph(g: _Graph, config: _Config, w: _Arrays, liked: str, rated: str) -> str:
     "A closed form; beside the movies with weights there is one place for all others, whose weights are 0."
-    most = config["most"]
+    most, entry = config["most"], _graded(g, config["dislikes"], liked, rated)
     if most is not None:
         own = g("Gather", entry, np.flatnonzero(w["kept"]), axis=1)
         entry = g("Concat", own, g("Mul", g.sum(entry), 0.0), axis=1)
@@ -153,13 +153,13 @@ def _linear_graph(g: _Graph, config: _Config, w: _Arrays, entry: str) -> str:
     if config["scaled"]: z = g("Mul", z, w["scale"][None])
     return z if most is None else g("Gather", z, place_of(w["kept"], most), axis=1)
 
+_GRAPHS = {"StackedAutoencoder": _network_graph, "EDLAE": _linear_graph, "KernelRidge": _kernel_graph,
+           "Content": _content_graph}
+
 def _ranker_graph(g: _Graph, config: _Config, w: _Arrays, liked: str, rated: str) -> str:
     "The scores of a model that ranks, from its movies. Raises `InputError` for a kind that is not known."
-    kind = config.get("kind")
-    if kind == "StackedAutoencoder": return _network_graph(g, config, w, liked, rated)
-    if kind == "EDLAE": return _linear_graph(g, config, w, _graded(g, config["dislikes"], liked, rated))
-    if kind == "KernelRidge": return _kernel_graph(g, config, w, _graded(g, config["dislikes"], liked, rated))
-    if kind == "Content": return _content_graph(g, config, w, liked, rated)
+    kind = config["kind"]
+    if kind in _GRAPHS: return _GRAPHS[kind](g, config, w, liked, rated)
     if kind != "RankStack": raise InputError(f"{kind} cannot be written as ONNX.")
 
     told = rated
@@ -237,8 +237,10 @@ def to_onnx(
         advice = "train with --ranker network, or on fewer movies"
         raise InputError(f"{path}: {size / 1e9:.1f} GB, and an ONNX file holds 2 GB; {advice}.")
 
+    shape: Any = ["people", len(movies)]
+
     def values(names: list[str]) -> list[Any]:
-        return [helper.make_tensor_value_info(k, TensorProto.FLOAT, ["people", len(movies)]) for k in names]
+        return [helper.make_tensor_value_info(k, TensorProto.FLOAT, shape) for k in names]
 
     graph = helper.make_graph(g.nodes, "saerec", values(inputs), values(outputs), g.weights)
     version = [helper.make_opsetid("", 20)]

@@ -251,13 +251,14 @@ def _left_out(people: People, r: Ratings, found: np.ndarray) -> str:
     "How many movies of a table a model does not know, as a sentence."
     unknown = np.flatnonzero(found < 0)
     if not len(unknown): return ""
-    ratings = int((found[r.movie] < 0).sum())
-    return (f"{ratings:,} of {len(r):,} ratings were left out: {len(unknown):,} of {len(found):,} "
-            f"{people.things} are not known to the model, the first {r.movies.title[unknown[0]]!r}.")
+    ratings, first = int((found[r.movie] < 0).sum()), r.movies.title[unknown[0]]
+    some = f"{len(unknown):,} of {len(found):,} {people.things} are not known to the model"
+    return f"{ratings:,} of {len(r):,} ratings were left out: {some}, the first {first!r}."
 
 # %% ../../nbs/recommend/lists.ipynb #626c78f7
-def in_model_terms(people: People, r: Ratings, stated: tuple[float, float] | None,
-                   ) -> tuple[Rows, np.ndarray, str]:
+def in_model_terms(
+    people: People, r: Ratings, stated: tuple[float, float] | None
+) -> tuple[Rows, np.ndarray, str]:
     """Stars, a row a user as first mentioned; their ids; what was left out, as a sentence or "". `stated`: the scale
     of the ratings. Raises `InputError` for stars off the scale of the model and for movies rated twice."""
     table = zip(r.movies.movie_id, r.movies.title, r.movies.year, strict=True)

@@ -78,8 +78,8 @@ def plan_training(
     if fault := _too_few(r, likes, least, n): raise InputError(f"{r.name}: {fault}")
     pairs, users = make_splits(likes, seed, n)
     if not len(users.valid.target):
-        fault = f"with seed {seed} nobody held out for validation likes two movies that others like too"
-        raise InputError(f"{r.name}: {fault}; give more ratings, or another seed (--seed).")
+        fault = "nobody held out for validation likes two movies that others like too"
+        raise InputError(f"{r.name}: {fault}; give more ratings, or another --seed than {seed}.")
     notes = tuple(_notes(r, least, pairs, default=threshold is None))
     return TrainingPlan(r, least, seed, n, likes, pairs, users, notes)
 

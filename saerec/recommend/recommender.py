@@ -54,30 +54,23 @@ def verdict(
         out.append(f"{metric}: {mine:.4f}, {word} {best} ({others[best]:.4f})")
     return out + list(table.attrs.get("left_out", ()))
 
-# %% ../../nbs/recommend/recommender.ipynb #df5b7e18
-def _markdown_table(frame: pd.DataFrame, first: str) -> str:
-    "A table in Markdown, `first` over the index; missing numbers stay empty."
-    def cell(v: Any) -> str:
-        if isinstance(v, float): return "" if math.isnan(v) else f"{v:.4f}"
-        return str(v).replace("|", "\\|")
-
-    head = [[first, *map(str, frame.columns)], ["---"] * (1 + frame.shape[1])]
-    lines = head + [[cell(v) for v in row] for row in frame.astype(object).itertuples()]
-    return "\n".join("| " + " | ".join(o) + " |" for o in lines)
-
 # %% ../../nbs/recommend/recommender.ipynb #c4bfb4db
 def _of_what(manifest: Manifest) -> str:
     "The models of a recommender, in two sentences."
-    ranker, liker, network = manifest.ranker, manifest.liker, "a stacked autoencoder with hidden layers"
+    ranker, liker = manifest.ranker, manifest.liker
+    network = "a stacked autoencoder with hidden layers"
     kind = f"{network} {getattr(ranker, 'hidden', [])}"
     if isinstance(ranker, EnsemblePart): kind = "an ensemble of " + ", ".join(ranker.members)
     if isinstance(ranker, OwnPart): kind = f"{ranker.path}, which is not part of saerec"
     likes = "No probability of liking is predicted"
-    how = f"calibrated by {manifest.calibration.kind}"
-    if liker: likes = f"The probability of liking is predicted by {network} {liker.hidden}, {how}"
-    return f"What ranks is {kind}. {likes}."
+    if liker: likes = f"The probability of liking is predicted by {network} {liker.hidden}"
+    return f"What ranks is {kind}. {likes}; calibration: {manifest.calibration.kind}."
 
 # %% ../../nbs/recommend/recommender.ipynb #fd7fc1cc
+def _table(frame: pd.DataFrame) -> str:
+    "Aligned figures; missing ones stay empty."
+    return f"```\n{frame.to_string(float_format='{:.4f}'.format, na_rep='')}\n```"
+
 def _measured(manifest: Manifest) -> list[str]:
     "The report, as paragraphs."
     about, report = manifest.report_about, report_of(manifest)
@@ -86,15 +79,13 @@ def _measured(manifest: Manifest) -> list[str]:
 
     on = [f"MSE to base rate: held-out ratings, {about['likes']}."] if about.get("likes") else []
     on.append(f"NDCG and Recall: held-out users, the whole catalogue ranked, {about['ranking']}.")
-    opened = max(about["finals"])
-    times = f"{opened} time{'s' * (opened != 1)}"
-    on.append(f"Epochs were chosen on validation; each test part was opened {times}.")
-    parts = [f"## Measured\n\n{' '.join(on)}\n\n{_markdown_table(report, 'model')}"]
+    on.append(f"Epochs were chosen on validation; times a test was opened: {max(about['finals'])}.")
+    parts = [f"## Measured\n\n{' '.join(on)}\n\n{_table(report)}"]
     if about.get("differences"):
         columns = ["metric", "difference", "low", "high", "result"]
         d = pd.DataFrame(about["differences"]).set_index("baseline")[columns]
         title = "Differences from the baselines, with 95% intervals over users (paired bootstrap):"
-        parts.append(f"{title}\n\n{_markdown_table(d, 'baseline')}")
+        parts.append(f"{title}\n\n{_table(d)}")
     return [*parts, reasons]
 
 # %% ../../nbs/recommend/recommender.ipynb #ccfb747d
@@ -105,13 +96,11 @@ def model_card(artefact: Artefact) -> str:  # Markdown
     if m.feedback == "implicit": likes = "It is implicit feedback: all ratings are equal, and each counts as a like."
     rated = f" to see and rated {m.threshold:g} or more" if m.liker else ""
     parts = [
-        f"# Model card\n\nA recommender of {many} made by saerec {m.saerec} (torch {getattr(m, 'torch', 'unknown')}, "
-        f"seed {m.seed}). {_of_what(m)}",
+        f"# Model card\n\nA recommender of {many} made by saerec {m.saerec}, seed {m.seed}. {_of_what(m)}",
         f"## Data\n\n{data.name}: {data.ratings:,} ratings, {data.users:,} users, {data.movies:,} {many}; fingerprint "
         f"{data.fingerprint}. {likes} The conditions of the data apply to what is derived from them.",
         *_measured(m),
-        "The model was then trained once more on everything; the figures are those of the models measured before."
-        if m.refit else "",
+        "The model was then trained once more on everything; the figures are of those before." * m.refit,
         "## Limits\n\n"
         f"- It knows {len(artefact.rank_codes):,} of {len(artefact.movies):,} {many} well enough to recommend them, "
         "and none that came later than its data.\n"
@@ -141,7 +130,8 @@ class Recommender:
     "A trained recommender: titles in, movies with reasons out."
     def __init__(self, artefact: Artefact):
         self.artefact, self.movies, self.known = artefact, artefact.movies, artefact.known
-        m, until = self.manifest, data_end(self.manifest.data.name, self.manifest.data.last, self.movies)
+        m, data = self.manifest, self.manifest.data
+        until = data_end(data.name, data.last, self.movies)
         self.people = People(self.movies, m.scale, m.threshold, self.known, until)
         self.engine = engine_of(artefact)
         self.recorders: dict[str, Any] = {}  # how the trainings went; empty after loading
@@ -215,7 +205,7 @@ class Recommender:
         person: Mapping[Any, float] | str | int,  # ratings by title or id; or a known user
         n: int = 10,  # length of the list
         genres: str | Sequence[str] = (),  # only movies that have one of these
-        years: int | tuple[int | None, int | None] = (None, None),  # this one, or from one to another
+        years: int | tuple[int | None, int | None] = (None, None),  # one, or from, to
         exclude: Sequence[str | int] = (),  # titles or ids that are never listed
         rated: bool = False,  # also list what the user has rated
         diversity: float = 0.0,  # 0: by score alone; 1: away from what is in the list

@@ -93,8 +93,8 @@ def own_model(artefact: Artefact, path: str | os.PathLike[str], own_code: bool) 
     part = artefact.manifest.ranker
     assert isinstance(part, OwnPart)
     if not own_code:
-        trusted = "if you trust it, load it in Python: Recommender.load(path, own_code=True)"
-        raise InputError(f"{path}: what ranks is {part.path}, code that is not saerec's; {trusted}.")
+        said = f"{path}: what ranks is {part.path}, code that is not saerec's"
+        raise InputError(f"{said}; if you trust it, Recommender.load(path, own_code=True).")
     module, _, name = part.path.partition(":")
     try:
         made = getattr(import_module(module), name)(**part.config)

@@ -204,7 +204,7 @@ def _assemble(plan: TrainingPlan, found: _Trained, about: Mapping[str, Any]) -> 
     if found.liker is not None and plan.pairs is not None:
         valid, cells = plan.pairs.valid, plan.pairs.valid.target
         c, losses = choose_calibration(predict_cells(found.liker, valid), cells.value, cells.user)
-        trained["calibration"] = {"kind": c.kind, "x": list(c.x), "y": list(c.y), "log_loss": losses}
+        trained["calibration"] = dict(kind=c.kind, x=list(c.x), y=list(c.y), log_loss=losses)
     said = said_of(r, plan.threshold) | trained | models | dict(about)
     return Artefact(Manifest(**said), arrays, r.movies, r)
 

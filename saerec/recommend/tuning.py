@@ -11,6 +11,7 @@ __all__ = ['Space', 'SPACE', 'ABOUT', 'Tuning', 'tune']
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -94,15 +95,13 @@ def _usual(split: Split, objective: str, space: Space) -> dict[str, Any]:
     return {k: usual[k] for k, values in space.items() if inside(usual[k], values)}
 
 # %% ../../nbs/recommend/tuning.ipynb #77f4e866
+@dataclass(frozen=True)
 class Tuning:
     "What a search found: `table`, `best`, `plot`, and `retrain`."
-    def __init__(self,
-        study: Any,  # of optuna
-        objective: str,  # a key of `OBJECTIVES`
-        space: Space,  # what was tried
-        metric: str,  # of validation
-    ):
-        self.study, self.objective, self.space, self.metric = study, objective, dict(space), metric
+    study: Any  # of optuna
+    objective: str  # a key of `OBJECTIVES`
+    space: Space  # what was tried
+    metric: str  # of validation
 
     @property
     def table(self) -> pd.DataFrame:  # index: trial; metric, epoch, seconds, and a column a setting
@@ -190,8 +189,8 @@ def _train_once(trial: Any, split: Split, space: Space, objective: str, seed: in
     trial.set_user_attr("seconds", round(recorder.seconds, 1))
     return recorder.best
 
-def _split_of(ratings: Ratings | Split, objective: str, *how: Any) -> Split:  # seed, threshold, n_held
-    "The split that trials are trained and validated on."
+def _split_of(ratings: Ratings | Split, objective: str, *how: Any) -> Split:
+    "The split that trials are trained and validated on. `how`: seed, threshold, n_held."
     find_objective(objective)
     if isinstance(ratings, Split): return ratings
     plan = plan_training(ratings, *how)
@@ -200,18 +199,18 @@ def _split_of(ratings: Ratings | Split, objective: str, *how: Any) -> Split:  # 
     raise InputError(f"{ratings.name}: likes cannot be tuned, for all ratings are likes.")
 
 # %% ../../nbs/recommend/tuning.ipynb #8636f17b
-def _study(split: Split, space: Space, objective: str, folder: str | Path | None, seed: int,
-           ) -> Any:  # of optuna
+def _study(split: Split, space: Space, objective: str, folder: Any, seed: int) -> Any:  # of optuna
     "New, or gone on with. Raises `InputError` without optuna, or if the folder has a search over something else."
     try: import optuna
     except ImportError:
         raise InputError("tune needs optuna: pip install 'saerec[tune]'.") from None
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    if folder is not None: Path(folder).mkdir(parents=True, exist_ok=True)
-    storage: Any = None if folder is None else f"sqlite:///{Path(folder).resolve() / 'trials.db'}"
-    direction: Any = "maximize" if find_objective(objective).higher_is_better else "minimize"
-    kept = {"study_name": "saerec", "storage": storage, "load_if_exists": True}
-    study = optuna.create_study(direction=direction, **kept)
+    kept: dict[str, Any] = {"study_name": "saerec", "load_if_exists": True}
+    if folder is not None:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        kept["storage"] = f"sqlite:///{Path(folder).resolve() / 'trials.db'}"
+    kept["direction"] = "maximize" if find_objective(objective).higher_is_better else "minimize"
+    study = optuna.create_study(**kept)
 
     asked, had = {"objective": objective, "seed": seed}, study.user_attrs
     asked |= {"split": split.fingerprint(), "space": json.dumps(dict(space))}
