@@ -10,6 +10,7 @@ __all__ = []
 # %% ../../nbs/app/catalogue.ipynb #b54058c7
 import re
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -52,9 +53,11 @@ def _scale_of(rec: Recommender) -> Scale:
     return Scale(low, high, _star_steps(low, high), halves=low == 0.5)
 
 # %% ../../nbs/app/catalogue.ipynb #1e70fd15
-def genres_of(text: Any) -> list[str]:
+@cache  # there are few that differ
+def genres_of(text: Any) -> tuple[str, ...]:
     "The genres of a movie, in the data \"Action|Crime\"; they may be missing."
-    return [g for g in text.split("|") if g and g != "(no genres listed)"] if isinstance(text, str) else []
+    if not isinstance(text, str): return ()
+    return tuple(g for g in text.split("|") if g and g != "(no genres listed)")
 
 # %% ../../nbs/app/catalogue.ipynb #4ebbe6bd
 class Catalogue:
@@ -62,8 +65,7 @@ class Catalogue:
     def __init__(self, rec: Recommender):
         self.rec, self.scale = rec, _scale_of(rec)
         self.threshold = rec.manifest.threshold
-        self.ids = [str(i) for i in rec.movies.movie_id]
-        self.codes = {i: code for code, i in enumerate(self.ids)}
+        self.ids, self.codes = rec.titles.id_of, rec.titles.ids
         self.titles = rec.titles.titles
         self.genres = [genres_of(text) for text in rec.movies.genres]
         self.all_genres = sorted({g for some in self.genres for g in some})

@@ -8,6 +8,7 @@ Docs: https://saerec.github.io/saerec/app/page.html.md"""
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Annotated, Any
 
 import numpy as np
@@ -41,7 +42,7 @@ def fault_page(sentence: str) -> str:
 @dataclass
 class _Button:
     "One of the buttons that rate a movie."
-    value: str  # what it sends: "1-5", or "1-" to take the rating back
+    then: str  # the rating that it gives: "5", or "" to take it back
     label: str  # what is read out
     sign: str  # what is drawn: a star, full, half or empty, or the word
     on: bool  # up to the rating, for stars; the rating, for words
@@ -55,7 +56,7 @@ class _Film:
     title: str  # as in the data
     genres: str  # with commas between
     words: bool  # what stands on the buttons are words, not stars
-    buttons: list[_Button]  # the lowest rating first
+    buttons: str  # HTML, the lowest rating first
     note: str = ""  # of a rating that no button gives
     percent: float | None = None  # probability of a like
     share: float = 0.0  # percent of people who like it
@@ -63,24 +64,31 @@ class _Film:
     because: str = ""  # the rated movie that speaks for it
 
 # %% ../../nbs/app/page.ipynb #a46ab6ab
-def _button(scale: Scale, written: str, value: float, given: float | None) -> _Button:
+def _button(scale: Scale, value: float, given: float | None) -> _Button:
     "The button of a value. The one that was pressed takes half a star away, where there are halves, and then all."
     full, half = given == value, scale.halves and given == value - 0.5
     then = f"{value - 0.5:g}" if full and scale.halves else "" if full or half else f"{value:g}"
     reached = given is not None and (full if scale.names else value <= given)
     label = scale.say(value - 0.5 if half else value)
     sign = label if scale.names else "★" if reached else "½" if half else "☆"
-    return _Button(f"{written}-{then}", label, sign, reached or half, full or half)
+    return _Button(then, label, sign, reached or half, full or half)
 
-def _film(cat: Catalogue, code: int, given: float | None = None, p_like: float | None = None,
+@lru_cache(maxsize=100)
+def _buttons(scale: Scale, given: float | None) -> str:
+    "The buttons of all movies that are rated so, drawn once; {id} and {place} stand for what is each one's own."
+    buttons = [_button(scale, value, given) for value in scale.steps]
+    return _TEMPLATES.get_template("buttons.html").render(buttons=buttons, words=bool(scale.names))
+
+def _film(cat: Catalogue, place: str, code: int, given: float | None = None, p_like: float | None = None,
           because: str = "", share: float | None = None) -> _Film:
-    "A movie and its buttons, as it is rated."
+    "A movie as it is rated, found in that place: f, what was searched; m, mine; l, the list."
     scale, written = cat.scale, write_id(cat.ids[code])
-    buttons = [_button(scale, written, value, given) for value in scale.steps]
     genres = ", ".join(cat.genres[code])
-    note = "" if given is None or any(b.pressed for b in buttons) else scale.say(given)
+    on_button = given in scale.steps or (scale.halves and given is not None and given + 0.5 in scale.steps)
+    note = "" if given is None or on_button else scale.say(given)
     percent, usual = None if p_like is None else 100 * p_like, 100 * (share or 0.0)
     links = tuple(cat.links(code)) if p_like is not None or because else ()
+    buttons = _buttons(scale, given).replace("{id}", written).replace("{place}", f"{place}-{code}")
     told = buttons, note, percent, usual, links, because
     return _Film(code, written, cat.titles[code], genres, bool(scale.names), *told)
 
@@ -115,7 +123,7 @@ def _found_view(cat: Catalogue, visit: Visit) -> dict[str, Any]:
     said = f"{len(codes)} film{'s' * (len(codes) != 1)} found." if codes else ""
     if visit.typed.strip() and not codes: said = f"No title like “{visit.typed}”."
     return {"visit": visit, "words": bool(cat.scale.names), "n_titles": len(cat.ids), "whole": False,
-            "found": [_film(cat, code, visit.stars.get(code)) for code in codes], "found_said": said}
+            "found": [_film(cat, "f", code, visit.stars.get(code)) for code in codes], "found_said": said}
 
 # %% ../../nbs/app/page.ipynb #c21803b7
 def _starters(cat: Catalogue, visit: Visit) -> list[_Film]:
@@ -123,9 +131,9 @@ def _starters(cat: Catalogue, visit: Visit) -> list[_Film]:
     never = [f"id:{cat.ids[c]}" for c in visit.hidden]
     allowed = cat.rec.people.allowed(visit.genre or (), visit.years, never)
     codes = [code for code in cat.popular if allowed[code]][:visit.n]
-    if not cat.rec.predicts_likes: return [_film(cat, code) for code in codes]
+    if not cat.rec.predicts_likes: return [_film(cat, "l", code) for code in codes]
     p_like = cat.rec.engine.p_like(cat.rec.people.row({}), np.array(codes, np.int64))[0]
-    return [_film(cat, code, p_like=float(p)) for code, p in zip(codes, p_like, strict=True)]
+    return [_film(cat, "l", code, p_like=float(p)) for code, p in zip(codes, p_like, strict=True)]
 
 # %% ../../nbs/app/page.ipynb #1c9c57a9
 def _listed(cat: Catalogue, visit: Visit) -> tuple[str, list[_Film]]:
@@ -138,7 +146,7 @@ def _listed(cat: Catalogue, visit: Visit) -> tuple[str, list[_Film]]:
     how = diversity, novelty, _MIXES[visit.mix][1]
     top = recommend(cat, stars, visit.n, visit.genre, visit.years, never, *how)
     films = [(cat.codes[o.movie], None, o.p_like, o.because, o.share) for o in top.movies]
-    return top.about, [_film(cat, *film) for film in films]
+    return top.about, [_film(cat, "l", *film) for film in films]
 
 # %% ../../nbs/app/page.ipynb #2b449d41
 def _whole_view(cat: Catalogue, visit: Visit, most: int = 60) -> dict[str, Any]:
@@ -148,7 +156,7 @@ def _whole_view(cat: Catalogue, visit: Visit, most: int = 60) -> dict[str, Any]:
     asked = visit.why in [m.code for m in listed]
     return _found_view(cat, visit) | {
         "whole": True, "url": address(cat, visit), "ratings": write_ratings(cat, stars), "about": about,
-        "mine": [_film(cat, code, value) for code, value in [*reversed(stars.items())][:most]], "listed": listed,
+        "mine": [_film(cat, "m", code, value) for code, value in [*reversed(stars.items())][:most]], "listed": listed,
         "reasons": _reasons_of(cat, visit, visit.why) if asked and visit.why is not None else None,
         "said": f"{len(stars)} rated. {first}",  # for a screen reader
         "taste": genres if len(genres) <= 10 else genres[:7] + genres[-3:],  # what is liked most, and least

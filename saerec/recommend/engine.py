@@ -304,7 +304,8 @@ class Engine:
     @cached_property
     def share(self) -> np.ndarray:  # float32 [n_movies]
         "The share of people who would like each movie: `p_like` of somebody of whom nothing is known."
-        return self.p_like(no_ratings(self.n_movies))[0]
+        nobody, some = no_ratings(self.n_movies), range(0, self.n_movies, 1000)  # so that little memory is needed
+        return np.concatenate([self.p_like(nobody, np.arange(i, min(i + 1000, self.n_movies)))[0] for i in some])
 
     @cached_property
     def _vectors(self) -> tuple[np.ndarray, np.ndarray] | None:  # [ranker's movies, width], [movies]

@@ -63,6 +63,7 @@ def _centred(g: _Graph, config: _Config, w: _Arrays, liked: str, rated: str) -> 
     offset = g("Div", g.sum(rest), g("Add", g.sum(rated), float(config["damping"])))
     return g("Sub", rest, g("Mul", rated, offset)), offset
 
+# %% ../../nbs/recommend/onnx.ipynb #b506bc54
 def _first_layer(g: _Graph, config: _Config, w: _Arrays, liked: str, rated: str) -> tuple[str, str]:
     "The sums of the first layer, and for a network that centres the offset of each user (else \"\")."
     counted, inputs, offset = rated, {"table": liked}, ""

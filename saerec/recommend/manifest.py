@@ -284,6 +284,7 @@ def _check_numbers(arrays: Mapping[str, np.ndarray], own: bool, inner: int) -> N
             try: csr_array(rows, shape=(len(kernel["weights"]), inner)).check_format()
             except ValueError: raise ValueError(f"the tensor {name!r} is no list of rows") from None
 
+# %% ../../nbs/recommend/manifest.ipynb #ff0bdd98
 def check_arrays(arrays: Mapping[str, np.ndarray], manifest: Manifest, seen: Callable[[], Any] = list) -> None:
     """Raises `ValueError` with the first tensor of a saved model that does not fit its manifest; `seen` is called when
     the numbers of one have been read."""

@@ -71,6 +71,7 @@ def _table(frame: pd.DataFrame) -> str:
     "Aligned figures; missing ones stay empty."
     return f"```\n{frame.to_string(float_format='{:.4f}'.format, na_rep='')}\n```"
 
+# %% ../../nbs/recommend/recommender.ipynb #6fb6a259
 def _measured(manifest: Manifest) -> list[str]:
     "The report, as paragraphs."
     about, report = manifest.report_about, report_of(manifest)

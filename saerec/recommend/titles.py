@@ -95,25 +95,26 @@ class _TitleIndex:
 class _TitleSearch:
     "Titles prepared for searching while one types: by code, and in the order of their codes, the best known first."
     def __init__(self, titles: Sequence[Title], order: Iterable[int]):
-        def forms(t: Title) -> list[str]:
-            return [t.plain, plain_text(t.bare), *(o.plain for o in t.others), t.line]
-        self.lines = [(c, f" {text} ") for c in order for text in dict.fromkeys(forms(titles[c]))]
+        forms = {c: [t.plain, plain_text(t.bare), *(o.plain for o in t.others), t.line]
+                 for c, t in ((c, titles[c]) for c in order)}
+        self.texts = [(c, "".join(f"\n {form} " for form in some) + "\n") for c, some in forms.items()]
+        self.forms = [(form, c) for c, some in forms.items() for form in dict.fromkeys(some)]
+        self.spelt = [form for form, _ in self.forms]
 
     def containing(self, typed: str, n: int) -> list[int]:
         "Movies of that name, those that begin so, those with these beginnings of words; the best known first."
-        words, so = [f" {w}" for w in typed.split()], f" {typed}"
-        if not words: return []
-        longest = max(words, key=len)
-        some = [o for o in self.lines if longest in o[1]]
-        found = [o for o in some if all(w in o[1] for w in words)]
-        found.sort(key=lambda o: (o[1] != f"{so} ", not o[1].startswith(so), so not in o[1]))
-        return list(dict.fromkeys(code for code, _ in found))[:n]
+        words = sorted((f" {w}" for w in typed.split()), key=len, reverse=True)
+        found = self.texts if words else []
+        for w in words: found = [o for o in found if w in o[1]]
+        steps = (f"\n {typed} \n", f"\n {typed}", f" {typed}", "")
+        ranked = (code for step in steps for code, text in found if step in text)
+        return list(dict.fromkeys(ranked))[:n]
 
     def alike(self, typed: str) -> list[int]:
         "Movies whose title is spelt alike, the most alike first."
-        texts = [text[1:-1] for _, text in self.lines]
-        found = process.extract(typed, texts, scorer=fuzz.ratio, score_cutoff=75, limit=None)
-        return list(dict.fromkeys(self.lines[k][0] for _, _, k in found))
+        if not typed: return []
+        found = process.extract(typed, self.spelt, scorer=fuzz.ratio, score_cutoff=75, limit=None)
+        return list(dict.fromkeys(self.forms[k][1] for _, _, k in found))
 
 # %% ../../nbs/recommend/titles.ipynb #2d5f8b1e
 class TitleWarning(UserWarning):

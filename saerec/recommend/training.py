@@ -108,6 +108,7 @@ class _Trained:
     liker: WithAffinity | None  # None: likes are not predicted
     recorders: dict[str, Recorder]  # by objective
 
+# %% ../../nbs/recommend/training.ipynb #0928a2c5
 def _fitted(plan: TrainingPlan, ranker: str, likes: _Changes, ranking: _Changes, begin: Any, **how: Any) -> _Trained:
     "Networks and the rest of what ranks; before that, what there is to say of the data."
     liker, recorders = None, {}
@@ -190,6 +191,7 @@ def said_of(r: Ratings, threshold: float) -> dict[str, Any]:
     said |= dict(scale=[float(x) for x in r.scale], seed=0, n_held=0, refit=False, report={})
     return said | {"report_about": {"left_out": ["It was not measured."]}}
 
+# %% ../../nbs/recommend/training.ipynb #d4376817
 def _assemble(plan: TrainingPlan, found: _Trained, about: Mapping[str, Any]) -> Artefact:
     "A recommender that nothing has measured yet."
     recorders, r, known = found.recorders, plan.ratings, plan.users.train.movies.movie_id

@@ -189,6 +189,7 @@ def _train_once(trial: Any, split: Split, space: Space, objective: str, seed: in
     trial.set_user_attr("seconds", round(recorder.seconds, 1))
     return recorder.best
 
+# %% ../../nbs/recommend/tuning.ipynb #ffd4b536
 def _split_of(ratings: Ratings | Split, objective: str, *how: Any) -> Split:
     "The split that trials are trained and validated on. `how`: seed, threshold, n_held."
     find_objective(objective)
