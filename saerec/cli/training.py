@@ -28,11 +28,9 @@ from ..errors import InputError
 from ..evaluate.evaluation import Evaluation, evaluate
 from ..evaluate.protocols import find_protocol, open_edition
 from ..recommend.artefact import check_target, read_artefact
-from ..recommend.card import verdict
 from ..recommend.people import to_model_scale
-from ..recommend.plan import TrainingPlan, plan_training
-from ..recommend.recommender import Recommender
-from ..recommend.report import SAE
+from ..recommend.plan import SAE, TrainingPlan, plan_training
+from ..recommend.recommender import Recommender, verdict
 from ..recommend.resume import finished_model, training_folder, training_room
 from ..recommend.training import compute_report, share_training
 from ..recommend.tuning import SPACE, Tuning, describe_space, tune
