@@ -1,4 +1,4 @@
-"`python -m saerec.train` is [the program](../../nbs/train/program.ipynb) that trains and scores, alone or under `torchrun`."
+"`python -m saerec.train` trains and scores, alone or under `torchrun`."
 from saerec.train.processes import exit_group
 from saerec.train.program import main
 
