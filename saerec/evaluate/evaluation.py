@@ -22,12 +22,10 @@ from fastcore.basics import GetAttr
 
 from .. import __version__
 from ..data import HeldOut, HonestyWarning, InputError, Ratings, Split
-from .beyond import list_sums
 from .intervals import LOWER_IS_BETTER, Metric, Sums, paired_difference, plot_forest, value_of
 from .likes import check_kinds, like_sums, predict_cells, predicts, star_sums
 from .protocols import EvaluationProtocol, find_protocol
-from .metrics import RANK_METRICS, MetricFunction, find_metric
-from .ranking import Scorer, rank_metrics
+from .ranking import RANK_METRICS, MetricFunction, Scorer, find_metric, list_sums, rank_metrics
 from .strong import baselines_to_beat, prepare
 
 # %% ../../nbs/evaluate/evaluation.ipynb #054f8bbe
@@ -72,10 +70,11 @@ def _warn_perfect(name: str, values: Mapping[str, float], targets: int) -> None:
     "Warn of metrics that no honest model reaches."
     perfect = [k for k, v in values.items() if v == (0.0 if k in LOWER_IS_BETTER else 1.0)]
     if not perfect: return
-    cause = "it was trained on the cells that it is asked for, or is shown them; fit it on this split's train"
-    if targets < 50: cause = f"with only {targets} cells to predict it can be luck; hold out more"
+    why = "it was trained on the cells that it is asked for, or is shown them; fit it on this split's train"
+    if targets < 50: why = f"with only {targets} cells to predict it can be luck; hold out more"
     what = f"{' and '.join(perfect)} of {name!r}: perfect on {targets:,} cells"
-    warnings.warn(f"{what}. No honest model is: most probably {cause}.", HonestyWarning, stacklevel=4)
+    text = f"{what}. No honest model is: most probably {why}."
+    warnings.warn(text, HonestyWarning, stacklevel=4)
 
 # %% ../../nbs/evaluate/evaluation.ipynb #06ca98d3
 class Evaluation(GetAttr):
@@ -86,7 +85,7 @@ class Evaluation(GetAttr):
         about: dict[str, Any],  # protocol, data, seeds, part, finals, versions, seconds, answers
     ):
         self.runs, self.about = runs, about
-        self.by_seed = _table_by_seed(runs, about["seeds"], about["answers"])  # one row a model and seed
+        self.by_seed = _table_by_seed(runs, about["seeds"], about["answers"])
         self.table = self.by_seed.groupby(level="model", sort=False).mean().rename_axis(None)
         self.table.attrs = {k: about[k] for k in ("protocol", "seed", "part", "finals", "data")}
 
@@ -126,8 +125,8 @@ class Evaluation(GetAttr):
 
     def to_json(self) -> str:
         "For programs: figures, those of each seed, differences with their intervals, and how they were made."
-        tables = {"report": self.table.reset_index(names="model"), "by_seed": self.by_seed.reset_index()}
-        tables["differences"] = self.differences()
+        report, by_seed = self.table.reset_index(names="model"), self.by_seed.reset_index()
+        tables = {"report": report, "by_seed": by_seed, "differences": self.differences()}
         rows = {k: json.loads(v.to_json(orient="records")) for k, v in tables.items()}
         return json.dumps(rows | {"about": self.about}, ensure_ascii=False)
 
@@ -145,7 +144,8 @@ def _table_by_seed(
         base = {}
         if any("AUC" in m for m in run.values()): base = {"base rate": max(liked, cells - liked) / cells}
         for name, sums in run.items(): rows[name, seed] = {k: value_of(s) for k, s in sums.items()} | base
-    table = pd.DataFrame(rows.values(), index=pd.MultiIndex.from_tuples(rows, names=["model", "seed"]))
+    index = pd.MultiIndex.from_tuples(rows, names=["model", "seed"])
+    table = pd.DataFrame(rows.values(), index=index)
     first = [k for k in ("MSE", "log loss", "AUC", "GAUC", "accuracy", "base rate") if k in table]
     return table[first + [k for k in table if k not in first]]
 
@@ -168,7 +168,9 @@ def evaluate(
     for m in metrics: find_metric(m)  # an unknown one is said before the test is opened
 
     named, splits = _named(models), _splits_of(how or split, seeds, ratings)
-    if how and baselines: named = named | _baselines_of(how, splits) | named  # what is given stays
+    if how and baselines:
+        known_dislikes = any(bool((s.train.value <= 0).any()) for s in splits)
+        named = named | baselines_to_beat(how.kind, known_dislikes) | named  # what is given stays
     if not named or not splits:
         raise InputError("There is nothing to evaluate: give a model, and a seed.")
 
@@ -179,7 +181,8 @@ def evaluate(
         fitted, kind = isinstance(split, Split), how.kind if how else None
         runs.append(_evaluate_split(named, s, held, metrics, kind, fitted, seconds))
         answers.append((len(held.target), int((held.target.value > 0).sum())))
-    return Evaluation(runs, _about(splits, how, part, seconds) | {"answers": answers})
+    about = _about(splits, part) | {"seconds": seconds, "answers": answers}
+    return Evaluation(runs, about | ({"protocol": how.name} if how else {}))
 
 # %% ../../nbs/evaluate/evaluation.ipynb #0543b1f8
 def _splits_of(on: Any, seeds: Sequence[int] | None, ratings: Ratings | None) -> list[Split]:
@@ -188,12 +191,14 @@ def _splits_of(on: Any, seeds: Sequence[int] | None, ratings: Ratings | None) ->
         return on.splits(None if seeds is None else tuple(seeds), ratings)
     splits = [on] if isinstance(on, Split) else list(on)
     if wrong := [s for s in splits if not isinstance(s, Split)]:
-        raise InputError(f"{type(wrong[0]).__name__} is no split; make one with split_users or another.")
+        kind = type(wrong[0]).__name__
+        raise InputError(f"{kind} is no split; make one with split_users or another.")
     return splits
 
 def _named(models: Any) -> dict[str, Any]:
-    "Models by name."
-    return dict(models) if isinstance(models, Mapping) else {_name_of(models): models}
+    "Models by name: of a function its own, else that of its class."
+    if isinstance(models, Mapping): return dict(models)
+    return {str(getattr(models, "__name__", type(models).__name__)): models}
 
 # %% ../../nbs/evaluate/evaluation.ipynb #d20d7ae6
 def _evaluate_split(
@@ -221,30 +226,16 @@ def _evaluate_split(
         _warn_perfect(name, {k: value_of(v) for k, v in run[name].items()}, len(held.target))
     return run
 
-# %% ../../nbs/evaluate/evaluation.ipynb #a19c8b5c
-def _name_of(model: Any) -> str:
-    "Of a function its own, else that of its class."
-    return str(getattr(model, "__name__", type(model).__name__))
-
-def _baselines_of(protocol: EvaluationProtocol, splits: Sequence[Split]) -> dict[str, Any]:
-    "Those to beat on the splits of a protocol; on known dislikes also one that uses them."
-    return baselines_to_beat(protocol.kind, any(bool((s.train.value <= 0).any()) for s in splits))
-
 # %% ../../nbs/evaluate/evaluation.ipynb #0b72d66d
-def _about(
-    splits: Sequence[Split],
-    protocol: EvaluationProtocol | None,
-    part: str,
-    seconds: dict[str, dict[str, float]],
-) -> dict[str, Any]:
+def _about(splits: Sequence[Split], part: str) -> dict[str, Any]:
     "How an evaluation was made."
     import scipy
-    first = splits[0]
+
+    first, seeds = splits[0], [s.seed for s in splits]
+    if len(set(seeds)) < len(seeds): seeds = list(range(1, len(seeds) + 1))  # such as five folds
     versions = {"saerec": __version__, "python": platform.python_version()}
     versions |= {m.__name__: m.__version__.split("+")[0] for m in (torch, np, scipy)}
-    about: dict[str, Any] = dict(protocol=protocol.name if protocol else first.protocol, split=first.protocol)
-    about |= dict(data=first.train.name, fingerprint=first.fingerprint(), part=part, seed=first.seed)
-    seeds = [s.seed for s in splits]
-    if len(set(seeds)) < len(seeds): seeds = list(range(1, len(seeds) + 1))  # such as five folds
-    about |= dict(seeds=seeds, finals=max(s.finals for s in splits))
-    return about | dict(seconds=seconds, versions=versions)
+
+    about: dict[str, Any] = dict(protocol=first.protocol, split=first.protocol, data=first.train.name)
+    about |= dict(fingerprint=first.fingerprint(), part=part, seed=first.seed, seeds=seeds)
+    return about | dict(finals=max(s.finals for s in splits), versions=versions)

@@ -134,8 +134,8 @@ def _resampled(
             ours, theirs = (np.stack([s.counted(users, counts) for s in sums]) for sums in (a, b))
         return np.mean(ours - theirs, axis=0).reshape(drawn.shape[:-1])
 
-    options = dict(n_resamples=resamples, batch=500, method="percentile", rng=np.random.default_rng(0))
-    found = bootstrap((np.arange(len(users)),), statistic, vectorized=True, **options)
+    options = dict(n_resamples=resamples, batch=500, method="percentile", vectorized=True)
+    found = bootstrap((np.arange(len(users)),), statistic, rng=np.random.default_rng(0), **options)
     return found.bootstrap_distribution
 
 # %% ../../nbs/evaluate/intervals.ipynb #e42456bd

@@ -41,7 +41,8 @@ def best_on_valid(
 ) -> str:  # the name of the best; the first of equals
     "Choose among candidates on validation, never on the test."
     if len(models) == 1: return next(iter(models))
-    return max(models, key=lambda name: rank_metrics(models[name], split.valid, [metric])[metric].mean())
+    found = {k: rank_metrics(m, split.valid, [metric])[metric].mean() for k, m in models.items()}
+    return max(found, key=found.__getitem__)
 
 def chosen_on_valid(
     *models: Any,  # candidates with `fit(train)`
@@ -59,7 +60,7 @@ def chosen_on_valid(
 def baselines_to_beat(
     kind: str,  # "ranking", "likes" or "stars"
     dislikes: bool = False,  # whether it is known what users rated and did not like
-    regularizations: Sequence[float] = (100.0, 200.0, 400.0),  # of EASE and EDLAE, chosen on validation
+    regularizations: Sequence[float] = (100.0, 200.0, 400.0),  # chosen on validation
 ) -> dict[str, Any]:  # name -> something that `prepare` can fit
     "What every model of a kind has to stand beside. Raises `InputError` for another kind."
     if kind not in ("ranking", "likes", "stars"):
