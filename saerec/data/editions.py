@@ -30,13 +30,6 @@ def load_bundled() -> Ratings:
 
     return read_ratings(table("ratings.parquet"), table("movies.parquet"), BUNDLED)
 
-# %% ../../nbs/data/editions.ipynb #04dbda58
-def _by_hand(place: Path, checksum: str) -> str:  # "algorithm:digits", or ""
-    "How a file gets there without this program."
-    algorithm, _, digits = checksum.partition(":")
-    seen = f"see that its {algorithm} is {digits}, " if digits else ""
-    return f"fetch it by other means, {seen}and put it at {place}"
-
 # %% ../../nbs/data/editions.ipynb #dac95807
 MOVIELENS = {  # edition: checksum of its zip as published beside it (md5), of the newest seen (sha256), or none
     "ml-100k": "md5:0e33842e24a9c977be4e0107933c0723",
@@ -80,7 +73,9 @@ def download_movielens(
         answer = getattr(e.response, "status_code", None)  # requests downloads for pooch
         why = f"the server answers {answer}" if answer else type(e).__name__
     what = f"{url}{file} could not be downloaded in 4 tries ({why})"
-    raise InputError(f"{what}; check the network, or {_by_hand(folder / file, registry[name])}.")
+    seen = f"see that its {registry[name].replace(':', ' is ')}, " if registry[name] else ""
+    step = f"check the network, or fetch it by other means, {seen}and put it at {folder / file}"
+    raise InputError(f"{what}; {step}.")
 
 # %% ../../nbs/data/editions.ipynb #bccff167
 def load_movielens(

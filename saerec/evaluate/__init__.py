@@ -9,8 +9,7 @@ __getattr__, __all__ = front_door(
     "rank_metrics rows_at_once self_information top_k top_lists",
     intervals="LOWER_IS_BETTER CoverageSums PairSums Sums paired_difference plot_forest value_of",
     likes="like_metrics like_sums predict_cells predicts star_sums",
-    strong="baselines_to_beat best_on_valid chosen_on_valid fit_each prepare",
-    evaluation="Evaluation compute_metrics evaluate",
+    evaluation="Evaluation baselines_to_beat best_on_valid chosen_on_valid compute_metrics evaluate fit_each prepare",
     protocols="EvaluationProtocol PROTOCOLS find_protocol open_edition split_liang",
     calibration="Calibrated Calibration calibrate choose_calibration",
 )
