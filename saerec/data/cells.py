@@ -137,8 +137,9 @@ def _check_scale(v: np.ndarray, scale: tuple[float, float], index: pd.Index) -> 
     off = (v < low) | (v > high)
     if not off.any(): return
     i = int(off.argmax())
-    raise InputError(f"{place_of(index, i)}, column rating: {v[i]:g} is off the scale of {low:g} to {high:g}, and "
-                     f"so are {int(off.sum()) - 1:,} more; state another, or leave it out with --unrated {v[i]:g}.")
+    what = f"{v[i]:g} is off the scale of {low:g} to {high:g}, and so are {int(off.sum()) - 1:,} more"
+    step = f"state another, or leave it out with --unrated {v[i]:g}"
+    raise InputError(f"{place_of(index, i)}, column rating: {what}; {step}.")
 
 # %% ../../nbs/data/cells.ipynb #3c8480f1
 def read_values(
@@ -185,8 +186,8 @@ def one_rating_each(
         rated = f"user {str(users[user])[:60]} rated movie {str(movies[movie])[:60]} twice"
         same = " (with the same value)" if frame.duplicated([*pair, "value"]).sum() == n else ""
         count = f"{n:,} rating{'s are' if n > 1 else ' is'} repeated in all{same}"
-        raise InputError(f"{place_of(index, a)} and {place_of(index, b)}: {rated}; {count}: say which counts "
-                         "with --duplicates latest, first or mean.")
+        step = "say which counts with --duplicates latest, first or mean"
+        raise InputError(f"{place_of(index, a)} and {place_of(index, b)}: {rated}; {count}: {step}.")
 
     if how == "mean": frame["value"] = frame.groupby(pair).value.transform("mean").astype(np.float32)
     by_time = frame.sort_values("time", kind="stable") if "time" in frame else frame

@@ -63,12 +63,13 @@ def download_movielens(
     bar = sys.stderr.isatty() if progress is None else progress
 
     try:
-        known = pooch.create(folder, url, registry={file: registry[name] or None}, retry_if_failed=3)
+        checksums = {file: registry[name] or None}
+        known = pooch.create(folder, url, registry=checksums, retry_if_failed=3)
         return Path(known.fetch(file, downloader=pooch.HTTPDownloader(progressbar=bar, timeout=60)))
     except ValueError: why = "its checksum differs from the published one"
     except OSError as e:
         if not hasattr(e, "response"):
-            step = f"{file} cannot be kept there; free the disk, or give another folder with --cache"
+            step = f"{file} cannot be kept there; free the disk, or name another with --cache"
             raise InputError(f"{e.filename or folder}: {step} or $SAEREC_CACHE.") from None
         answer = getattr(e.response, "status_code", None)  # requests downloads for pooch
         why = f"the server answers {answer}" if answer else type(e).__name__

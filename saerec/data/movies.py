@@ -32,7 +32,8 @@ def complete_titles(titles: pd.Series, years: pd.Series) -> pd.Series:
     return titles.where(~add, titles.str.strip() + " (" + year + ")")
 
 # %% ../../nbs/data/movies.ipynb #b874f39a
-LINKS = {"imdb": "https://www.imdb.com/title/tt{:0>7}/", "tmdb": "https://www.themoviedb.org/movie/{}"}  # by number
+LINKS = {"imdb": "https://www.imdb.com/title/tt{:0>7}/"}  # by number
+LINKS |= {"tmdb": "https://www.themoviedb.org/movie/{}"}
 
 # %% ../../nbs/data/movies.ipynb #e27f09bf
 def movie_frame(ids: pd.Index, movies: pd.DataFrame | None) -> pd.DataFrame:

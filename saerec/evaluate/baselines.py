@@ -62,7 +62,8 @@ def free_memory() -> int:  # bytes
     "Memory that this process may still use: of the machine, or less under a control group's limit (Linux)."
     import psutil
     free, cgroup = int(psutil.virtual_memory().available), Path("/sys/fs/cgroup")
-    try: limit, used = (int((cgroup / name).read_text()) for name in ("memory.max", "memory.current"))
+    names = "memory.max", "memory.current"
+    try: limit, used = (int((cgroup / name).read_text()) for name in names)
     except (OSError, ValueError): return free  # no such file, or "max": no limit
     return min(free, max(0, limit - used))
 

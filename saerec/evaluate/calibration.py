@@ -50,7 +50,8 @@ class Calibration:
             return Calibration(kind, (float(m.coef_[0, 0]), float(m.intercept_[0])))
         if kind == "isotonic":
             m = IsotonicRegression(y_min=0.01, y_max=0.99).fit(score, y)
-            return Calibration(kind, tuple(m.X_thresholds_.tolist()), tuple(m.y_thresholds_.tolist()))
+            ends = m.X_thresholds_, m.y_thresholds_
+            return Calibration(kind, *(tuple(o.tolist()) for o in ends))
         if kind != "none":
             raise InputError(f"There is no calibration {kind!r}; there are none, platt, isotonic.")
         return Calibration()

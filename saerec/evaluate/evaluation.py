@@ -259,8 +259,7 @@ def _splits_of(on: Any, seeds: Sequence[int] | None, ratings: Ratings | None) ->
         return on.splits(None if seeds is None else tuple(seeds), ratings)
     splits = [on] if isinstance(on, Split) else list(on)
     if wrong := [s for s in splits if not isinstance(s, Split)]:
-        kind = type(wrong[0]).__name__
-        raise InputError(f"{kind} is no split; make one with split_users or another.")
+        raise InputError(f"{type(wrong[0]).__name__} is no split; make one with split_users.")
     return splits
 
 def _named(models: Any) -> dict[str, Any]:
@@ -304,6 +303,6 @@ def _about(splits: Sequence[Split], part: str) -> dict[str, Any]:
     versions = {"saerec": __version__, "python": platform.python_version()}
     versions |= {m.__name__: m.__version__.split("+")[0] for m in (torch, np, scipy)}
 
-    about: dict[str, Any] = dict(protocol=first.protocol, split=first.protocol, data=first.train.name)
-    about |= dict(fingerprint=first.fingerprint(), part=part, seed=first.seed, seeds=seeds)
+    about: dict[str, Any] = dict(protocol=first.protocol, split=first.protocol, seed=first.seed)
+    about |= dict(data=first.train.name, fingerprint=first.fingerprint(), part=part, seeds=seeds)
     return about | dict(finals=max(s.finals for s in splits), versions=versions)

@@ -128,5 +128,6 @@ def star_sums(
     error, user = np.clip(p, *scale) - y, np.asarray(user)
     square = _by_user(error**2, user)
     own = (square.num / square.den) ** 0.5
-    return {"RMSE": Sums(square.num, square.den, root=True), "MAE": _by_user(np.abs(error), user),
-            "mean user RMSE": Sums(own, own * 0 + 1)}
+    out: dict[str, Sums | PairSums] = {"RMSE": Sums(square.num, square.den, root=True)}
+    out |= {"MAE": _by_user(np.abs(error), user), "mean user RMSE": Sums(own, own * 0 + 1)}
+    return out
