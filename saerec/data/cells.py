@@ -146,6 +146,8 @@ def read_values(
     column: pd.Series, unrated: float | str | None, scale: tuple[float, float] | None
 ) -> tuple[np.ndarray, np.ndarray, list[str]]:
     "The ratings that are any, which rows those are, and notes. Raises `InputError` for a fault, or a question."
+    if isinstance(unrated, str) and unrated.strip():
+        raise InputError(f"unrated={unrated!r}: give a number, or '' for empty cells.")
     try: value = _to_stars(column)
     except TypeError as e: raise InputError(f"column rating: it holds {e}, which are no numbers of stars.") from None
 
@@ -175,6 +177,7 @@ def one_rating_each(
     cells: dict[str, Any], how: str, users: pd.Index, movies: pd.Index, index: pd.Index
 ) -> tuple[dict[str, Any], str]:  # the same without repeats; a note, or ""
     "One rating of each pair. Raises `InputError` with the number of repeats if nobody said which counts."
+    if how not in DUPLICATES: raise InputError(f"duplicates={how!r}: there are {', '.join(DUPLICATES)}.")
     key = np.sort(cells["user"].astype(np.int64) * len(movies) + cells["movie"])
     if (key[1:] != key[:-1]).all(): return cells, ""
     frame, pair = pd.DataFrame({k: v for k, v in cells.items() if v is not None}), ["user", "movie"]

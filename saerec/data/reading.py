@@ -19,28 +19,23 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .cells import DUPLICATES, encode_ids, one_rating_each, read_values, to_seconds
-from saerec.data.columns import (
+from .cells import encode_ids, one_rating_each, read_values, to_seconds
+from saerec.data.movies import (
     assign_roles,
     choose_title,
     columns_found,
+    complete_titles,
     constant_within,
     guess_columns,
     has_header,
     known_columns,
+    movie_frame,
     plain_name,
+    read_movies,
 )
-from .movies import complete_titles, movie_frame, read_movies
 from .ratings import Ratings
 from ..errors import InputError
 from ..files import check_growth, file_bytes, plain_errors, read_table, read_text, take_header
-
-# %% ../../nbs/data/reading.ipynb #1296a2eb
-def _check_options(unrated: float | str | None, duplicates: str) -> None:
-    "Raises `InputError` for what cannot be said."
-    if duplicates not in DUPLICATES: raise InputError(f"duplicates={duplicates!r}: there are {', '.join(DUPLICATES)}.")
-    if isinstance(unrated, str) and unrated.strip():
-        raise InputError(f"unrated={unrated!r}: give a number, or '' for empty cells.")
 
 # %% ../../nbs/data/reading.ipynb #d47b259f
 _SEVERAL = (r"u1\.(base|test)", r"(combined_data_|mv_)[0-9]+\.txt")  # what is cut into files
@@ -210,7 +205,6 @@ def read_ratings(
         >>> read_ratings(frame).value
         array([4., 5.], dtype=float32)
     """
-    _check_options(unrated, duplicates)
     options = (columns or {}, unrated, scale, duplicates)
     if isinstance(source, pd.DataFrame):
         name = name or "DataFrame"

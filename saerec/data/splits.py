@@ -93,10 +93,8 @@ class Split:
         if check: _check_split(train, valid, test, new_users)
         self.train, self.valid, self._test = train, valid, test
         self.protocol, self.seed, self.new_users = protocol, seed, new_users
-        self.finals = 0
+        self.test_fold_in, self.finals = test.fold_in, 0
 
-    @property
-    def test_fold_in(self) -> Ratings: return self._test.fold_in
     @property
     def known(self) -> Ratings:
         "What may be learned once settings are chosen: training; validation too where single ratings are held out."

@@ -180,11 +180,7 @@ def rows_at_once(n_movies: int, most: int = 512) -> int:
 # %% ../../nbs/evaluate/ranking.ipynb #aec32f37
 @torch.no_grad()
 def top_lists(
-    model: Scorer,  # anything with `scores`
-    held: HeldOut,  # a held-out part of a split
-    k: int = 10,  # length of a list
-    users: np.ndarray | None = None,  # codes; None: `held.users`
-    batch_size: int = 512,  # users scored at a time, at most
+    model: Scorer, held: HeldOut, k: int = 10, users: np.ndarray | None = None, batch_size: int = 512
 ) -> np.ndarray:  # int64 [n_users, k]: best first; -1 where nothing is left
     "The list of each user over the full catalogue, without seen items. Raises `InputError` for what are no scores."
     users = held.users if users is None else users
