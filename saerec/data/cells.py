@@ -73,10 +73,11 @@ def ids_like(values: pd.Series, ids: pd.Index) -> pd.Series:
 
 # %% ../../nbs/data/cells.ipynb #508237d1
 def _to_stars(column: pd.Series) -> np.ndarray:  # float32, not finite where there is no number
-    "Ratings as numbers. Raises `TypeError` for dates and other things that are none."
+    "Ratings as numbers. Raises `InputError` for dates and other things that are none."
     kind, text = column.dtype, isinstance(column.dtype, pd.StringDtype)
     plain = isinstance(kind, np.dtype | pd.CategoricalDtype | pd.StringDtype)
-    if kind.kind in "mMc" or not (plain or pd.api.types.is_numeric_dtype(kind)): raise TypeError(str(kind))
+    if kind.kind in "mMc" or not (plain or pd.api.types.is_numeric_dtype(kind)):
+        raise InputError(f"column rating: it holds {kind}, which are no numbers of stars.")
     if text:
         comma = column.str.fullmatch(r"\s*[-+]?[0-9]*,[0-9]{1,2}\s*").fillna(False)
         if comma.any(): column = column.where(~comma, column.str.replace(",", "."))
@@ -148,9 +149,7 @@ def read_values(
     "The ratings that are any, which rows those are, and notes. Raises `InputError` for a fault, or a question."
     if isinstance(unrated, str) and unrated.strip():
         raise InputError(f"unrated={unrated!r}: give a number, or '' for empty cells.")
-    try: value = _to_stars(column)
-    except TypeError as e: raise InputError(f"column rating: it holds {e}, which are no numbers of stars.") from None
-
+    value = _to_stars(column)
     keep, notes = np.ones(len(value), bool), []
     if unrated is not None: keep = ~_is_empty(column) if isinstance(unrated, str) else value != np.float32(unrated)
     if not keep.all():
