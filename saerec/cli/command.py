@@ -22,8 +22,8 @@ from importlib import import_module
 from typing import Any
 
 from .. import __version__
+from ..disk import Terminated, sigterm_as_exception
 from ..errors import HonestyWarning, InputError
-from ..terminated import Terminated, sigterm_as_exception
 
 # %% ../../nbs/06_cli.ipynb #db274305
 _OPTIONS_TEXT = """

@@ -22,10 +22,9 @@ import torch
 from torch import Tensor
 
 from ..data import InputError
-from ..disk import exclusive_lock, read_tensors, write_tensors
+from ..disk import Terminated, exclusive_lock, raise_terminated, read_tensors, write_tensors
 from .processes import gathered
 from .steps import Diverged, Recorder, Training
-from ..terminated import Terminated, raise_terminated
 
 # %% ../../nbs/train/checkpoints.ipynb #e44e8c5f
 def _identity(training: Training) -> dict[str, Any]:

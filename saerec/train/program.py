@@ -24,10 +24,9 @@ from torch import Tensor
 from ..data import MOVIELENS, Batch, HeldOut, InputError, Ratings, Split, to_batch
 from ..data.editions import find_ratings
 from ..data.exchange import open_rows
-from ..disk import atomic_write, read_tensors, write_tensors
+from ..disk import Terminated, atomic_write, read_tensors, sigterm_as_exception, write_tensors
 from ..evaluate import rows_at_once, top_k
 from ..model import Network, StackedAutoencoder
-from ..terminated import Terminated, sigterm_as_exception
 from .loop import fit
 from .objectives import make_model
 from .processes import agreed, end_when_told, gathered, process_group
