@@ -14,7 +14,6 @@ import io
 import json
 import re
 import zipfile
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -82,29 +81,17 @@ def _guess_encoding(data: bytes) -> str:
 # %% ../nbs/base/files.ipynb #452193d7
 def decode(data: bytes) -> str:  # its lines end in a line feed
     "Text of bytes in whatever encoding they are."
-    head, encoding = data[:1000], "utf-8-sig"
-    if head.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)): encoding = "utf-32"
-    elif head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)): encoding = "utf-16"
-    elif head.count(0) > len(head) // 3:
-        encoding = "utf-16-le" if head[1::2].count(0) > head[::2].count(0) else "utf-16-be"
-
-    try: text = data.decode(encoding)
+    marked = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    try: text = data.decode("utf-16" if marked else "utf-8-sig")
     except UnicodeDecodeError: text = data.decode(_guess_encoding(data), "replace")
     return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
 
 # %% ../nbs/base/files.ipynb #a52a54af
-_MAGIC = {  # how files that are no text begin, and what helps
-    b"\x1f\x8b": "gzip; unpack it first", b"BZh": "bzip2; unpack it first", b"\xfd7zXZ\0": "xz; unpack it first",
-    b"PK\x03\x04": "zip; let its name end in .zip", b"PAR1": "Parquet; let its name end in .parquet"}
-
 def read_text(path: Any) -> str:  # its lines end in a line feed
     "The text of a file. Raises `InputError` if it is no text, `pandas.errors.EmptyDataError` if nothing is in it."
-    data = file_bytes(path)
-    for begin, kind in _MAGIC.items():
-        if data.startswith(begin): raise InputError(f"it is no text but {kind}.")
-    text = decode(data)
+    text = decode(file_bytes(path))
     if not text.strip(): raise pd.errors.EmptyDataError
-    if "\0" in text: raise InputError("it is no text (it holds NUL characters); save it as CSV.")
+    if "\0" in text: raise InputError("it is no text (it holds NUL characters); unpack it, or save it as CSV.")
     return text
 
 # %% ../nbs/base/files.ipynb #044c698e
@@ -115,8 +102,7 @@ _DELIMITERS = ("::", "\t", ",", ";", "|", " ")
 def _widths(lines: list[str], delimiter: str) -> list[int]:
     "Into how many cells a delimiter cuts each of some lines."
     if delimiter == "::": return [line.count("::") + 1 for line in lines]
-    try: return [len(cells) for cells in csv.reader(lines, delimiter=delimiter) if any(cells)] or [1]
-    except csv.Error: return [line.count(delimiter) + 1 for line in lines]
+    return [len(cells) for cells in csv.reader(lines, delimiter=delimiter) if any(cells)] or [1]
 
 def _find_delimiter(text: str) -> tuple[str, int]:
     "What stands between the cells, and the cells of the widest line, judged by the first twenty lines."
@@ -166,30 +152,20 @@ def _parse_table(text: str) -> pd.DataFrame:  # texts, "" where nothing is; colu
     used = np.flatnonzero(filled.any())
     return table.loc[filled.any(axis=1), :int(used[-1]) if len(used) else 0]
 
-# %% ../nbs/base/files.ipynb #89e23680
-def _text(v: Any) -> str:
-    "A cell as text."
-    if v is None: return ""
-    if isinstance(v, bool): return str(v).lower()
-    if isinstance(v, list): return "|".join(map(_text, v))
-    return v.isoformat() if hasattr(v, "isoformat") else str(v)
-
 # %% ../nbs/base/files.ipynb #d16fd6d6
 def _read_excel(data: bytes) -> pd.DataFrame:
     "The first sheet that has cells."
     with zipfile.ZipFile(io.BytesIO(data)) as z: check_growth(len(data), sum(o.file_size for o in z.infolist()))
-    try:
-        import openpyxl
-        sheets = openpyxl.load_workbook(io.BytesIO(data), read_only=True, data_only=True).worksheets
+    try: sheets = pd.read_excel(io.BytesIO(data), sheet_name=None, header=None, dtype="str", keep_default_na=False)
     except ImportError:
         raise InputError("an Excel workbook; save it as CSV, or install saerec[excel].") from None
     except Exception as e:
         raise InputError(f"an unreadable workbook ({type(e).__name__}); save it as CSV.") from None
 
-    for sheet in sheets:
-        cells = ([_text(v) for v in row] for row in sheet.iter_rows(values_only=True))
-        rows = {i: row for i, row in enumerate(cells, 1) if any(row)}
-        if rows: return pd.DataFrame.from_dict(rows, orient="index", dtype="str").fillna("")
+    for sheet in sheets.values():
+        sheet.index += 1
+        filled = sheet[(sheet != "").any(axis=1)]
+        if len(filled): return filled
     raise pd.errors.EmptyDataError
 
 # %% ../nbs/base/files.ipynb #d49363f8
@@ -197,7 +173,8 @@ def _flat(o: dict[str, Any], path: str = "") -> Iterator[tuple[str, str]]:
     "The cells of an object, named by their paths."
     for k, v in o.items():
         if isinstance(v, dict): yield from _flat(v, f"{path}{k}.")
-        else: yield f"{path}{k}", _text(v)
+        elif isinstance(v, list): yield f"{path}{k}", "|".join(map(str, v))
+        else: yield f"{path}{k}", "" if v is None else str(v)
 
 # %% ../nbs/base/files.ipynb #40d048da
 def _read_json(text: str) -> pd.DataFrame:
@@ -218,11 +195,10 @@ def _read_json(text: str) -> pd.DataFrame:
         raise InputError("the JSON is no list of objects with title and rating; save it as CSV.")
 
     rows = {i: dict(_flat(o)) for i, o in found.items()}
-    last = Counter(name.rpartition(".")[2] for name in {name for row in rows.values() for name in row})
-    header = {name: name.rpartition(".")[2] for row in rows.values() for name in row}
-    header = {name: short if last[short] == 1 else name for name, short in header.items()}
-    table = pd.DataFrame.from_dict({0: header} | rows, orient="index").fillna("").astype("str")
-    return table.set_axis(range(len(header)), axis=1).rename_axis(unit)
+    table = pd.DataFrame.from_dict(rows, orient="index", dtype="str").fillna("")
+    last = table.columns.str.split(".").str[-1]
+    table.loc[0] = table.columns.where(last.duplicated(keep=False), last)
+    return table.sort_index().set_axis(range(len(last)), axis=1).rename_axis(unit)
 
 # %% ../nbs/base/files.ipynb #aaaef3bb
 def read_table(path: Any) -> pd.DataFrame:

@@ -27,7 +27,7 @@ from saerec.data import (
     split_users,
     write_csr,
 )
-from saerec.data.mapped import open_rows
+from saerec.data.exchange import open_rows
 
 CASES = Path(__file__).parent / "cases"
 tries = settings(

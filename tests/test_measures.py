@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE, NBS, MODEL = ROOT / "saerec", ROOT / "nbs", ROOT / "tests" / "fixtures" / "model-1"
 
 LIMITS: dict[str, tuple[float, float]] = {  # measure -> (limit today, goal)
-    "lines of the package": (15_069, 10_000),
+    "lines of the package": (14_829, 10_000),
     "functions over 40 lines": (0, 0),
     "classes over 150 lines": (0, 0),
     "functions of a complexity over 10": (0, 0),
@@ -33,7 +33,7 @@ LIMITS: dict[str, tuple[float, float]] = {  # measure -> (limit today, goal)
     "imports upwards": (0, 0),
     "private names of other modules": (0, 0),
     "public names": (148, 250),
-    "median lines of exported cells": (13, 12),
+    "median lines of exported cells": (12.5, 12),
     "percent of exported cells with three definitions or more": (5, 5),
     "cell of the first training in 02_train": (15, 15),
     "torch and scikit-learn loaded at serving": (0, 0),

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from synthetic import gini, shape_at, synthetic_ratings
 
 from saerec.data import Batch, InputError, Ratings, open_csr, read_ratings, reading, to_batch, write_csr
-from saerec.data.mapped import open_rows
+from saerec.data.exchange import open_rows
 
 MORE = os.environ.get("SAEREC_EXAMPLES")
 tries = settings(max_examples=int(MORE or 50), derandomize=not MORE, deadline=None, database=None,

@@ -21,7 +21,7 @@ import pandas as pd
 
 from .inputs import check_epochs, get_data, reading_options
 from .output import columns_of, opened, show, to_stderr
-from ..data.describe import summary
+from ..data.ratings import summary
 from ..errors import InputError
 from ..recommend.artefact import check_target
 from ..recommend.card import verdict

@@ -1,4 +1,4 @@
-"""What stands in a cell: numbers as people write them, "not rated", the scale, and what was rated twice
+"""What stands in a cell: ids by one rule, ratings as people write them, times in all their forms
 
 Docs: https://saerec.github.io/saerec/data/cells.html.md"""
 
@@ -8,6 +8,9 @@ Docs: https://saerec.github.io/saerec/data/cells.html.md"""
 __all__ = []
 
 # %% ../../nbs/data/cells.ipynb #a63718f3
+import re
+import warnings
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -15,6 +18,58 @@ import pandas as pd
 
 from ..errors import InputError
 from ..files import place_of
+
+# %% ../../nbs/data/cells.ipynb #1b197ecc
+_WHOLE = r"(?:0|-?[1-9][0-9]{0,18})(?:\.0+)?"  # a whole number as a text, without leading zeros or a plus
+
+def _text(v: Any) -> str:
+    "One id as text. Raises `TypeError` for what has none."
+    if isinstance(v, bytes | bytearray): return v.decode("utf-8", "backslashreplace")
+    number = isinstance(v, float | np.floating | Decimal)
+    if number and abs(float(v)) < 2**63 and float(v).is_integer(): return str(int(v))
+    if isinstance(v, list | tuple | dict | set | np.ndarray) or type(v).__repr__ is object.__repr__:
+        raise TypeError(type(v).__name__)
+    return str(v)
+
+# %% ../../nbs/data/cells.ipynb #37ebc7ce
+def _as_ids(values: pd.Series) -> pd.Series:  # int64, or str
+    "A column of ids, none missing, by the rule. Raises `TypeError` if a value has no text."
+    if isinstance(values.dtype, np.dtype) and values.dtype.kind == "i": return values.astype(np.int64)
+    text = pd.Series([_text(v) for v in values], dtype="str")
+    if not len(text) or not text.str.strip().str.fullmatch(_WHOLE).all(): return text
+
+    try: return pd.Series([int(v.partition(".")[0]) for v in text], dtype=np.int64)
+    except OverflowError: return text
+
+# %% ../../nbs/data/cells.ipynb #3870e1f7
+def encode_ids(values: pd.Series, what: str) -> tuple[np.ndarray, pd.Index]:
+    "Codes (int32) of a column, and its different ids, ascending. Raises `InputError` with the place of what is no id."
+    missing = values.isna().to_numpy(dtype=bool)
+    try:
+        code, different = pd.factorize(values)
+        known = _as_ids(pd.Series(different))
+    except TypeError as e:
+        raise InputError(f"a {what} is an object ({str(e)[:60]}), which is no id.") from None
+
+    if known.dtype != np.int64:
+        missing = missing | (known.str.strip() == "").to_numpy(dtype=bool)[code]
+        if re.search(r"[\ud800-\udfff]", "".join(known)):
+            raise InputError(f"a {what} has a lone surrogate in it; repair the encoding.")
+    if missing.any():
+        place = place_of(values.index, int(missing.argmax()))
+        raise InputError(f"{place}: the {what} is missing; every rating needs a user and a movie.")
+
+    again, ids = pd.factorize(known, sort=True)
+    return again.astype(np.int32)[code], pd.Index(ids)
+
+# %% ../../nbs/data/cells.ipynb #de67f3d9
+def ids_like(values: pd.Series, ids: pd.Index) -> pd.Series:
+    "Ids of another table in the kind of a vocabulary; missing where they cannot be."
+    texts = [None if pd.api.types.is_scalar(v) and pd.isna(v) else _text(v) for v in values]
+    text = pd.Series(texts, index=values.index, dtype="str")
+    if ids.dtype != np.int64: return text
+    whole = text.str.strip().str.extract(rf"^({_WHOLE})$")[0].str.partition(".")[0]
+    return pd.to_numeric(whole, errors="coerce").astype("Int64")
 
 # %% ../../nbs/data/cells.ipynb #508237d1
 def _to_stars(column: pd.Series) -> np.ndarray:  # float32, not finite where there is no number
@@ -47,9 +102,9 @@ def _check_stars(value: np.ndarray, column: pd.Series) -> None:
     empty = bool(_is_empty(column.iloc[i:i + 1])[0])
     given = "missing" if empty else f"{repr(column.iloc[i])[:80]}, which is not a finite number"
     more = f" (and {n - 1:,} more)" if n > 1 else ""
-    step = "fix or delete it" + (", or leave out all that are empty with --unrated ''" if empty else "")
+    out = ", or leave out all that are empty with --unrated ''" if empty else ""
     place = f"{place_of(column.index, i)}, column rating"
-    raise InputError(f"{place}: the rating is {given}{more}; {step}.")
+    raise InputError(f"{place}: the rating is {given}{more}; fix or delete it{out}.")
 
 # %% ../../nbs/data/cells.ipynb #ec5a9d92
 def _suspect(v: np.ndarray) -> float | None:
@@ -112,20 +167,15 @@ def read_values(
         notes.append(f"ratings run from {low:g} to {high:g}: {said}")
     return value, keep, notes
 
-# %% ../../nbs/data/cells.ipynb #7dc0686a
+# %% ../../nbs/data/cells.ipynb #65da0476
 DUPLICATES = ("refuse", "latest", "first", "mean")
 
-def has_repeats(user: np.ndarray, movie: np.ndarray, n_movies: int) -> bool:
-    "Whether a pair of codes is there twice."
-    key = np.sort(user.astype(np.int64) * n_movies + movie)
-    return bool((key[1:] == key[:-1]).any())
-
-# %% ../../nbs/data/cells.ipynb #65da0476
 def one_rating_each(
     cells: dict[str, Any], how: str, users: pd.Index, movies: pd.Index, index: pd.Index
 ) -> tuple[dict[str, Any], str]:  # the same without repeats; a note, or ""
     "One rating of each pair. Raises `InputError` with the number of repeats if nobody said which counts."
-    if not has_repeats(cells["user"], cells["movie"], len(movies)): return cells, ""
+    key = np.sort(cells["user"].astype(np.int64) * len(movies) + cells["movie"])
+    if (key[1:] != key[:-1]).all(): return cells, ""
     frame, pair = pd.DataFrame({k: v for k, v in cells.items() if v is not None}), ["user", "movie"]
     n = int(frame.duplicated(pair).sum())
 
@@ -145,3 +195,81 @@ def one_rating_each(
     if "time" not in frame and how == "latest": said = "there are no times, so the last line counts"
     kept_cells = {k: kept[k].to_numpy() if k in kept else None for k in cells}
     return kept_cells, f"{n:,} ratings are repeated: {said}."
+
+# %% ../../nbs/data/cells.ipynb #d76fd7a1
+_UNITS = ("seconds", "milliseconds", "microseconds", "nanoseconds")
+_BELOW = (1e11, 1e14, 1e17, 2.0**63)  # numbers in each of them are smaller than this
+
+def _whole_seconds(d: pd.Series) -> np.ndarray:
+    "Moments as whole seconds since 1970 (UTC)."
+    return pd.to_datetime(d, utc=True).dt.as_unit("s").astype(np.int64).to_numpy()
+
+# %% ../../nbs/data/cells.ipynb #b283f3aa
+def _numbers_to_seconds(n: np.ndarray) -> tuple[np.ndarray | None, str]:
+    "Seconds since 1970, or None, of times given as numbers; and a note, or an empty text."
+    low, high = float(n.min()), float(n.max())
+    if low <= 0 and high > 1e8:  # 0 or -1 among times of our days
+        none = f"{(n <= 0).sum():,} of {len(n):,} ratings have no time ({low:g})"
+        return None, f"{none}: times are left out."
+    i, j = (int(np.searchsorted(_BELOW, abs(x), side="right")) for x in (low, high))
+    if max(i, j) == len(_UNITS) or i != j and abs(low) > 1e8:
+        return None, "times are in several units, or not finite: times are left out."
+
+    if 19000101 <= low and high <= 21001231:
+        days = pd.to_datetime(n.astype(np.int64).astype(str), format="%Y%m%d", errors="coerce")
+        if days.notna().all(): return _whole_seconds(pd.Series(days)), "times are taken as written yyyymmdd."
+    unit = max(i, j)
+    seconds = np.floor_divide(n, 1000**unit).astype(np.int64) if unit or n.dtype != np.int64 else n
+    return seconds, f"times are taken as {_UNITS[unit]} since 1970." if unit else ""
+
+# %% ../../nbs/data/cells.ipynb #83e21e21
+_TWO_NUMBERS = r"^([0-9]{1,2})[./\- ]([0-9]{1,2})[./\-, ]+[0-9]{2}"  # and the year
+
+def _texts_to_seconds(t: pd.Series) -> tuple[np.ndarray | None, str]:
+    "The same of times given as text, none missing."
+    number = pd.to_numeric(t, errors="coerce")
+    if number.notna().all():
+        whole = t.str.strip().str.fullmatch("-?[0-9]{1,18}").all()
+        values = t.str.strip().astype(np.int64) if whole else number.astype(np.float64)
+        return _numbers_to_seconds(values.to_numpy())
+    code, different = pd.factorize(t)
+    s, note = pd.Series(different, dtype="str").str.strip(), ""
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pandas warns that it goes through dates one by one
+        found = pd.to_datetime(s, format="ISO8601", errors="coerce", utc=True)
+        if found.isna().any():
+            two = s.str.extract(_TWO_NUMBERS).dropna().astype(int)
+            above = (two > 12).any()  # in which of the two places is what can only be a day
+            if len(two) and above.sum() != 1:
+                said = f"{s[two.index[0]]!r} may begin with the day or the month, and so may all others"
+                return None, f"{said}: times are left out; write them as year-month-day."
+            first = bool(above[0])
+            found = pd.to_datetime(s, format="mixed", dayfirst=first, errors="coerce", utc=True)
+            order = "day, month" if first else "month, day"
+            note = f"times are taken as {order}, year." if len(two) else ""
+    if not found.isna().any(): return _whole_seconds(found)[code], note
+
+    i = int(found.isna().to_numpy()[code].argmax())
+    odd = f"{place_of(t.index, i)} has {t.iloc[i][:40]!r}, which is no time that is understood"
+    return None, f"{odd}: times are left out."
+
+# %% ../../nbs/data/cells.ipynb #bb5a813a
+def to_seconds(t: pd.Series) -> tuple[np.ndarray | None, str]:
+    "The times of ratings, whatever they are written in. Raises nothing: of what cannot be read the note says why."
+    try:
+        t = t.infer_objects()
+        missing = t.isna().to_numpy(dtype=bool)
+        if isinstance(t.dtype, pd.StringDtype): missing = missing | (t.str.strip() == "").to_numpy(dtype=bool)
+        if missing.all(): return None, ""
+        if missing.any():
+            none = f"{missing.sum():,} of {len(t):,} ratings have no time"
+            return None, f"{none}: times are left out."
+
+        if pd.api.types.is_datetime64_any_dtype(t.dtype): return _whole_seconds(t), ""
+        kind = np.int64 if t.dtype.kind == "i" else np.float64
+        if pd.api.types.is_numeric_dtype(t.dtype): return _numbers_to_seconds(t.to_numpy(dtype=kind))
+        return _texts_to_seconds(t.astype("str"))
+    except Exception as e:
+        said = f"the times are of a kind that is not understood ({type(e).__name__})"
+        return None, f"{said}: times are left out."

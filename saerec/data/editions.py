@@ -49,7 +49,6 @@ MOVIELENS = {  # edition: checksum of its zip as published beside it (md5), of t
     "ml-latest": "",  # grows from time to time; the zip that is in the cache is used again
 }
 _URL = "https://files.grouplens.org/datasets/movielens/"
-_RETRIES = 3  # of a download: with 1, 2, 3 seconds between, after a lost connection, no success, or a wrong checksum
 
 def download_movielens(
     name: str,  # an edition: a key of `registry`
@@ -71,16 +70,16 @@ def download_movielens(
     bar = sys.stderr.isatty() if progress is None else progress
 
     try:
-        known = pooch.create(folder, url, registry={file: registry[name] or None}, retry_if_failed=_RETRIES)
+        known = pooch.create(folder, url, registry={file: registry[name] or None}, retry_if_failed=3)
         return Path(known.fetch(file, downloader=pooch.HTTPDownloader(progressbar=bar, timeout=60)))
     except ValueError: why = "its checksum differs from the published one"
     except OSError as e:
         if not hasattr(e, "response"):
-            step = "free the disk, or give another folder with --cache or $SAEREC_CACHE"
-            raise InputError(f"{e.filename or folder}: {url}{file} cannot be kept there; {step}.") from None
+            step = f"{file} cannot be kept there; free the disk, or give another folder with --cache"
+            raise InputError(f"{e.filename or folder}: {step} or $SAEREC_CACHE.") from None
         answer = getattr(e.response, "status_code", None)  # requests downloads for pooch
         why = f"the server answers {answer}" if answer else type(e).__name__
-    what = f"{url}{file} could not be downloaded in {_RETRIES + 1} tries ({why})"
+    what = f"{url}{file} could not be downloaded in 4 tries ({why})"
     raise InputError(f"{what}; check the network, or {_by_hand(folder / file, registry[name])}.")
 
 # %% ../../nbs/data/editions.ipynb #bccff167

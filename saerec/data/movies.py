@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 
 from .columns import as_texts, assign_roles, has_header
-from .ids import ids_like
+from .cells import ids_like
 from ..errors import InputError
 from ..files import decode, file_bytes, read_table, take_header
 
@@ -92,6 +92,6 @@ def read_movies(path: Any) -> pd.DataFrame:  # columns movie, title, and maybe y
 # %% ../../nbs/data/movies.ipynb #9f6785b8
 def genre_table(movies: pd.DataFrame) -> pd.DataFrame:
     "Which movie has which genre; \"(no genres listed)\" is none."
-    codes, kinds = pd.factorize(movies.genres.fillna("").replace("(no genres listed)", ""))  # a tenth as many
+    codes, kinds = pd.factorize(movies.genres.fillna("").replace("(no genres listed)", ""))
     table = pd.Series(kinds, dtype="str").str.get_dummies("|").drop(columns="", errors="ignore")
     return table.take(codes).set_axis(movies.index)

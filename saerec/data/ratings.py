@@ -16,7 +16,7 @@ import pandas as pd
 from ..errors import InputError
 
 # %% auto #0
-__all__ = ['Ratings', 'default_threshold', 'like_share_note']
+__all__ = ['Ratings', 'default_threshold', 'like_share_note', 'summary']
 
 # %% ../../nbs/data/ratings.ipynb #9e74792a
 def _frozen(a: np.ndarray, dtype: Any) -> np.ndarray:
@@ -168,3 +168,20 @@ def like_share_note(
     step = "look which threshold tells them apart"
     if better != threshold: step = f"the default for this scale is {better:g}"
     return f"{share:.0%} of the ratings are likes at threshold {threshold:g}, which leaves little to learn; {step}."
+
+# %% ../../nbs/data/ratings.ipynb #7b13f1c1
+def summary(
+    *ratings: Ratings,  # one or more data sets
+    threshold: float = 4.0,  # stars from which a rating counts as a like
+) -> pd.DataFrame:  # one row each
+    "Size, density, mean and share of likes of data sets, side by side."
+    rows = {}
+    for r in ratings:
+        rows[r.name] = {
+            "users": r.n_users, "movies": r.n_movies, "ratings": len(r),
+            "density": len(r) / max(1, r.n_users * r.n_movies),
+            "mean": float(r.value.mean()),
+            f"liked (>= {threshold:g})": float((r.value >= threshold).mean()),
+            "median ratings a user": np.median(np.bincount(r.user, minlength=r.n_users)),
+            "median ratings a movie": np.median(np.bincount(r.movie, minlength=r.n_movies))}
+    return pd.DataFrame(rows).T.astype({"users": int, "movies": int, "ratings": int}).round(4)

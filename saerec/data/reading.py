@@ -1,4 +1,4 @@
-"""Ratings from your own tables, from other libraries' files and from every layout that MovieLens was published in
+"""Ratings from your own tables, from other libraries' files, and from every folder, zip and layout that MovieLens was published in
 
 Docs: https://saerec.github.io/saerec/data/reading.html.md"""
 
@@ -19,26 +19,109 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .cells import DUPLICATES, one_rating_each, read_values
+from .cells import DUPLICATES, encode_ids, one_rating_each, read_values, to_seconds
 from saerec.data.columns import (
-    assign_roles, choose_title, columns_found, constant_within, known_columns, plain_name,
+    assign_roles,
+    choose_title,
+    columns_found,
+    constant_within,
+    guess_columns,
+    has_header,
+    known_columns,
+    plain_name,
 )
-from .ids import encode_ids
-from .layouts import find_ratings, read_parquet, read_rating_table
 from .movies import complete_titles, movie_frame, read_movies
 from .ratings import Ratings
-from .times import to_seconds
 from ..errors import InputError
-from ..files import file_bytes, plain_errors, read_table, take_header
+from ..files import check_growth, file_bytes, plain_errors, read_table, read_text, take_header
 
 # %% ../../nbs/data/reading.ipynb #1296a2eb
-def _check_options(unrated: float | str | None, scale: tuple[float, float] | None, duplicates: str) -> None:
+def _check_options(unrated: float | str | None, duplicates: str) -> None:
     "Raises `InputError` for what cannot be said."
     if duplicates not in DUPLICATES: raise InputError(f"duplicates={duplicates!r}: there are {', '.join(DUPLICATES)}.")
     if isinstance(unrated, str) and unrated.strip():
         raise InputError(f"unrated={unrated!r}: give a number, or '' for empty cells.")
-    if scale is not None and len(scale) != 2:
-        raise InputError(f"scale={scale!r}: give the lowest and the best rating, such as (1, 10).")
+
+# %% ../../nbs/data/reading.ipynb #d47b259f
+_SEVERAL = (r"u1\.(base|test)", r"(combined_data_|mv_)[0-9]+\.txt")  # what is cut into files
+_RATINGS = [*r"u\.data ratings?\.dat ratings?\.csv ratings?\.(parquet|pq|tsv|txt|xlsx|jsonl?) .+\.inter".split(),
+            *_SEVERAL, r"((bx-)?book-ratings|interactions|ratings_small|reviews)\.(csv|tsv|parquet|jsonl?)"]
+_MOVIES = (r"u\.item", r"movies?\.dat", r"movies?\.csv", r"movies?\.(parquet|pq|tsv)", r".+\.item",
+           r"movie_titles\.(csv|txt)", r"(items|movies_metadata)\.(csv|parquet)")
+_TABLES = r".+\.(csv|tsv|parquet|pq|xlsx|jsonl?|inter|dat)"
+
+def _matching(files: list[Any], pattern: str) -> list[Any]:
+    return [f for f in files if re.fullmatch(pattern, f.name.lower())]
+
+# %% ../../nbs/data/reading.ipynb #e6a20bbb
+def _ask_which(names: list[str], what: str) -> InputError:
+    return InputError(f"there are ratings in {names[0]} and in {names[1]}; give one of these {what}.")
+
+def _find_ratings(root: Any, depth: int = 2) -> tuple[list[Any], Any]:
+    "The files of ratings in a folder, and that of movies or None. Raises `InputError` if there are several such."
+    inside = sorted(root.iterdir(), key=lambda o: o.name)
+    inside = [o for o in inside if o.name == ".." or not o.name.startswith((".", "__MACOSX"))]
+    files = [o for o in inside if o.is_file()]
+    pattern = next((p for p in _RATINGS if _matching(files, p)), None)
+    if pattern is None:
+        below = {o.name: _find_ratings(o, depth - 1) for o in inside if depth and o.is_dir()}
+        below = {name: hit for name, hit in below.items() if hit[0]}
+        if len(below) > 1: raise _ask_which(list(below), "folders")
+        tables = _matching(files, _TABLES)
+        return next(iter(below.values()), (tables if len(tables) == 1 else [], None))
+
+    found = _matching(files, pattern)
+    if len(found) > 1 and pattern not in _SEVERAL: raise _ask_which([f.name for f in found], "files")
+    if pattern == _SEVERAL[0]: found.reverse()  # u1.test before u1.base: then fold 1 is u1
+    beside = [f for p in _MOVIES for f in _matching(files, p)]
+    beside.sort(key=lambda f: f.name.rpartition(".")[2] != found[0].name.rpartition(".")[2])
+    return found, next(iter(beside), None)
+
+# %% ../../nbs/data/reading.ipynb #3e788e37
+def _read_parquet(path: Any, given: Mapping[str, str]) -> pd.DataFrame:
+    "The columns of a Parquet file that have a known name, or that the user named."
+    import pyarrow.parquet as pq
+    with path.open("rb") if isinstance(path, Path) else io.BytesIO(file_bytes(path)) as f:
+        table, size = pq.ParquetFile(f), f.seek(0, io.SEEK_END)
+        m, names = table.metadata, table.schema_arrow.names
+        pages = sum(m.row_group(g).total_byte_size for g in range(m.num_row_groups))
+        check_growth(size, max(pages, 8 * m.num_rows * m.num_columns))
+
+        known = {names[place] for found in known_columns(names).values() for _, place in found}
+        wanted = [k for k in names if k in known | set(given.values()) | {"id"}]
+        if not wanted: return pd.DataFrame(columns=names)
+        return table.read(columns=wanted).to_pandas().reset_index(drop=True)
+
+# %% ../../nbs/data/reading.ipynb #43e7c690
+def _read_blocks(text: str) -> pd.DataFrame:  # user, movie, rating, timestamp; index: the line
+    "The ratings of the Netflix prize. Raises `InputError` with the line of what is none."
+    lines = pd.Series(text.rstrip("\n").split("\n"), dtype="str")
+    lines.index = pd.RangeIndex(1, len(lines) + 1, name="line")
+    head = lines.str.endswith(":")
+    movie = lines.where(head).str.slice(0, -1).ffill()
+    body = lines[~head & (lines.str.strip() != "")]
+
+    cells = body.str.split(",", expand=True).reindex(columns=range(3))
+    bad = (body.str.count(",") > 2) | cells[1].isna()
+    if bad.any(): raise InputError(f"line {bad.idxmax()}: it is not user,rating,date below a movie.")
+    cells.columns = pd.Index(["user", "rating", "timestamp"])
+    return cells.assign(movie=movie.reindex(body.index)).dropna(axis=1, how="all")
+
+# %% ../../nbs/data/reading.ipynb #55f36068
+def _read_rating_table(path: Any, given: Mapping[str, str]) -> pd.DataFrame:
+    "The table in a file, with its header or without. Raises `InputError` with the line of a fault."
+    with path.open("rb") as f: begin = f.read(100)
+    if begin.startswith(b"PAR1"): return _read_parquet(path, given)
+    if re.match(rb"\s*[0-9]+:\s*\n", begin): return _read_blocks(read_text(path))
+    if b"Letterboxd list export" in begin:
+        raise InputError("a list of Letterboxd; ratings are in ratings.csv of the same export.")
+
+    table = read_table(path)
+    while len(table) > 1 and str(table.iloc[0, 0])[:1] in ("#", "%") and not any(table.iloc[0, 1:]):
+        table = table.iloc[1:]  # a remark
+    if has_header(table.iloc[0].tolist(), given): return take_header(table)
+    numbers = [str(i + 1) for i in range(table.shape[1])]
+    return table.set_axis(numbers if given else guess_columns(table), axis=1)
 
 # %% ../../nbs/data/reading.ipynb #d1e1d120
 def _check_left_over(df: pd.DataFrame, cols: Mapping[str, list[pd.Series]]) -> None:
@@ -125,7 +208,7 @@ def read_ratings(
         >>> read_ratings(frame).value
         array([4., 5.], dtype=float32)
     """
-    _check_options(unrated, scale, duplicates)
+    _check_options(unrated, duplicates)
     options = dict[str, Any](columns=columns or {}, unrated=unrated, scale=scale, duplicates=duplicates)
     if isinstance(source, pd.DataFrame):
         name = name or "DataFrame"
@@ -134,7 +217,7 @@ def read_ratings(
     with plain_errors(str(source)): paths, beside = _find(Path(source))
     if beside is not None and movies is None:
         packed = beside.name.lower().endswith((".parquet", ".pq"))
-        with plain_errors(str(beside)): movies = read_parquet(beside, {}) if packed else _with_links(beside)
+        with plain_errors(str(beside)): movies = _read_parquet(beside, {}) if packed else _with_links(beside)
     with plain_errors(str(paths[0])): return _read_files(paths, movies, name or str(paths[0]), options)
 
 def _with_links(beside: Any) -> pd.DataFrame:
@@ -150,7 +233,7 @@ def _find(path: Path) -> tuple[list[Any], Any]:
     if not path.is_dir() and not path.is_file():
         raise InputError("it is a pipe or a device; write it to a file first.")
     if path.is_file() and path.suffix.lower() != ".zip": return [path], None
-    paths, beside = find_ratings(path if path.is_dir() else zipfile.Path(path))
+    paths, beside = _find_ratings(path if path.is_dir() else zipfile.Path(path))
     if paths: return paths, beside
     raise InputError("no ratings in it, such as ratings.csv, u.data or one table; give their file.")
 
@@ -163,20 +246,9 @@ def _read_files(paths: list[Any], movies: pd.DataFrame | None, name: str, option
         del plain
     tables = []
     for path in paths:
-        with plain_errors(str(path)): tables.append(read_rating_table(path, options["columns"]))
+        with plain_errors(str(path)): tables.append(_read_rating_table(path, options["columns"]))
     df = tables[0] if len(tables) == 1 else pd.concat(tables, ignore_index=True)
     return _from_frame(df, movies, name, options)
-
-# %% ../../nbs/data/reading.ipynb #345c3964
-def _is_plain(block: bytes) -> bool:
-    "Whether text is nothing but numbers that pyarrow and a person read alike: no 0x1F, no quotes, no leading zeros."
-    if block.translate(None, b"0123456789.,;:\t\r\n- ") or b"-" in block and b"-0" in block: return False
-    a = np.frombuffer(block, np.uint8)
-    # a zero, with a digit behind it, and no digit, point or minus before it
-    leading = a[1:-1] == ord("0")
-    leading &= a[2:] - np.uint8(ord("0")) < 10
-    leading &= a[:-2] - np.uint8(ord("-")) > ord("9") - ord("-")
-    return not leading.any()
 
 # %% ../../nbs/data/reading.ipynb #509649cd
 def _plain_layout(first: str) -> tuple[str, list[str], bool] | None:
@@ -184,39 +256,38 @@ def _plain_layout(first: str) -> tuple[str, list[str], bool] | None:
     sep = next((s for s in ("::", "\t", ";", ",") if s in first), None)
     if sep is None: return None
     cells = [c.strip().strip('"') for c in first.split(sep)]
-    if all(re.fullmatch(r"-?[0-9]{1,8}(\.[0-9]+)?", c) for c in cells[:3]) and 3 <= len(cells) <= 4:
-        roles = ["user", "movie", "rating", "timestamp"][:len(cells)]
-        if sep == "::": return ":", [o for role in roles for o in (role, "")][:-1], False
-        return sep, roles, False
-    known = known_columns(cells)
-    place = {found[0][1]: role for role, found in known.items() if len(found) == 1}
-    plain = set(known) - {"timestamp"} == {"user", "movie", "rating"} and len(place) == len(cells)
-    return (sep, [place[i] for i in range(len(cells))], True) if plain and sep != "::" else None
+    roles, header = ["user", "movie", "rating", "timestamp"][:len(cells)], False
+    if not all(re.fullmatch(r"-?[0-9]{1,8}(\.[0-9]+)?", c) for c in cells[:3]):
+        role_of = {found[0][1]: role for role, found in known_columns(cells).items() if len(found) == 1}
+        roles, header = [role_of.get(i, "") for i in range(len(cells))], True
+    if len(roles) < len(cells) or set(roles) - {"timestamp"} != {"user", "movie", "rating"}: return None
+
+    if sep == "::": return ":", [o for role in roles for o in (role, "")][:-1], header  # pyarrow takes one character
+    return sep, roles, header
 
 # %% ../../nbs/data/reading.ipynb #f04630c0
 def _plain_table(path: Any) -> pd.DataFrame | None:
-    "A file of plain numbers by pyarrow's reader."
+    "A file of plain ratings by pyarrow's reader; None if it may not be one."
     import pyarrow as pa
-    from pyarrow import csv as arrow_csv
-    unpacked = None if isinstance(path, Path) else file_bytes(path)
-    with path.open("rb") if unpacked is None else io.BytesIO(unpacked) as f:
-        layout = _plain_layout(f.readline(200).decode("utf-8-sig", "replace").strip())
-        if layout is None: return None
-        sep, roles, header = layout
-        if not header: f.seek(0)
-        last = b"\n"
-        while block := f.read(1 << 19):  # small enough for the processor's cache
-            if not _is_plain(last + block): return None
-            last = block[-2:]
+    from pyarrow import csv
 
-    names = [role or f"empty{i}" for i, role in enumerate(roles)]
-    types = dict.fromkeys(("user", "movie", "timestamp"), pa.int64()) | {"rating": pa.float32()}
-    how = arrow_csv.ReadOptions(column_names=names, skip_rows=int(header), block_size=1 << 22)
-    what = arrow_csv.ConvertOptions(column_types=types, null_values=[], strings_can_be_null=False,
-                                    include_columns=[role for role in roles if role])
-    with pa.memory_map(str(path)) if unpacked is None else pa.BufferReader(unpacked) as source:
-        try: table = arrow_csv.read_csv(source, how, arrow_csv.ParseOptions(delimiter=sep), what)
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError): return None
-    columns = dict(zip(table.column_names, table.columns, strict=True))
-    del table  # so that each column is given back once it is copied out
-    return pd.DataFrame({c: columns.pop(c).to_numpy() for c in list(columns)}, copy=False)
+    try:
+        with pa.memory_map(str(path)) if isinstance(path, Path) else pa.BufferReader(file_bytes(path)) as source:
+            first = source.read(200).decode("utf-8-sig", "replace").strip()
+            layout = _plain_layout(re.split(r"[\r\n]", first)[0])
+            if layout is None: return None
+            sep, roles, header = layout
+            source.seek(0)
+
+            names = [role or f"empty{i}" for i, role in enumerate(roles)]
+            kinds = dict.fromkeys(("user", "movie"), pa.dictionary(pa.int32(), pa.string()))
+            kinds |= {"rating": pa.float32(), "timestamp": pa.int64()}
+            how = csv.ReadOptions(column_names=names, skip_rows=int(header), block_size=1 << 22)
+            what = csv.ConvertOptions(column_types=kinds, null_values=[], strings_can_be_null=False,
+                                      include_columns=[role for role in roles if role])
+            table = csv.read_csv(source, how, csv.ParseOptions(delimiter=sep), what)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError): return None
+
+    frame = table.to_pandas(split_blocks=True, self_destruct=True)
+    ids = (v for c in ("user", "movie") for v in frame[c].cat.categories)
+    return frame if all(re.fullmatch(r"[\w.+-]+", v) for v in ids) else None

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,6 +23,7 @@ from saerec.data import (
     HeldOut, InputError, Ratings, Split, default_threshold, load_movielens, read_ratings, split_fold, split_pairs,
     split_per_user, split_users,
 )
+from ..data.splits import held_out_users
 
 # %% ../../nbs/evaluate/protocols.ipynb #a07bbc31
 def split_liang(
@@ -30,19 +32,13 @@ def split_liang(
     seed: int = 98765,
 ) -> Split:  # of the likes only
     "The split of Liang et al. (WWW 2018), with its random numbers. Raises `InputError` if there are too few users."
-    liked = r.select(r.value > 0)
-    count = np.bincount(liked.user, minlength=r.n_users)
-    able = np.flatnonzero(count >= 5)
-    if len(able) < 2 * n_held + 2:
-        raise InputError(f"{r.name}: {len(able)} users have 5 or more likes; to hold out {n_held} + {n_held} "
-                         f"and learn from two, {2 * n_held + 2} are needed.")
+    liked, ids = r.select(r.value > 0), r.users.user_id.to_numpy()
 
-    ids = r.users.user_id.to_numpy()
-    able = able[np.argsort(ids[able], kind="stable")]
-    able = able[np.random.RandomState(seed).permutation(len(able))]
-    group = np.full(r.n_users, -1)
-    group[able], group[able[-2 * n_held:]], group[able[-n_held:]] = 0, 1, 2
+    def shuffled(able: np.ndarray) -> np.ndarray:  # the last ones first
+        able = able[np.argsort(ids[able], kind="stable")]
+        return able[np.random.RandomState(seed).permutation(len(able))][::-1]
 
+    group = held_out_users(liked, n_held, n_held, 5, shuffled)
     liked = liked.only_movies(np.unique(liked.movie[group[liked.user] == 0]))
 
     def held(k: int) -> HeldOut:
@@ -67,15 +63,9 @@ def _many_ratings(r: Ratings, least: int) -> Ratings:
         if not few.any(): return r.only_movies(np.unique(r.movie))
         r = r.select(~few)
 
-# %% ../../nbs/evaluate/protocols.ipynb #21985a2b
-def _read_lists(path: Path) -> set[tuple[int, int]]:  # of user and movie, both numbered
-    "The cells of one list of movies a user. Raises `InputError` for another file, or none."
-    try: return {(u, m) for u, movies in enumerate(json.loads(path.read_text("utf-8"))) for m in movies}
-    except (OSError, ValueError, TypeError) as e:
-        step = "put those of Movielens1M_m1 there, or their folder into $SAEREC_DATA"
-        raise InputError(f"{path}: no lists of movies can be read from it; {step}.") from e
-
 # %% ../../nbs/evaluate/protocols.ipynb #23d096f0
+_LISTS = "no lists of movies can be read from it; put those of Movielens1M_m1 there, or their folder into $SAEREC_DATA"
+
 def split_lists(r: Ratings, folder: Path, least: int = 20) -> Split:
     "The split of LCFN, UltraGCN and SimpleX. Raises `InputError` for lists that are none, or of other ratings."
     r = _many_ratings(r.likes(0), least)
@@ -83,7 +73,9 @@ def split_lists(r: Ratings, folder: Path, least: int = 20) -> Split:
     user, movie = (pd.factorize(frame[k], sort=True)[0] for k in ("user_id", "movie_id"))
     part = np.zeros(len(r), int)
     for k, name in enumerate(("validation", "test"), 1):
-        given = _read_lists(path := folder / f"{name}_data.json")
+        path = folder / f"{name}_data.json"
+        try: given = {(u, m) for u, movies in enumerate(json.loads(path.read_text("utf-8"))) for m in movies}
+        except (OSError, ValueError, TypeError) as e: raise InputError(f"{path}: {_LISTS}.") from e
         here = pd.MultiIndex.from_arrays([user, movie]).isin(given)
         if here.sum() < len(given):
             no = len(given) - here.sum()
@@ -127,25 +119,22 @@ def open_edition(name: str) -> Ratings:
     return load_movielens(name)
 
 # %% ../../nbs/evaluate/protocols.ipynb #4e491059
-def _likes(r: Ratings) -> Ratings:
-    "Likes at a threshold that fits the scale: 4 stars and more on MovieLens."
-    return r.likes(default_threshold(r))
+def _of_likes(split: Callable[..., Split], **options: Any) -> Callable[..., Split]:
+    "A split of the likes at a threshold that fits the scale: 4 stars and more on MovieLens."
+    return lambda r, seed: split(r.likes(default_threshold(r)), seed=seed, **options)
 
 # %% ../../nbs/evaluate/protocols.ipynb #37b5f806
-def _new_users(r: Ratings, n: int, seed: int, dislikes: bool = False) -> Split:
-    "n users held out for each of validation and test."
-    return split_users(_likes(r), n, n, dislikes=dislikes, seed=seed)
-
+_HUNDRED, _SIX_HUNDRED = _of_likes(split_users), {"n_valid": 600, "n_test": 600}
 # data, seeds, and a split of stars
 _RANKINGS: dict[str, tuple[str, tuple[int, ...], Callable[..., Split]]] = {
-    "strong-small": ("bundled", (0, 1, 2, 3), partial(_new_users, n=100)),
-    "strong-small-2018": ("ml-latest-small", (0, 1, 2, 3), partial(_new_users, n=100)),
-    "strong-1m": ("ml-1m", (0, 1), partial(_new_users, n=600)),
-    "strong-1m-dislikes": ("ml-1m", (0, 1), partial(_new_users, n=600, dislikes=True)),
+    "strong-small": ("bundled", (0, 1, 2, 3), _HUNDRED),
+    "strong-small-2018": ("ml-latest-small", (0, 1, 2, 3), _HUNDRED),
+    "strong-1m": ("ml-1m", (0, 1), _of_likes(split_users, **_SIX_HUNDRED)),
+    "strong-1m-dislikes": ("ml-1m", (0, 1), _of_likes(split_users, **_SIX_HUNDRED, dislikes=True)),
     "ml1m-m1": ("ml-1m", (0,), lambda r, seed: split_lists(r, Path(os.environ.get("SAEREC_DATA", "")) / "ml1m-m1")),
     "weak-100k": ("ml-100k", (0, 1), lambda r, seed: split_per_user(r.likes(0), seed=seed)),
-    "u1-rank": ("ml-100k", (0,), lambda r, seed: split_fold(_likes(r), 1, seed=seed)),
-    "liang-20m": ("ml-20m", (98765,), lambda r, seed: split_liang(_likes(r), seed=seed)),
+    "u1-rank": ("ml-100k", (0,), _of_likes(split_fold)),
+    "liang-20m": ("ml-20m", (98765,), _of_likes(split_liang)),
 }
 _STRONG = "people held out (80% of their likes shown, 20% to be found), whole catalogue"
 _ABOUT = {
@@ -166,32 +155,22 @@ _METRICS = {
 }
 
 # %% ../../nbs/evaluate/protocols.ipynb #c158e57c
-# data, seeds, a split of likes or stars, and what is held out: each as likes, and as stars
+# data, seeds, a split, and what is held out: each as likes, and as stars
 _RATINGS: dict[str, tuple[str, tuple[int, ...], Callable[..., Split], str]] = {
     "pairs-small": ("bundled", (0, 1), split_pairs, "random 10% of the ratings"),
     "pairs-1m": ("ml-1m", (0, 1), split_pairs, "random 10% of the ratings"),
-}
-for _k in range(1, 6):
-    _fold = partial(split_fold, fold=_k)
-    _RATINGS[f"u{_k}"] = "ml-100k", (0,), _fold, f"u{_k}.base to u{_k}.test"
-
-def _both_kinds(
-    name: str, data: str, seeds: tuple[int, ...], split: Callable[..., Split], about: str
-) -> tuple[EvaluationProtocol, EvaluationProtocol]:
-    "The same held-out ratings as likes, and as stars."
-    def of_likes(r: Ratings, seed: int) -> Split: return split(_likes(r), seed=seed)
-    likes, stars = (f"{about}; held-out {what}" for what in ("ratings told liked from not liked", "stars predicted"))
-    of_stars = EvaluationProtocol(f"{name}-stars", data, "stars", seeds, split, stars)
-    return EvaluationProtocol(name, data, "likes", seeds, of_likes, likes), of_stars
+} | {f"u{k}": ("ml-100k", (0,), partial(split_fold, fold=k), f"u{k}.base to u{k}.test") for k in range(1, 6)}
 
 # %% ../../nbs/evaluate/protocols.ipynb #410a5e7a
 PROTOCOLS: dict[str, EvaluationProtocol] = {}
 for _name, (_data, _seeds, _split) in _RANKINGS.items():
-    _metrics = _METRICS.get(_name, ("NDCG@100", "Recall@20", "Recall@50"))
-    _how = _data, "ranking", _seeds, _split, _ABOUT[_name], _metrics
-    PROTOCOLS[_name] = EvaluationProtocol(_name, *_how)
-for _name, _row in _RATINGS.items():
-    for _p in _both_kinds(_name, *_row): PROTOCOLS[_p.name] = _p
+    _metrics = _METRICS.get(_name, EvaluationProtocol.metrics)
+    PROTOCOLS[_name] = EvaluationProtocol(_name, _data, "ranking", _seeds, _split, _ABOUT[_name], _metrics)
+for _name, (_data, _seeds, _split, _about) in _RATINGS.items():
+    _told, _stars = f"{_about}; held-out ratings told liked from not liked", f"{_about}; held-out stars predicted"
+    PROTOCOLS[_name] = EvaluationProtocol(_name, _data, "likes", _seeds, _of_likes(_split), _told)
+    _name = f"{_name}-stars"
+    PROTOCOLS[_name] = EvaluationProtocol(_name, _data, "stars", _seeds, _split, _stars)
 _about = "u1.base to u1.test in stars; the mean over users of their own RMSE, beside the RMSE"
 PROTOCOLS["course"] = EvaluationProtocol("course", "ml-100k", "stars", (0,), split_fold, _about)
 

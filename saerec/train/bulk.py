@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ..data import MOVIELENS, Batch, HeldOut, InputError, Ratings, Split, to_batch
 from ..data import load_movielens, read_ratings
-from ..data.mapped import open_rows
+from ..data.exchange import open_rows
 from ..disk import atomic_write, read_tensors, write_tensors
 from ..evaluate import rows_at_once, top_k
 from ..model import StackedAutoencoder
