@@ -154,6 +154,7 @@ def train(
     options: dict[str, Any] = dict(checkpoints=checkpoints, seed=plan.seed, progress=progress, say=say)
     best, liker, recorders = _fitted(plan, ranker, *changes, begin, **options)
     keep(artefact := _assemble(plan, best, liker, recorders, about or {}))
+    if not refit: best = liker = None  # what was saved is measured; both at once would not fit where ratings are many
 
     begin("baselines and test; the model is saved already")
     keep(artefact := _measured(artefact, plan))
