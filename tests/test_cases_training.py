@@ -247,7 +247,7 @@ def test_nothing_in_common(call: Call, tmp_path: Path) -> None:
         [(u, 100 * u + m, 5 if m else 1) for u in range(4) for m in range(8)], columns=["user", "movie", "rating"]
     )
     said = refused(call, tmp_path, apart)
-    assert "nobody held out for validation likes two movies that others like too, so no epoch can be chosen" in said
+    assert "nobody held out for validation likes two movies that others like too" in said
 
 
 # --- a fault after training ---

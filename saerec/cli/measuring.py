@@ -21,8 +21,8 @@ from ..errors import InputError
 from ..evaluate.evaluation import Evaluation, evaluate
 from ..evaluate.protocols import find_protocol, open_edition
 from ..recommend.artefact import read_artefact
-from ..recommend.card import verdict
-from ..recommend.report import SAE
+from ..recommend.recommender import verdict
+from ..recommend.plan import SAE
 from ..recommend.training import compute_report
 from ..ensemble.ratings import ensemble_for
 from ..train import trainer

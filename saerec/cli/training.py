@@ -24,9 +24,8 @@ from .output import columns_of, opened, show, to_stderr
 from ..data.ratings import summary
 from ..errors import InputError
 from ..recommend.artefact import check_target
-from ..recommend.card import verdict
 from ..recommend.people import to_model_scale
-from ..recommend.recommender import Recommender
+from ..recommend.recommender import Recommender, verdict
 from ..recommend.resume import finished_model, training_folder, training_room
 from ..recommend.plan import TrainingPlan, plan_training
 from ..train.processes import LOST, Refused, agreed, end_when_told, exit_group, gathered, lost_another

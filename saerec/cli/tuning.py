@@ -16,7 +16,7 @@ from .inputs import check_epochs, get_data, reading_options
 from .output import columns_of, opened, show, to_stderr
 from ..errors import InputError
 from ..recommend.artefact import check_target
-from ..recommend.card import verdict
+from ..recommend.recommender import verdict
 from ..recommend.tuning import SPACE, Tuning, describe_space, tune
 
 # %% ../../nbs/cli/tuning.ipynb #57898520

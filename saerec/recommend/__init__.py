@@ -3,14 +3,12 @@ from ..lazy import front_door
 
 __getattr__, __all__ = front_door(
     __name__,
-    recommender="Recommender",
+    recommender="Recommender model_card verdict",
     lists="plot_explanation",
     titles="TitleWarning Titles",
     own="OwnRatings own_ratings",
-    card="model_card verdict",
     artefact="Artefact read_artefact write_artefact",
-    plan="make_splits plan_training",
-    report="SAE",
+    plan="SAE make_splits plan_training",
     training="compute_report train",
     tuning="SPACE Tuning tune",
 )

@@ -17,7 +17,8 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -52,14 +53,14 @@ class Artefact:
         return part_of(self.arrays, name + ".")
 
 # %% ../../nbs/recommend/artefact.ipynb #e60c1773
-def _open(folder: Path, name: str, told: FileEntry | None) -> BinaryIO:
-    "Open a file that is what the manifest says (None: not known). Raises `ValueError` with the reason if it is not."
+@contextmanager
+def _opened(folder: Path, name: str, told: FileEntry | None) -> Iterator[BinaryIO]:
+    "A file that is what the manifest says (None: not known). Raises `ValueError` with the reason if it is not."
     path = folder / name
     if folder.resolve() not in path.resolve().parents:
         raise ValueError("it is a link out of the folder, and is not followed")
     if not path.is_file(): raise ValueError("there is no such file")
-    file = open(path, "rb")
-    try:
+    with open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size
         if size > LIMITS[name]:
             raise ValueError(f"it has {size:,} bytes; more than {LIMITS[name]:,} are never read")
@@ -68,10 +69,7 @@ def _open(folder: Path, name: str, told: FileEntry | None) -> BinaryIO:
         if told is not None and hashlib.file_digest(file, "sha256").hexdigest() != told.sha256:
             raise ValueError("it was altered, its SHA-256 is not that of the manifest")
         file.seek(0)
-    except BaseException:
-        file.close()
-        raise
-    return file
+        yield file
 
 # %% ../../nbs/recommend/artefact.ipynb #c2e28a1c
 def _mapped(path: Path) -> tuple[mmap.mmap, dict[str, np.ndarray]]:
@@ -103,34 +101,32 @@ def _read_arrays(folder: Path, manifest: Manifest) -> dict[str, np.ndarray]:
     return arrays
 
 # %% ../../nbs/recommend/artefact.ipynb #5e289235
-def _read_table(file: BinaryIO, n: int, columns: Sequence[str], optional: Iterable[str] = ()) -> pd.DataFrame:
+def _read_table(file: BinaryIO, n: int, needed: Sequence[str], more: Iterable[str] = ()) -> pd.DataFrame:
     "One table of n rows. Raises `ValueError` for other rows or columns, or a table too large to unpack."
     import pyarrow as pa
     import pyarrow.parquet as pq
     try:
-        parquet, size = pq.ParquetFile(file), os.fstat(file.fileno()).st_size
-        footer = parquet.metadata
+        parquet = pq.ParquetFile(file)
+        footer, names = parquet.metadata, parquet.schema_arrow.names
         if footer.num_rows != n:
             raise ValueError(f"it has {footer.num_rows:,} rows, and recommender.json says {n:,}")
-        if missing := [c for c in columns if c not in parquet.schema_arrow.names]:
-            raise ValueError(f"its column {missing[0]!r} is missing")
         pages = sum(footer.row_group(g).total_byte_size for g in range(footer.num_row_groups))
-        check_growth(size, max(pages, 8 * footer.num_rows))
-        wanted = [*columns, *(c for c in optional if c in parquet.schema_arrow.names)]
-        table = parquet.read(columns=wanted)
+        check_growth(os.fstat(file.fileno()).st_size, max(pages, 8 * n))
+        table = parquet.read(columns=[*needed, *(c for c in more if c in names)])
         table.validate(full=True)  # texts are UTF-8
         frame = table.to_pandas().reset_index(drop=True)
+        if missing := [c for c in needed if c not in frame]:
+            raise ValueError(f"its column {missing[0]!r} is missing")
+        return frame
     except (pa.ArrowException, OSError, ValueError, TypeError, KeyError) as e:
         if type(e) in (ValueError, InputError): raise ValueError(str(e).rstrip(".")) from None
         raise ValueError(f"it is no whole Parquet table ({type(e).__name__})") from None
-    if gone := [c for c in columns if c not in frame]:
-        raise ValueError(f"its column {gone[0]!r} is no column but an index")
-    return frame
 
 # %% ../../nbs/recommend/artefact.ipynb #359098df
 def _read_movies(file: BinaryIO, manifest: Manifest, arrays: dict[str, np.ndarray]) -> pd.DataFrame:
     "The vocabulary; completes `arrays` with the movies that the ranker knows. Raises `ValueError`."
-    movies = _read_table(file, manifest.data.movies, ["movie_id", "title", "year", "genres", "rank_code"], LINKS)
+    columns = ["movie_id", "title", "year", "genres", "rank_code"]
+    movies = _read_table(file, manifest.data.movies, columns, LINKS)
     found, ids = np.flatnonzero(movies.rank_code.notna()).astype(np.int64), movies.movie_id
     known = len(arrays.get("rank_codes", ())) or getattr(manifest.ranker, "n_movies", len(found))
     number, text = pd.api.types.is_numeric_dtype, pd.api.types.is_string_dtype
@@ -178,15 +174,15 @@ def _read(folder: Path) -> Artefact:
     "What a folder holds. Raises `ValueError` with file and reason."
     known, name = None, "recommender.json"
     try:
-        with _open(folder, name, None) as f: manifest = parse_manifest(f.read())
+        with _opened(folder, name, None) as f: manifest = parse_manifest(f.read())
         told: dict[str, Any] = dict.fromkeys(p.name for p in folder.glob("ratings.parquet"))
         told = manifest.files or told
         name = "weights.safetensors"
-        with _open(folder, name, told.get(name)): arrays = _read_arrays(folder, manifest)
+        with _opened(folder, name, told.get(name)): arrays = _read_arrays(folder, manifest)
         name = "movies.parquet"
-        with _open(folder, name, told.get(name)) as f: movies = _read_movies(f, manifest, arrays)
+        with _opened(folder, name, told.get(name)) as f: movies = _read_movies(f, manifest, arrays)
         for name in sorted(told.keys() - {"weights.safetensors", "movies.parquet"}):
-            with _open(folder, name, told[name]) as f:
+            with _opened(folder, name, told[name]) as f:
                 if name == "ratings.parquet": known = _read_known(f, manifest, movies)
     except (ValueError, OSError, RuntimeError) as e:  # RuntimeError: links in a circle
         why = getattr(e, "strerror", None) or e
@@ -216,15 +212,8 @@ def read_artefact(
         time.sleep(0.01)
 
 # %% ../../nbs/recommend/artefact.ipynb #6b68f3e6
-def _entry(path: Path) -> dict[str, Any]:
-    "Size and hash of a file. Raises `InputError` if it is larger than any that is read."
-    size = path.stat().st_size
-    if size > LIMITS[path.name]:
-        raise InputError(f"{path.name} would have {size:,} bytes; train on fewer movies or users.")
-    with open(path, "rb") as file: return {"size": size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
-
 def _write(artefact: Artefact, folder: Path, card: str) -> None:
-    "The files of a saved recommender, on the disk and readable for everybody."
+    "The files of a saved recommender, on the disk and readable for everybody. Raises `InputError` for one too large."
     from safetensors.numpy import save_file
     arrays, ids = dict(artefact.arrays), artefact.movies.movie_id
     if pd.api.types.is_integer_dtype(ids): arrays["movie_ids"] = ids.to_numpy(np.int64)
@@ -239,9 +228,13 @@ def _write(artefact: Artefact, folder: Path, card: str) -> None:
         d = pd.DataFrame({"user": ids, "movie": k.movie, "rating": k.value})
         d.to_parquet(folder / "ratings.parquet", compression="zstd", index=False)
 
-    files = {f.name: _entry(f) for f in sorted(folder.iterdir())}
-    m = artefact.manifest
-    said = m.model_dump(mode="json", exclude={"checksum"}, exclude_none=True)
+    files = {}
+    for f in sorted(folder.iterdir()):
+        if (size := f.stat().st_size) > LIMITS[f.name]:
+            raise InputError(f"{f.name} would have {size:,} bytes; train on fewer movies or users.")
+        with open(f, "rb") as file: digest = hashlib.file_digest(file, "sha256").hexdigest()
+        files[f.name] = {"size": size, "sha256": digest}
+    said = artefact.manifest.model_dump(mode="json", exclude={"checksum"}, exclude_none=True)
     said |= {"format": 7, "files": files}
     text = json.dumps({"checksum": checksum(said)} | said, indent=1, ensure_ascii=False)
     (folder / "recommender.json").write_text(text, encoding="utf-8")

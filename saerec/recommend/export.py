@@ -41,7 +41,7 @@ class _Graph:
         self.weights.append(numpy_helper.from_array(a, name))
         return self("Cast", name, to=1) if a.dtype in (np.float16, np.int8) else name
 
-    def __call__(self, operation: str, *inputs: Any, name: str | None = None, **attributes: Any) -> str:
+    def __call__(self, operation: str, *inputs: Any, name: str = "", **attributes: Any) -> str:
         "One operation; inputs are names, or numbers and arrays, which become constants. The name of the result."
         from onnx import helper
         named = [i if isinstance(i, str) else self.weight(i) for i in inputs]
@@ -55,14 +55,21 @@ class _Graph:
 # %% ../../nbs/recommend/onnx.ipynb #fcbd7f50
 _OPERATIONS = {"tanh": "Tanh", "sigmoid": "Sigmoid", "relu": "Relu", "selu": "Selu", "gelu": "Gelu"}
 _Arrays = Mapping[str, np.ndarray]
+_Config = Mapping[str, Any]
 
-def _first_layer(g: _Graph, config: Mapping[str, Any], w: _Arrays, liked: str, rated: str) -> tuple[str, str]:
+def _centred(g: _Graph, config: _Config, w: _Arrays, liked: str, rated: str) -> tuple[str, str]:
+    "What is left of likes after damped means, and the offset of each user."
+    rest = g("Mul", rated, g("Sub", liked, w["mean"] + w["movie_offset"][None]))
+    offset = g("Div", g.sum(rest), g("Add", g.sum(rated), float(config["damping"])))
+    return g("Sub", rest, g("Mul", rated, offset)), offset
+
+# %% ../../nbs/recommend/onnx.ipynb #b506bc54
+def _first_layer(g: _Graph, config: _Config, w: _Arrays, liked: str, rated: str) -> tuple[str, str]:
     "The sums of the first layer, and for a network that centres the offset of each user (else \"\")."
     counted, inputs, offset = rated, {"table": liked}, ""
     if config["centred"]:
-        rest = g("Mul", rated, g("Sub", liked, g("Add", w["mean"][None], w["movie_offset"][None])))
-        offset = g("Div", g.sum(rest), g("Add", g.sum(rated), float(config["damping"])))
-        inputs = {"table": g("Sub", rest, g("Mul", rated, offset)), "second": rated}
+        rest, offset = _centred(g, config, w, liked, rated)
+        inputs = {"table": rest, "second": rated}
         offset = g("Add", offset, w["mean"][None])
     elif config["dislikes"]: inputs |= {"second": g("Sub", rated, liked)}
     else: counted = liked
@@ -72,10 +79,10 @@ def _first_layer(g: _Graph, config: Mapping[str, Any], w: _Arrays, liked: str, r
     return g("Mul", scale, g("Add", *sums) if len(sums) == 2 else sums[0]), offset
 
 # %% ../../nbs/recommend/onnx.ipynb #d05c8dea
-def _network_graph(g: _Graph, config: Mapping[str, Any], w: _Arrays, liked: str, rated: str) -> str:
+def _network_graph(g: _Graph, config: _Config, w: _Arrays, liked: str, rated: str) -> str:
     "The scores of a network, from what is liked and what is rated [users, n_movies]."
-    scaled = {k: w[k] * w[f"{k}.scale"] for k in ("table", "second", "decoder") if f"{k}.scale" in w}
-    f, w = _OPERATIONS[config["activation"]], {**w, **scaled}
+    w = {k: a * w.get(f"{k}.scale", 1) for k, a in w.items()}
+    f = _OPERATIONS[config["activation"]]
     h, base = _first_layer(g, config, w, liked, rated)
     h = g(f, g("Add", h, w["bias"]))
 
@@ -91,21 +98,20 @@ def _network_graph(g: _Graph, config: Mapping[str, Any], w: _Arrays, liked: str,
     return g("Add", g("Add", z, base), w["movie_offset"][None]) if config["centred"] else z
 
 # %% ../../nbs/recommend/onnx.ipynb #c33baa98
-def _affinity_graph(g: _Graph, config: Mapping[str, Any], w: _Arrays, x: np.ndarray, weight: float) -> str:
+def _affinity_graph(g: _Graph, config: _Config, w: _Arrays, x: np.ndarray, weight: float) -> str:
     "What the affinities of users add to the scores of the liker, whose options and weights these are."
-    rest = g("Mul", "rated", g("Sub", "liked", g("Add", w["mean"][None], w["movie_offset"][None])))
-    offset = g("Div", g.sum(rest), g("Add", g.sum("rated"), float(config["damping"])))
-    left = g("Sub", rest, g("Mul", "rated", offset))
-    affinity = g("Div", g("MatMul", left, x), g("Add", g("MatMul", "rated", x), DAMPING))
+    rest, _ = _centred(g, config, w, "liked", "rated")
+    affinity = g("Div", g("MatMul", rest, x), g("Add", g("MatMul", "rated", x), DAMPING))
     return g("MatMul", affinity, np.ascontiguousarray(weight * x.T))
 
 def _graded(g: _Graph, dislikes: float, liked: str, rated: str) -> str:
     "Entries of a closed form: 1 for a like, `dislikes` for what was rated and not liked."
     return g("Add", liked, g("Mul", g("Sub", rated, liked), dislikes)) if dislikes else liked
 
-def _kernel_graph(g: _Graph, config: Mapping[str, Any], w: _Arrays, entry: str) -> str:
+def _kernel_graph(g: _Graph, config: _Config, w: _Arrays, liked: str, rated: str) -> str:
     "Kernel ridge: the training users as a dense matrix."
     from scipy.sparse import csr_array
+    entry = _graded(g, config["dislikes"], liked, rated)
     shape = (len(w["indptr"]) - 1, w["weights"].shape[1])
     cells = w["data"], w["indices"], w["indptr"]
     rows = csr_array(cells, shape=shape).toarray().astype(np.float32)
@@ -123,7 +129,7 @@ def _like_rate_graph(g: _Graph, x: np.ndarray, weight: float, liked: str, rated:
     rate = g("Mul", g("Log", g("Div", own, usual)), g("Add", g("Mul", few, MORE), 1.0))
     return g("MatMul", rate, np.ascontiguousarray(weight * x.T))
 
-def _content_graph(g: _Graph, config: Mapping[str, Any], w: _Arrays, liked: str, rated: str) -> str:
+def _content_graph(g: _Graph, config: _Config, w: _Arrays, liked: str, rated: str) -> str:
     "Content: the logarithm of shares, for each kind of feature, and the rate of likes."
     content = Content(**{k: config[k] for k in ("genre", "year", "popularity", "like_rate")})
     content.of(w["liked"], {k: w[k] for k in ("genre", "year")})
@@ -134,31 +140,32 @@ def _content_graph(g: _Graph, config: Mapping[str, Any], w: _Arrays, liked: str,
         weighted = np.ascontiguousarray(content.weights[kind] * x.T)
         z = g("Add", z, g("MatMul", g("Log", g("Div", share, q)), weighted))
     rho = content.weights["like_rate"]
-    return g("Add", z, _like_rate_graph(g, content.features["genre"], rho, liked, rated)) if rho else z
+    if not rho: return z
+    return g("Add", z, _like_rate_graph(g, content.features["genre"], rho, liked, rated))
 
 # %% ../../nbs/recommend/onnx.ipynb #32839692
-def _linear_graph(g: _Graph, config: Mapping[str, Any], w: _Arrays, entry: str) -> str:
+def _linear_graph(g: _Graph, config: _Config, w: _Arrays, liked: str, rated: str) -> str:
     "A closed form; beside the movies with weights there is one place for all others, whose weights are 0."
-    if config["most"] is None: return _scaled_product(g, config, w, entry)
-    own, place = np.flatnonzero(w["kept"]), place_of(w["kept"], config["most"])
-    entry = g("Concat", g("Gather", entry, own, axis=1), g("Mul", g.sum(entry), 0.0), axis=1)
-    return g("Gather", _scaled_product(g, config, w, entry), place, axis=1)
-
-def _scaled_product(g: _Graph, config: Mapping[str, Any], w: _Arrays, entry: str) -> str:
+    most, entry = config["most"], _graded(g, config["dislikes"], liked, rated)
+    if most is not None:
+        own = g("Gather", entry, np.flatnonzero(w["kept"]), axis=1)
+        entry = g("Concat", own, g("Mul", g.sum(entry), 0.0), axis=1)
     z = g("MatMul", entry, w["weights"])
-    return g("Mul", z, w["scale"][None]) if config["scaled"] else z
+    if config["scaled"]: z = g("Mul", z, w["scale"][None])
+    return z if most is None else g("Gather", z, place_of(w["kept"], most), axis=1)
 
-def _ranker_graph(g: _Graph, config: Mapping[str, Any], w: _Arrays, liked: str, rated: str) -> str:
+_GRAPHS = {"StackedAutoencoder": _network_graph, "EDLAE": _linear_graph, "KernelRidge": _kernel_graph,
+           "Content": _content_graph}
+
+def _ranker_graph(g: _Graph, config: _Config, w: _Arrays, liked: str, rated: str) -> str:
     "The scores of a model that ranks, from its movies. Raises `InputError` for a kind that is not known."
-    kind = config.get("kind")
-    if kind == "StackedAutoencoder": return _network_graph(g, config, w, liked, rated)
-    if kind == "EDLAE": return _linear_graph(g, config, w, _graded(g, config["dislikes"], liked, rated))
-    if kind == "KernelRidge": return _kernel_graph(g, config, w, _graded(g, config["dislikes"], liked, rated))
-    if kind == "Content": return _content_graph(g, config, w, liked, rated)
+    kind = config["kind"]
+    if kind in _GRAPHS: return _GRAPHS[kind](g, config, w, liked, rated)
     if kind != "RankStack": raise InputError(f"{kind} cannot be written as ONNX.")
 
     told = rated
-    if any(m["kind"] == "Content" for m in config["members"].values()):  # of few ratings the likes only
+    # beside content, of few ratings the likes only
+    if "Content" in [m["kind"] for m in config["members"].values()]:
         many = g("Cast", g("GreaterOrEqual", g.sum(rated), float(FEW_RATINGS)), to=1)
         told = g("Add", liked, g("Mul", g("Sub", rated, liked), many))
     total = ""
@@ -223,16 +230,18 @@ def to_onnx(
 ) -> Path:
     "Write one ONNX file. Raises `InputError` without the package onnx, over 2 GB, or if it cannot be written."
     try: import onnx
-    except ImportError: raise InputError("Writing ONNX needs the package onnx: pip install 'saerec[onnx]'.") from None
+    except ImportError: raise InputError("Writing ONNX needs: pip install 'saerec[onnx]'.") from None
     from onnx import TensorProto, helper
     g, m, movies = _Graph(), artefact.manifest, artefact.movies
     inputs, outputs = _outputs(g, artefact)
     if (size := sum(len(w.raw_data) for w in g.weights)) > 2**31 - 2**24:
-        advice = 'train with ranker="network" (--ranker network), or on fewer movies'
-        raise InputError(f"{path}: the model has {size / 1e9:.1f} GB, and an ONNX file holds 2 GB; {advice}.")
+        advice = "train with --ranker network, or on fewer movies"
+        raise InputError(f"{path}: {size / 1e9:.1f} GB, and an ONNX file holds 2 GB; {advice}.")
+
+    shape: Any = ["people", len(movies)]
 
     def values(names: list[str]) -> list[Any]:
-        return [helper.make_tensor_value_info(k, TensorProto.FLOAT, ["people", len(movies)]) for k in names]
+        return [helper.make_tensor_value_info(k, TensorProto.FLOAT, shape) for k in names]
 
     graph = helper.make_graph(g.nodes, "saerec", values(inputs), values(outputs), g.weights)
     version = [helper.make_opsetid("", 20)]

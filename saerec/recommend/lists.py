@@ -201,7 +201,8 @@ def similar_to(people: People, engine: Engine, code: int, n: int) -> tuple[np.nd
     if liked is not None:
         if liked[code] < SUPPORT:
             few = f"{liked[code]} users of the training data like it, and {SUPPORT} are needed"
-            raise InputError(f"What {people.titles.titles[code]!r} goes with cannot be told: {few}.")
+            title = people.titles.titles[code]
+            raise InputError(f"What {title!r} goes with cannot be told: {few}.")
         others = liked[engine.rank_codes]
         alike = alike * others / (others + SUPPORT)
     alike[engine.inner[code]] = -np.inf
@@ -216,14 +217,6 @@ def similar_movies(people: People, engine: Engine, code: int, n: int) -> pd.Data
     likes = None if people.liked is None else int(people.liked[code])
     frame.attrs = {"title": people.titles.titles[code], "likes": likes}
     return frame
-
-# %% ../../nbs/recommend/lists.ipynb #7b1b7bb8
-def _read_many(source: pd.DataFrame | str | Path | Ratings, options: Mapping[str, Any]) -> Ratings:
-    "Ratings of many users, by the reader where they are none yet."
-    if isinstance(source, Ratings): return source
-    from saerec.data.reading import read_ratings
-    named = {"name": "the table"} if isinstance(source, pd.DataFrame) else {}
-    return read_ratings(source, **named | dict(options))
 
 # %% ../../nbs/recommend/lists.ipynb #d6b75f22
 def _index_of(people: People, movie_id: Any, title: str, year: Any) -> int:
@@ -248,8 +241,9 @@ def _on_scale(people: People, r: Ratings, stated: tuple[float, float] | None) ->
 
     if (wrong := (r.value < low) | (r.value > high)).any():
         i = int(wrong.argmax())
-        rated = f"{r.value[i]:g} of {r.movies.title[r.movie[i]]!r} by user {r.users.user_id[r.user[i]]}"
-        raise InputError(f"The rating {rated} is not on the scale of this data, {people.scale}.")
+        title, user = r.movies.title[r.movie[i]], r.users.user_id[r.user[i]]
+        rated = f"The rating {r.value[i]:g} of {title!r} by user {user}"
+        raise InputError(f"{rated} is not on the scale of this data, {people.scale}.")
     return r.value
 
 # %% ../../nbs/recommend/lists.ipynb #57f2c975
@@ -257,13 +251,14 @@ def _left_out(people: People, r: Ratings, found: np.ndarray) -> str:
     "How many movies of a table a model does not know, as a sentence."
     unknown = np.flatnonzero(found < 0)
     if not len(unknown): return ""
-    ratings = int((found[r.movie] < 0).sum())
-    return (f"{ratings:,} of {len(r):,} ratings were left out: {len(unknown):,} of {len(found):,} "
-            f"{people.things} are not known to the model, the first {r.movies.title[unknown[0]]!r}.")
+    ratings, first = int((found[r.movie] < 0).sum()), r.movies.title[unknown[0]]
+    some = f"{len(unknown):,} of {len(found):,} {people.things} are not known to the model"
+    return f"{ratings:,} of {len(r):,} ratings were left out: {some}, the first {first!r}."
 
 # %% ../../nbs/recommend/lists.ipynb #626c78f7
-def in_model_terms(people: People, r: Ratings, stated: tuple[float, float] | None,
-                   ) -> tuple[Rows, np.ndarray, str]:
+def in_model_terms(
+    people: People, r: Ratings, stated: tuple[float, float] | None
+) -> tuple[Rows, np.ndarray, str]:
     """Stars, a row a user as first mentioned; their ids; what was left out, as a sentence or "". `stated`: the scale
     of the ratings. Raises `InputError` for stars off the scale of the model and for movies rated twice."""
     table = zip(r.movies.movie_id, r.movies.title, r.movies.year, strict=True)
@@ -276,7 +271,8 @@ def in_model_terms(people: People, r: Ratings, stated: tuple[float, float] | Non
     ids, user, code, stars = r.users.user_id.to_numpy()[users], user[keep], code[keep], stars[keep]
     if (twice := (np.diff(user) == 0) & (np.diff(code) == 0)).any():
         i = int(twice.argmax())
-        raise InputError(f"The user {ids[user[i]]} rated {people.titles.titles[code[i]]!r} twice; keep one of the two.")
+        title = people.titles.titles[code[i]]
+        raise InputError(f"The user {ids[user[i]]} rated {title!r} twice; keep one of the two.")
 
     offsets = np.concatenate([[0], np.bincount(user, minlength=len(users)).cumsum()])
     return Rows(stars, code, offsets, len(people.movies)), ids, _left_out(people, r, found)
@@ -307,7 +303,11 @@ def lists_for(
     "The n best movies for each of many users; attrs: left_out. Raises as `read_ratings` and `in_model_terms`."
     shares = diversity, novelty, calibrate
     _check_length(n, shares)
-    stars, ids, left_out = in_model_terms(people, _read_many(source, reading), reading.get("scale"))
+    if not isinstance(source, Ratings):
+        from saerec.data.reading import read_ratings
+        named = {"name": "the table"} if isinstance(source, pd.DataFrame) else {}
+        source = read_ratings(source, **named | dict(reading))
+    stars, ids, left_out = in_model_terms(people, source, reading.get("scale"))
     rows, step, parts = people.likes(stars), max(1, _BLOCK // len(people.movies)), []
     masked = ~people.allowed(**wishes)
     for start in range(0, len(ids), step):

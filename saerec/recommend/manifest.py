@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
+from itertools import zip_longest
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -131,7 +132,7 @@ class EnsemblePart(_Part):
 
     @model_validator(mode="after")
     def _weights_fit(self) -> EnsemblePart:
-        if set(self.members) != set(self.weights) or max(self.weights.values()) <= 0:
+        if self.members.keys() != self.weights.keys() or max(self.weights.values()) <= 0:
             raise ValueError("an ensemble needs a weight for each member, one of them above 0")
         return self
 
@@ -221,13 +222,6 @@ def checksum(info: Mapping[str, Any]) -> str:  # 64 hex digits
     said = {k: v for k, v in info.items() if k != "checksum"}
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
-# %% ../../nbs/recommend/manifest.ipynb #bfd60a8b
-def _first_fault(e: ValidationError) -> str:
-    "The first fault that pydantic found, in a few words."
-    fault = e.errors(include_url=False)[0]
-    where = ".".join(map(str, fault["loc"]))[:80] or "as a whole"
-    return f"{where}: {fault['msg'].removeprefix('Value error, ')[:200]}"
-
 # %% ../../nbs/recommend/manifest.ipynb #e9af0777
 def parse_manifest(text: bytes) -> Manifest:
     "What `recommender.json` says. Raises `ValueError` with the first fault."
@@ -244,7 +238,10 @@ def parse_manifest(text: bytes) -> Manifest:
 
     if isinstance(info.get("ranker"), dict): info["ranker"].setdefault("kind", "StackedAutoencoder")  # format 1
     try: manifest = Manifest.model_validate(info)
-    except ValidationError as e: raise ValueError(_first_fault(e)) from None
+    except ValidationError as e:
+        fault = e.errors(include_url=False)[0]
+        where = ".".join(map(str, fault["loc"]))[:80] or "as a whole"
+        raise ValueError(f"{where}: {fault['msg'].removeprefix('Value error, ')[:200]}") from None
     names, needed = set(manifest.files or {}), {"weights.safetensors", "movies.parquet"}
     possible = set(LIMITS) - {"recommender.json"}
     if (version >= 3 or names) and not needed <= names <= possible:
@@ -254,14 +251,14 @@ def parse_manifest(text: bytes) -> Manifest:
 # %% ../../nbs/recommend/manifest.ipynb #5224017c
 def _check_array(name: str, array: np.ndarray, shape: tuple[int, ...], dtypes: str) -> None:
     "Raises `ValueError` if an array has another shape or type, or is not finite."
-    wanted = tuple(n if s == -1 else s for s, n in zip(shape, array.shape, strict=False))
-    if len(shape) != array.ndim or wanted != array.shape or array.dtype.str[1:] not in dtypes.split():
+    wanted = [n if s == -1 else s for s, n in zip_longest(shape, array.shape)]
+    if wanted != [*array.shape] or array.dtype.str[1:] not in dtypes.split():
         asked = " or ".join(np.dtype(o).name for o in dtypes.split())
         asked = f"{asked} {[s if s >= 0 else 'any' for s in shape]}"
         found = f"{array.dtype.name} {list(array.shape)}"
         raise ValueError(f"the tensor {name!r} is {found}, and recommender.json asks for {asked}")
-    ends = (array.min(), array.max()) if array.size and array.dtype.kind == "f" else 0  # no array of answers
-    if not np.isfinite(ends).all(): raise ValueError(f"the tensor {name!r} holds NaN or infinity")
+    if array.dtype.kind == "f" and array.size and not np.isfinite([array.min(), array.max()]).all():
+        raise ValueError(f"the tensor {name!r} holds NaN or infinity")
 
 # %% ../../nbs/recommend/manifest.ipynb #81a5031b
 def _wanted(arrays: Mapping[str, np.ndarray], manifest: Manifest, n: int, inner: int) -> Shapes:
@@ -287,6 +284,7 @@ def _check_numbers(arrays: Mapping[str, np.ndarray], own: bool, inner: int) -> N
             try: csr_array(rows, shape=(len(kernel["weights"]), inner)).check_format()
             except ValueError: raise ValueError(f"the tensor {name!r} is no list of rows") from None
 
+# %% ../../nbs/recommend/manifest.ipynb #ff0bdd98
 def check_arrays(arrays: Mapping[str, np.ndarray], manifest: Manifest, seen: Callable[[], Any] = list) -> None:
     """Raises `ValueError` with the first tensor of a saved model that does not fit its manifest; `seen` is called when
     the numbers of one have been read."""

@@ -95,6 +95,7 @@ class _File:
     def __str__(self) -> str: return self.name
     def read_bytes(self) -> bytes: return self.data
 
+# %% ../../nbs/recommend/own.ipynb #229ea9a0
 def _in_zip(zipped: _File) -> _File:
     "The file of a zip that has the ratings; an Excel workbook is read as it is."
     z = zipfile.ZipFile(io.BytesIO(zipped.data))

@@ -178,7 +178,7 @@ class People:
 
     def allowed(self,
         genres: str | Sequence[str] = (),  # one of these
-        years: int | tuple[int | None, int | None] = (None, None),  # this one, or from one to another
+        years: int | tuple[int | None, int | None] = (None, None),  # one, or from, to
         exclude: Sequence[str | int] = (),  # titles or ids
     ) -> np.ndarray:  # bool [n_movies]
         "Which movies may be listed. Raises `InputError` for unknown genres or titles, and years the wrong way round."

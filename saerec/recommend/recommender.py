@@ -7,6 +7,7 @@ Docs: https://saerec.github.io/saerec/recommend/recommender.html.md"""
 # %% ../../nbs/recommend/recommender.ipynb #1f431f77
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -19,31 +20,103 @@ import pandas as pd
 from ..data.ratings import Ratings
 from ..ensemble.affinity import Affinity
 from .artefact import Artefact, read_artefact, write_artefact
-from .card import model_card, report_of, verdict
 from .engine import Engine, LikeModel, NetworkModel, make_model
-from .lists import CALIBRATE, explanation, list_frame, lists_for, pick, similar_movies
-from .manifest import Manifest, OwnPart
-from .people import People, data_end
+from saerec.recommend.lists import (
+    CALIBRATE, FEW_LIKES, explanation, list_frame, lists_for, pick, similar_movies,
+)
+from .manifest import EnsemblePart, Manifest, OwnPart
+from .people import People, data_end, things
 from .titles import Titles
 
 # %% auto #0
-__all__ = ['Recommender']
+__all__ = ['verdict', 'Recommender']
 
-# %% ../../nbs/recommend/recommender.ipynb #65183dac
-def _people_of(artefact: Artefact) -> People:
-    "What reads ratings of users in the terms of a trained recommender."
-    m, movies = artefact.manifest, artefact.movies
-    return People(movies, m.scale, m.threshold, artefact.known, data_end(m.data.name, m.data.last, movies))
+# %% ../../nbs/recommend/recommender.ipynb #624dc3e3
+def report_of(manifest: Manifest) -> pd.DataFrame:
+    "The test figures of a model, a row a model; empty if it could not be measured; attrs: how it was measured."
+    table = pd.DataFrame(manifest.report).T.astype(float)
+    table.attrs |= manifest.report_about
+    return table
+
+# %% ../../nbs/recommend/recommender.ipynb #da03bcb5
+def verdict(
+    table: pd.DataFrame,  # a report
+) -> list[str]:  # plain sentences
+    "Where the first row wins, where it loses to a simple baseline, and what is left out for what reason."
+    out = []
+    for metric, sign in (("MSE", -1), ("AUC", 1), ("NDCG@10", 1), ("NDCG@100", 1)):
+        if metric not in table: continue
+        mine, others = float(table[metric].iloc[0]), table[metric].iloc[1:].dropna()
+        if not len(others) or math.isnan(mine): continue
+        best = str((sign * others).idxmax())
+        gain = sign * (mine - others[best])
+        word = "ahead of" if gain > 0 else "WARNING: it loses to" if gain < 0 else "equal to"
+        out.append(f"{metric}: {mine:.4f}, {word} {best} ({others[best]:.4f})")
+    return out + list(table.attrs.get("left_out", ()))
+
+# %% ../../nbs/recommend/recommender.ipynb #c4bfb4db
+def _of_what(manifest: Manifest) -> str:
+    "The models of a recommender, in two sentences."
+    ranker, liker = manifest.ranker, manifest.liker
+    network = "a stacked autoencoder with hidden layers"
+    kind = f"{network} {getattr(ranker, 'hidden', [])}"
+    if isinstance(ranker, EnsemblePart): kind = "an ensemble of " + ", ".join(ranker.members)
+    if isinstance(ranker, OwnPart): kind = f"{ranker.path}, which is not part of saerec"
+    likes = "No probability of liking is predicted"
+    if liker: likes = f"The probability of liking is predicted by {network} {liker.hidden}"
+    return f"What ranks is {kind}. {likes}; calibration: {manifest.calibration.kind}."
+
+# %% ../../nbs/recommend/recommender.ipynb #fd7fc1cc
+def _table(frame: pd.DataFrame) -> str:
+    "Aligned figures; missing ones stay empty."
+    return f"```\n{frame.to_string(float_format='{:.4f}'.format, na_rep='')}\n```"
+
+# %% ../../nbs/recommend/recommender.ipynb #6fb6a259
+def _measured(manifest: Manifest) -> list[str]:
+    "The report, as paragraphs."
+    about, report = manifest.report_about, report_of(manifest)
+    reasons = "\n".join(f"- {line}" for line in verdict(report))
+    if not len(report): return [f"## Measured\n\n{reasons or '- It was not measured.'}"]
+
+    on = [f"MSE to base rate: held-out ratings, {about['likes']}."] if about.get("likes") else []
+    on.append(f"NDCG and Recall: held-out users, the whole catalogue ranked, {about['ranking']}.")
+    on.append(f"Epochs were chosen on validation; times a test was opened: {max(about['finals'])}.")
+    parts = [f"## Measured\n\n{' '.join(on)}\n\n{_table(report)}"]
+    if about.get("differences"):
+        columns = ["metric", "difference", "low", "high", "result"]
+        d = pd.DataFrame(about["differences"]).set_index("baseline")[columns]
+        title = "Differences from the baselines, with 95% intervals over users (paired bootstrap):"
+        parts.append(f"{title}\n\n{_table(d)}")
+    return [*parts, reasons]
+
+# %% ../../nbs/recommend/recommender.ipynb #ccfb747d
+def model_card(artefact: Artefact) -> str:  # Markdown
+    "What a recommender is, how it was measured, and its limits."
+    m, data, many = artefact.manifest, artefact.manifest.data, things(artefact.movies)
+    likes = f"A rating of {m.threshold:g} or more is a like."
+    if m.feedback == "implicit": likes = "It is implicit feedback: all ratings are equal, and each counts as a like."
+    rated = f" to see and rated {m.threshold:g} or more" if m.liker else ""
+    parts = [
+        f"# Model card\n\nA recommender of {many} made by saerec {m.saerec}, seed {m.seed}. {_of_what(m)}",
+        f"## Data\n\n{data.name}: {data.ratings:,} ratings, {data.users:,} users, {data.movies:,} {many}; fingerprint "
+        f"{data.fingerprint}. {likes} The conditions of the data apply to what is derived from them.",
+        *_measured(m),
+        "The model was then trained once more on everything; the figures are of those before." * m.refit,
+        "## Limits\n\n"
+        f"- It knows {len(artefact.rank_codes):,} of {len(artefact.movies):,} {many} well enough to recommend them, "
+        "and none that came later than its data.\n"
+        f"- It recommends what people like those in the data chose{rated}; what is popular among them is recommended "
+        "more than it is liked.\n"
+        f"- Nothing was measured for users with fewer than {FEW_LIKES} likes.\n"
+        "- It is not meant for decisions about people."]
+    return "\n\n".join(o for o in parts if o) + "\n"
 
 # %% ../../nbs/recommend/recommender.ipynb #4a7fdf5f
 def engine_of(artefact: Artefact) -> Engine:
     "What makes lists from a trained recommender."
-    m = artefact.manifest
-    liker = None
+    m, liker, affinity = artefact.manifest, None, None
     if m.liker is not None:
-        w = artefact.part("liker")
-        x = artefact.part("affinity").get("features")
-        affinity = None
+        w, x = artefact.part("liker"), artefact.arrays.get("affinity.features")
         means = float(w["mean"]), w["movie_offset"], m.liker.damping
         if x is not None: affinity = Affinity(x, *means, m.affinity)
         liker = LikeModel(NetworkModel(m.liker.model_dump(), w), affinity)
@@ -53,19 +126,15 @@ def engine_of(artefact: Artefact) -> Engine:
         ranker = ScorerModel(artefact.own, len(artefact.rank_codes))
     return Engine(ranker, liker, artefact.rank_codes, len(artefact.movies), m.to_probability)
 
-def _read(path: str | os.PathLike[str], own_code: bool) -> Artefact:
-    "A saved recommender, with the model of a class of your own, if that ranks."
-    artefact = read_artefact(path)
-    if not isinstance(artefact.manifest.ranker, OwnPart): return artefact
-    from saerec.recommend.scorer import own_model
-    return replace(artefact, own=own_model(artefact, path, own_code))
-
 # %% ../../nbs/recommend/recommender.ipynb #9467e558
 class Recommender:
     "A trained recommender: titles in, movies with reasons out."
     def __init__(self, artefact: Artefact):
         self.artefact, self.movies, self.known = artefact, artefact.movies, artefact.known
-        self.people, self.engine = _people_of(artefact), engine_of(artefact)
+        m, data = self.manifest, self.manifest.data
+        until = data_end(data.name, data.last, self.movies)
+        self.people = People(self.movies, m.scale, m.threshold, self.known, until)
+        self.engine = engine_of(artefact)
         self.recorders: dict[str, Any] = {}  # how the trainings went; empty after loading
 
     def __repr__(self) -> str:
@@ -97,7 +166,10 @@ class Recommender:
     @classmethod
     def load(cls, path: str | os.PathLike[str], own_code: bool = False) -> Recommender:
         "Read a saved recommender; no code is run but, with `own_code`, a class that it names. Raises `InputError`."
-        return cls(_read(path, own_code))
+        artefact = read_artefact(path)
+        if not isinstance(artefact.manifest.ranker, OwnPart): return cls(artefact)
+        from saerec.recommend.scorer import own_model
+        return cls(replace(artefact, own=own_model(artefact, path, own_code)))
 
     @classmethod
     def from_model(cls,
@@ -134,7 +206,7 @@ class Recommender:
         person: Mapping[Any, float] | str | int,  # ratings by title or id; or a known user
         n: int = 10,  # length of the list
         genres: str | Sequence[str] = (),  # only movies that have one of these
-        years: int | tuple[int | None, int | None] = (None, None),  # this one, or from one to another
+        years: int | tuple[int | None, int | None] = (None, None),  # one, or from, to
         exclude: Sequence[str | int] = (),  # titles or ids that are never listed
         rated: bool = False,  # also list what the user has rated
         diversity: float = 0.0,  # 0: by score alone; 1: away from what is in the list
@@ -162,7 +234,8 @@ class Recommender:
         movie: str | int,  # title or id
     ) -> pd.DataFrame:  # movie (id), title, stars, change, p_change; strongest first
         "What each rating does to a movie; attrs: title, score, p_like, threshold. Raises `InputError` if never liked."
-        return explanation(self.people, self.engine, self.people.stars(person), self.titles.find(movie))
+        stars = self.people.stars(person)
+        return explanation(self.people, self.engine, stars, self.titles.find(movie))
 
     def similar(self,
         movie: str | int,  # title or id

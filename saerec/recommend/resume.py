@@ -44,14 +44,13 @@ def training_room(
             if resume: say(f"{out}: {_resumed(out, settings)}")
             else:
                 for old in where.glob("[!.]*"): old.unlink()  # not the lock: it begins with a dot
-            text = json.dumps(settings)
-            atomic_write(where / "settings.json", lambda new: new.write_text(text, encoding="utf-8"))
-
+            about, text = where / "settings.json", json.dumps(settings)
+            atomic_write(about, lambda new: new.write_text(text, encoding="utf-8"))
             try: yield where
             except BaseException:
-                if not kept_something(where): (where / "settings.json").unlink(missing_ok=True)
+                if not kept_something(where): about.unlink(missing_ok=True)
                 raise
-            (where / "settings.json").unlink()  # first: from here on there is a finished model
+            about.unlink()  # first: from here on there is a finished model
             shutil.rmtree(where, ignore_errors=True)
     finally:
         with suppress(OSError): where.rmdir()  # empty: there is nothing to go on with
@@ -59,11 +58,13 @@ def training_room(
 # %% ../../nbs/recommend/resume.ipynb #f253b079
 def _differences(had: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
     "Which settings differ from those of this call, for a sentence; \"\": none."
-    def shown(value: Any) -> str: return "its default" if value is None else str(value)
+    def told(name: str) -> str:
+        if name == "data": return "other ratings"
+        two = ["its default" if o[name] is None else str(o[name]) for o in (had, wanted)]
+        return f"--{name.replace('_', '-')} {' in place of '.join(two)}"
+
     # an earlier version may not have had an option
-    other = [k for k in wanted if k in had and had[k] != wanted[k]]
-    said = [f"--{k.replace('_', '-')} {shown(had[k])} in place of {shown(wanted[k])}" for k in other if k != "data"]
-    return ", ".join(said + ["other ratings"] * ("data" in other))
+    return ", ".join(told(k) for k in wanted if k in had and had[k] != wanted[k])
 
 def _resumed(out: Path, settings: Mapping[str, Any]) -> str:
     "What there is to go on with. Raises `InputError` if it is a training of other settings."
@@ -86,7 +87,7 @@ def finished_model(out: Path, settings: Mapping[str, Any]) -> Recommender | None
     rec = Recommender.load(out)
     advice = "give another --out, or leave out --resume to train anew"
     if (had := getattr(rec.manifest, "training", None)) is None:
-        raise InputError(f"{out}: the model there does not say with which settings it was trained; {advice}.")
+        raise InputError(f"{out}: the model there does not say how it was trained; {advice}.")
     if other := _differences(had, settings):
         raise InputError(f"{out}: the model there was trained with {other}; {advice}.")
     return rec

@@ -37,9 +37,9 @@ class ScorerModel:
 
     def scores(self, rows: Rows, movies: Movies = ALL) -> np.ndarray:  # [B, k]
         "Its scores. Raises `InputError` for scores that are none."
-        cells = (torch.from_numpy(np.array(a, t)) for a, t in
-                 ((rows.indptr, np.int64), (rows.indices, np.int64), (rows.data, np.float32)))
-        batch = Batch(*cells, self.n_movies, torch.arange(rows.shape[0]))
+        places = (torch.from_numpy(np.array(a, np.int64)) for a in (rows.indptr, rows.indices))
+        values = torch.from_numpy(np.array(rows.data, np.float32))
+        batch = Batch(*places, values, self.n_movies, torch.arange(rows.shape[0]))
         with torch.no_grad(): z = checked_scores(self.scorer, batch).numpy()
         if np.isnan(z).any(): raise InputError(f"{type(self.scorer).__name__}: a score is NaN.")
         return z[:, movies]
@@ -52,8 +52,12 @@ class ScorerModel:
 
 # %% ../../nbs/recommend/scorer.ipynb #95632952
 _NATIVE = (StackedAutoencoder, EDLAE, KernelRidge, Ensemble)  # saved as what they are
-_TYPES = {torch.float64: "f8", torch.float16: "f4", torch.bfloat16: "f4", torch.float32: "f4", torch.bool: "u1",
-          torch.uint8: "u1"}
+
+def _array(t: Any) -> np.ndarray:
+    "A tensor in a type that a manifest has: half precision as single, other whole numbers as int64."
+    t = torch.as_tensor(t).detach().cpu()
+    if t.is_floating_point(): return (t if t.dtype == torch.float64 else t.float()).numpy()
+    return t.numpy().astype(np.uint8 if t.dtype in (torch.bool, torch.uint8) else np.int64)
 
 def _ranker_of(model: Any) -> tuple[Any, dict[str, np.ndarray]]:
     "What a manifest says of a model, and its arrays; without arrays it cannot be saved."
@@ -61,17 +65,11 @@ def _ranker_of(model: Any) -> tuple[Any, dict[str, np.ndarray]]:
         part, tensors = as_tensors(model)
         return part, {k: t.detach().cpu().numpy() for k, t in tensors.items()}
     saves = hasattr(model, "state_dict") and hasattr(model, "config")
-    tensors = model.state_dict() if saves else {}
-    named = {k: torch.as_tensor(t).detach().cpu() for k, t in tensors.items()}
-    arrays = {k: t.float().numpy() if t.dtype in (torch.float16, torch.bfloat16) else t.numpy()
-              for k, t in named.items()}
-    arrays = {k: a.astype(_TYPES.get(named[k].dtype, "i8"), copy=False) for k, a in arrays.items()}
-
+    arrays = {k: _array(t) for k, t in model.state_dict().items()} if saves else {}
     path = f"{type(model).__module__}:{type(model).__qualname__}"
-    said = dict(getattr(model, "config", {}))
-    about = {"tensors": {k: list(a.shape) for k, a in arrays.items()},
-             "types": {k: a.dtype.str[1:] for k, a in arrays.items()}}
-    return {"kind": "own", "path": path, "config": said} | about, arrays
+    about = {"kind": "own", "path": path, "config": dict(getattr(model, "config", {}))}
+    about["tensors"] = {k: list(a.shape) for k, a in arrays.items()}
+    return about | {"types": {k: a.dtype.str[1:] for k, a in arrays.items()}}, arrays
 
 # %% ../../nbs/recommend/scorer.ipynb #ea24c413
 def artefact_of(model: Any, ratings: Ratings, train: Ratings | None, threshold: float | None) -> Artefact:
@@ -79,8 +77,8 @@ def artefact_of(model: Any, ratings: Ratings, train: Ratings | None, threshold: 
     known = (train or ratings).movies.movie_id
     codes = pd.Index(ratings.movies.movie_id).get_indexer(pd.Index(known)).astype(np.int64)
     if (codes < 0).any() or (np.diff(codes) <= 0).any():
-        raise InputError(f"{ratings.name}: the movies that the model learned from are others, or in another order; "
-                         "give the ratings that its split was made of.")
+        fault = "the movies that the model learned from are others, or in another order"
+        raise InputError(f"{ratings.name}: {fault}; give the ratings that its split was made of.")
     ScorerModel(model, len(codes))
     part, arrays = _ranker_of(model)
     least = default_threshold(ratings) if threshold is None else threshold
@@ -95,12 +93,13 @@ def own_model(artefact: Artefact, path: str | os.PathLike[str], own_code: bool) 
     part = artefact.manifest.ranker
     assert isinstance(part, OwnPart)
     if not own_code:
-        raise InputError(f"{path}: what ranks is {part.path}, code that is not saerec's; if you trust it, load it in "
-                         "Python with Recommender.load(path, own_code=True).")
+        said = f"{path}: what ranks is {part.path}, code that is not saerec's"
+        raise InputError(f"{said}; if you trust it, Recommender.load(path, own_code=True).")
     module, _, name = part.path.partition(":")
     try:
         made = getattr(import_module(module), name)(**part.config)
         made.load_state_dict({k: torch.tensor(a) for k, a in artefact.part("ranker").items()})
     except Exception as e:
-        raise InputError(f"{path}: {part.path} cannot be made again ({type(e).__name__}: {str(e)[:200]}).") from e
+        why = f"{type(e).__name__}: {str(e)[:200]}"
+        raise InputError(f"{path}: {part.path} cannot be made again ({why}).") from e
     return made.eval() if isinstance(made, torch.nn.Module) else made

@@ -86,7 +86,8 @@ class _TitleIndex:
     def same_words(self, text: str, year: int | None = None) -> list[int]:
         "The movies with all words of a text, in any order, in the shortest name; half of its words or more are asked."
         asked = Title(text).words
-        found = {c: len(bag) for bag, c in self._bags if asked <= bag and len(bag) <= 2 * len(asked)}
+        most = 2 * len(asked)
+        found = {c: len(bag) for bag, c in self._bags if asked <= bag and len(bag) <= most}
         near = self.near(found, year)
         return [c for c in near if found[c] == min(found[o] for o in near)]
 

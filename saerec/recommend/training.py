@@ -12,7 +12,7 @@ import platform
 import time
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +27,7 @@ from ..evaluate.calibration import Calibrated, choose_calibration
 from ..model import StackedAutoencoder
 from .artefact import Artefact
 from .manifest import Manifest
-from .plan import TrainingPlan, make_splits, plan_training
-from .report import fit_baselines, report
+from .plan import TrainingPlan, fit_baselines, make_splits, plan_training, report
 from ..ensemble.affinity import WithAffinity, with_affinity
 from ..ensemble.combining import Ensemble
 from ..ensemble.networks import NETWORK_OPTIONS, has_dislikes, train_again, train_network
@@ -41,6 +40,7 @@ __all__ = ['train', 'compute_report']
 
 # %% ../../nbs/recommend/training.ipynb #13567cca
 RANKERS = ("auto", "network", "stack")  # the default ensemble; one network; the full ensemble
+_Changes = Mapping[str, Any]  # other `Settings`, and options of the network
 
 # %% ../../nbs/recommend/training.ipynb #d769962e
 def fit_network(
@@ -101,20 +101,25 @@ def _stages(say: Callable[[str], None] | None) -> Callable[[str], None]:
     return begin
 
 # %% ../../nbs/recommend/training.ipynb #2ff90606
-_Changes = Mapping[str, Any]  # other `Settings`
+@dataclass(frozen=True)
+class _Trained:
+    "What a training gives."
+    ranker: Any
+    liker: WithAffinity | None  # None: likes are not predicted
+    recorders: dict[str, Recorder]  # by objective
 
-def _fitted(plan: TrainingPlan, ranker: str, likes_changes: _Changes, ranking_changes: _Changes,
-            begin: Callable[[str], None], **options: Any) -> tuple[Any, WithAffinity | None, dict[str, Recorder]]:
-    "What ranks, what predicts likes, and how their trainings went; before that, what there is to say of the data."
+# %% ../../nbs/recommend/training.ipynb #0928a2c5
+def _fitted(plan: TrainingPlan, ranker: str, likes: _Changes, ranking: _Changes, begin: Any, **how: Any) -> _Trained:
+    "Networks and the rest of what ranks; before that, what there is to say of the data."
     liker, recorders = None, {}
-    for note in plan.notes if options["say"] else (): options["say"](note)
+    for note in plan.notes if how["say"] else (): how["say"](note)
     if plan.pairs is not None:
         begin("like network")
-        network, recorders["likes"] = fit_network("likes", plan.pairs, likes_changes, **options)
+        network, recorders["likes"] = fit_network("likes", plan.pairs, likes, **how)
         liker = with_affinity(network, plan.pairs)
-    best, found = fit_ranker(ranker, plan.users, ranking_changes, begin=begin, **options)
+    best, found = fit_ranker(ranker, plan.users, ranking, begin=begin, **how)
     begin("calibration, saving")
-    return best, liker, recorders | found
+    return _Trained(best, liker, recorders | found)
 
 # %% ../../nbs/recommend/training.ipynb #c4a0d56c
 def share_training(
@@ -125,7 +130,7 @@ def share_training(
     checkpoints: Path,  # those of the first process
 ) -> None:
     "What all but the first process under `torchrun` do: their part of every batch, network after network."
-    options: dict[str, Any] = dict(checkpoints=checkpoints, seed=plan.seed, progress=False, say=None)
+    options: Any = dict(checkpoints=checkpoints, seed=plan.seed, progress=False, say=None)
     if plan.pairs is not None: fit_network("likes", plan.pairs, likes_changes, **options)
     networks_only = {} if ranker == "network" else {"forms": {}, "content": False}
     fit_ranker(ranker, plan.users, {**ranking_changes, **networks_only}, **options)
@@ -150,64 +155,61 @@ def train(
     "Train and measure what `Recommender` serves. Raises `InputError` for data that are too small, or no such ranker."
     if ranker not in RANKERS: raise InputError(f"There is no ranker {ranker!r}; there are {', '.join(RANKERS)}.")
     if plan is None: plan = plan_training(r, seed, threshold, n_held)
-    begin, changes = _stages(say if progress else None), (likes_changes or {}, ranking_changes or {})
-    options: dict[str, Any] = dict(checkpoints=checkpoints, seed=plan.seed, progress=progress, say=say)
-    best, liker, recorders = _fitted(plan, ranker, *changes, begin, **options)
-    keep(artefact := _assemble(plan, best, liker, recorders, about or {}))
-    if not refit: best = liker = None  # what was saved is measured; both at once would not fit where ratings are many
+    begin = _stages(say if progress else None)
+    options: Any = dict(checkpoints=checkpoints, seed=plan.seed, progress=progress, say=say)
+    found = _fitted(plan, ranker, likes_changes or {}, ranking_changes or {}, begin, **options)
+    keep(artefact := _assemble(plan, found, about or {}))
+    if not refit: del found  # what was saved is measured; both at once do not fit where ratings are many
 
     begin("baselines and test; the model is saved already")
     keep(artefact := _measured(artefact, plan))
     if refit:
         begin("refit on all ratings")
-        keep(artefact := _refit(artefact, plan, best, recorders, liker, progress))
+        keep(artefact := _refit(artefact, plan, found, progress))
     begin("done")
-    return artefact, recorders
+    return artefact, found.recorders
 
 # %% ../../nbs/recommend/training.ipynb #236dec84
-def _saved(ranker: Any, liker: WithAffinity | None, codes: np.ndarray,
-           ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def _saved(found: _Trained, codes: np.ndarray) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     "What a manifest says of the models, and all that was learned, by name."
-    models = {"ranker": ranker} if liker is None else {"ranker": ranker, "liker": liker.network}
+    liker, models = found.liker, {"ranker": found.ranker}
+    if liker is not None: models["liker"] = liker.network
     said, arrays = dict[str, Any](), {"rank_codes": codes}
     for name, model in models.items():
         said[name], tensors = as_tensors(model)
         arrays |= {f"{name}.{k}": t.detach().numpy() for k, t in tensors.items()}
-    if liker is not None and liker.affinity.weight:
-        said["affinity"], arrays["affinity.features"] = liker.affinity.weight, liker.affinity.features
+    if liker is not None and (weight := liker.affinity.weight):
+        said["affinity"], arrays["affinity.features"] = weight, liker.affinity.features
     return said, arrays
-
-def _calibration(plan: TrainingPlan, liker: WithAffinity | None) -> dict[str, Any]:
-    "The map from scores to probabilities that validation chose, as a manifest has it."
-    if liker is None or plan.pairs is None: return {}
-    cells = plan.pairs.valid.target
-    c, losses = choose_calibration(predict_cells(liker, plan.pairs.valid), cells.value, cells.user)
-    return {"kind": c.kind, "x": list(c.x), "y": list(c.y), "log_loss": losses}
 
 # %% ../../nbs/recommend/training.ipynb #f2fac4ef
 def said_of(r: Ratings, threshold: float) -> dict[str, Any]:
     "What a manifest says of ratings, and of a model that nothing has measured yet."
-    data = {"name": r.name, "fingerprint": r.fingerprint(), "ratings": len(r), "users": r.n_users, "movies": r.n_movies}
+    data = dict(name=r.name, ratings=len(r), users=r.n_users, movies=r.n_movies)
+    data["fingerprint"] = r.fingerprint()
     if r.time is not None and len(r): data["last"] = str(np.datetime64(int(r.time.max()), "s"))[:10]
-    return {
-        "saerec": __version__, "data": data, "feedback": r.feedback, "threshold": float(threshold),
-        "scale": [float(x) for x in r.scale], "seed": 0, "n_held": 0, "refit": False, "report": {},
-        "report_about": {"left_out": ["It was not measured."]}}
+    said = dict(saerec=__version__, data=data, feedback=r.feedback, threshold=float(threshold))
+    said |= dict(scale=[float(x) for x in r.scale], seed=0, n_held=0, refit=False, report={})
+    return said | {"report_about": {"left_out": ["It was not measured."]}}
 
-def _assemble(plan: TrainingPlan, ranker: Any, liker: WithAffinity | None,
-              recorders: Mapping[str, Recorder], about: Mapping[str, Any]) -> Artefact:
+# %% ../../nbs/recommend/training.ipynb #d4376817
+def _assemble(plan: TrainingPlan, found: _Trained, about: Mapping[str, Any]) -> Artefact:
     "A recommender that nothing has measured yet."
-    r, known = plan.ratings, plan.users.train.movies.movie_id
+    recorders, r, known = found.recorders, plan.ratings, plan.users.train.movies.movie_id
     codes = pd.Index(r.movies.movie_id).get_indexer(pd.Index(known)).astype(np.int64)
-    models, arrays = _saved(ranker, liker, codes)
-    trained = {
+    models, arrays = _saved(found, codes)
+    trained: dict[str, Any] = {
         "torch": torch.__version__.split("+")[0], "python": platform.python_version(),
-        "seed": plan.seed, "n_held": plan.n_held, "dislikes": has_dislikes(plan.users.train),
         "epochs": {k: o.best_epoch for k, o in recorders.items()},
         "settings": {k: vars(o.settings) for k, o in recorders.items()},
-        "train_seconds": {k: round(o.seconds, 1) for k, o in recorders.items()},
-        "calibration": _calibration(plan, liker)}
-    return Artefact(Manifest(**said_of(r, plan.threshold) | trained | models | dict(about)), arrays, r.movies, r)
+        "train_seconds": {k: round(o.seconds, 1) for k, o in recorders.items()}}
+    trained |= dict(seed=plan.seed, n_held=plan.n_held, dislikes=has_dislikes(plan.users.train))
+    if found.liker is not None and plan.pairs is not None:
+        valid, cells = plan.pairs.valid, plan.pairs.valid.target
+        c, losses = choose_calibration(predict_cells(found.liker, valid), cells.value, cells.user)
+        trained["calibration"] = dict(kind=c.kind, x=list(c.x), y=list(c.y), log_loss=losses)
+    said = said_of(r, plan.threshold) | trained | models | dict(about)
+    return Artefact(Manifest(**said), arrays, r.movies, r)
 
 # %% ../../nbs/recommend/training.ipynb #f8743cb6
 def models_of(artefact: Artefact) -> tuple[Any, Calibrated | None]:
@@ -232,7 +234,8 @@ def _measured(artefact: Artefact, plan: TrainingPlan) -> Artefact:
         ranker, liker = models_of(artefact)
         table = report(liker, ranker, plan.pairs, plan.users, baselines)
         ease = float(getattr(baselines[1].get("EASE"), "regularization", 0.0))
-        said = {"ease_regularization": ease, "report": json.loads(table.T.to_json()), "report_about": table.attrs}
+        said: dict[str, Any] = {"ease_regularization": ease, "report_about": table.attrs}
+        said["report"] = json.loads(table.T.to_json())
     except Exception as e:
         reason = f"It could not be measured ({type(e).__name__}: {str(e)[:200]})."
         said = {"report": {}, "report_about": {"left_out": [reason]}}
@@ -240,26 +243,26 @@ def _measured(artefact: Artefact, plan: TrainingPlan) -> Artefact:
     return replace(artefact, manifest=artefact.manifest.model_copy(update=said))
 
 # %% ../../nbs/recommend/training.ipynb #4ef4c949
-def _refit(artefact: Artefact, plan: TrainingPlan, ranker: Any, recorders: Mapping[str, Recorder],
-           liker: WithAffinity | None, progress: bool) -> Artefact:
+def _refit(artefact: Artefact, plan: TrainingPlan, found: _Trained, progress: bool) -> Artefact:
     "Everything again, on all ratings, for the number of epochs and with the settings that validation chose."
-    m, likes = artefact.manifest, plan.likes
+    m, likes, liker = artefact.manifest, plan.likes, found.liker
 
     def all_of(learned: Ratings) -> Split:  # nothing is held out any more
-        return Split(learned, plan.users.valid, plan.users.valid, "all ratings", plan.seed, check=False)
+        held = plan.users.valid
+        return Split(learned, held, held, "all ratings", plan.seed, check=False)
 
     def again(learned: Ratings, objective: str, part: Any) -> StackedAutoencoder:
-        options = {k: getattr(part, k) for k in NETWORK_OPTIONS}
-        return train_again(all_of(learned), recorders[objective], plan.seed, progress=progress, **options)
+        options = {k: getattr(part, k) for k in NETWORK_OPTIONS} | {"progress": progress}
+        return train_again(all_of(learned), found.recorders[objective], plan.seed, **options)
 
     if liker is not None:
         network = again(likes, "likes", m.liker)
         liker = WithAffinity(network, liker.affinity.features, liker.affinity.weight)
     codes = np.unique(likes.movie[likes.value > 0]).astype(np.int64)
     liked = likes.only_movies(codes)
-    ensemble = isinstance(ranker, Ensemble)
-    ranker = fit_again(ranker, all_of(liked)) if ensemble else again(liked, "ranking", m.ranker)
-    models, arrays = _saved(ranker, liker, codes)
+    if isinstance(found.ranker, Ensemble): ranker: Any = fit_again(found.ranker, all_of(liked))
+    else: ranker = again(liked, "ranking", m.ranker)
+    models, arrays = _saved(replace(found, ranker=ranker, liker=liker), codes)
     return replace(artefact, manifest=Manifest(**dict(m) | models | {"refit": True}), arrays=arrays)
 
 # %% ../../nbs/recommend/training.ipynb #fbaba41f
@@ -270,11 +273,11 @@ def compute_report(
     "The report of a saved recommender, computed again. Raises `InputError` for other data, or if it was refitted."
     m = artefact.manifest
     if m.refit:
-        raise InputError("This model was trained again on all ratings (refit), so no held-out ratings are left to "
-                         "evaluate it on; its report is that of the networks measured before.")
+        raise InputError("This model was refitted on all ratings; no held-out ratings are left.")
     # models of format 3 and before do not cover times
     if m.data.fingerprint not in (r.fingerprint(), r.fingerprint(times=False)):
-        raise InputError(f"{r.name}: these are not the ratings that the model was trained on; give {m.data.name}.")
+        fault = "these are not the ratings that the model was trained on"
+        raise InputError(f"{r.name}: {fault}; give {m.data.name}.")
 
     pairs, users = make_splits(r.likes(m.threshold), m.seed, m.n_held, m.dislikes)
     known = {"regularizations": (m.ease_regularization,)} if m.ease_regularization else {}
