@@ -12,7 +12,7 @@ import json
 import re
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -24,7 +24,7 @@ from torch import Tensor
 from ..data import InputError
 from ..disk import Terminated, exclusive_lock, raise_terminated, read_tensors, write_tensors
 from .processes import gathered
-from .steps import Diverged, Recorder, Training
+from .steps import Diverged, Training
 
 # %% ../../nbs/train/checkpoints.ipynb #e44e8c5f
 def _identity(training: Training) -> dict[str, Any]:
@@ -34,10 +34,10 @@ def _identity(training: Training) -> dict[str, Any]:
     return training.about | ours | dict(seed=training.seed, rows=rows)
 
 # %% ../../nbs/train/checkpoints.ipynb #e076d979
-def save_checkpoint(path: Path, training: Training, recorder: Recorder, best: Mapping[str, Tensor]) -> None:
+def save_checkpoint(path: Path, training: Training) -> None:
     "Write where a training stands, between two batches. Raises `InputError` if it cannot be written."
     out = {f"model.{k}": v for k, v in training.model.state_dict().items()}
-    out |= {f"best.{k}": v for k, v in best.items()}
+    out |= {f"best.{k}": v for k, v in training.best.items()}
     for i, p in enumerate(training.model.parameters()):
         out |= {f"optimizer.{i}.{k}": v for k, v in training.optimizer.state[p].items()}
     out |= {"order": training.order, "losses": torch.tensor([float(x) for x in training.losses])}
@@ -45,12 +45,12 @@ def save_checkpoint(path: Path, training: Training, recorder: Recorder, best: Ma
     if training.device.type == "cuda": out["cuda_rng"] = torch.cuda.get_rng_state(training.device)
 
     about = _identity(training) | dict(format=1, step=training.step, epoch=training.epoch)
-    about |= dict(record=recorder.rows, best_epoch=recorder.best_epoch)
+    about |= dict(record=training.recorder.rows, best_epoch=training.recorder.best_epoch)
     write_tensors(path, out, about)
 
 # %% ../../nbs/train/checkpoints.ipynb #9e76dc47
-def load_checkpoint(path: Path, training: Training, recorder: Recorder) -> dict[str, Tensor]:
-    "Continue where a training stood, and give its best weights. Raises `InputError` if it is damaged or of another."
+def load_checkpoint(path: Path, training: Training) -> None:
+    "Continue where a training stood. Raises `InputError` if it is damaged or of another."
     about, tensors = read_tensors(path, "delete it to begin anew")
     ours = json.loads(json.dumps(_identity(training)))
     other = [f"{k} {about[k]} in place of {v}" for k, v in ours.items() if about.get(k, v) != v]
@@ -73,8 +73,8 @@ def load_checkpoint(path: Path, training: Training, recorder: Recorder) -> dict[
     if "cuda_rng" in tensors and training.device.type == "cuda":
         torch.cuda.set_rng_state(tensors["cuda_rng"], training.device)
     training.step, training.epoch = about["step"], about["epoch"]
-    recorder.rows, recorder.best_epoch = about["record"], about["best_epoch"]
-    return {k: v.to(training.device) for k, v in part("best.").items()}
+    training.recorder.rows, training.recorder.best_epoch = about["record"], about["best_epoch"]
+    training.best.update({k: v.to(training.device) for k, v in part("best.").items()})
 
 # %% ../../nbs/train/checkpoints.ipynb #04fa21bd
 @contextmanager
@@ -103,19 +103,17 @@ def _between_batches(training: Training, save: Callable[[], None]) -> Iterator[N
 
 # %% ../../nbs/train/checkpoints.ipynb #2e7c85c0
 @contextmanager
-def _explained(
-    training: Training, recorder: Recorder, best: dict[str, Tensor], kept: str
-) -> Iterator[None]:
+def _explained(training: Training, kept: str) -> Iterator[None]:
     "Leave the network with its best weights after Ctrl-C and `Diverged`; say what needed the memory and what to do."
     try: yield
     except (KeyboardInterrupt, Diverged) as e:
-        training.model.load_state_dict(best)
+        training.model.load_state_dict(training.best)
         training.model.to("cpu").eval()
         training.model.predicts_likes = training.objective.predicts_likes
         if isinstance(e, KeyboardInterrupt): raise
 
-        weights = "its first weights again."
-        if epoch := recorder.best_epoch: weights = f"the weights of epoch {epoch}, the best so far, again.{kept}"
+        weights, epoch = "its first weights again.", training.recorder.best_epoch
+        if epoch: weights = f"the weights of epoch {epoch}, the best so far, again.{kept}"
         raise Diverged(f"{e} The network has {weights}") from None
     except (MemoryError, RuntimeError) as e:  # on the CPU torch says so in many lines
         told = re.search("out of memory|not enough memory|allocate memory", str(e))
@@ -137,9 +135,7 @@ def _begin_together(training: Training, checkpoint: Path | None) -> None:
 
 # %% ../../nbs/train/checkpoints.ipynb #02ae1280
 @contextmanager
-def guarded(
-    training: Training, recorder: Recorder, best: dict[str, Tensor], checkpoint: Path | None
-) -> Iterator[None]:
+def guarded(training: Training, checkpoint: Path | None) -> Iterator[None]:
     "What is around the loop: random numbers of its own, the checkpoint locked, and no losses whatever ends it."
     kept = "" if checkpoint is None else f" The epochs before it are in {checkpoint}."
     with ExitStack() as around:
@@ -147,13 +143,13 @@ def guarded(
         around.enter_context(torch.random.fork_rng(devices))
         if checkpoint is not None and training.rank == 0:
             around.enter_context(exclusive_lock(checkpoint))
-        around.enter_context(_explained(training, recorder, best, kept))
+        around.enter_context(_explained(training, kept))
         if checkpoint is not None and training.world == 1:
-            save = partial(save_checkpoint, checkpoint, training, recorder, best)
+            save = partial(save_checkpoint, checkpoint, training)
             around.enter_context(_between_batches(training, save))
 
         torch.manual_seed(training.seed)
         if checkpoint is not None and checkpoint.exists():
-            best.update(load_checkpoint(checkpoint, training, recorder))
+            load_checkpoint(checkpoint, training)
         _begin_together(training, checkpoint)
         yield

@@ -15,8 +15,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from ..data import Split, to_batch
 from ..model import Network, StackedAutoencoder
 from .checkpoints import guarded, save_checkpoint
@@ -27,17 +25,16 @@ from .steps import Recorder, Rows, Training, check_network, compare, progress_ba
 def _train_epochs(
     training: Training,
     split: Split,  # its validation part chooses
-    recorder: Recorder,
-    best: dict[str, Tensor],  # weights of the best epoch, kept up to date
     show: Callable[[int, str], None],  # told of every epoch
     stop_at: int | None = None,  # of `fit`
     checkpoint: Path | None = None,
     checkpoint_seconds: float = 0.0,  # of `fit`
 ) -> None:
     "The loop."
-    model, optimizer, choosing = training.model, training.optimizer, stop_at is None
+    model, optimizer, recorder = training.model, training.optimizer, training.recorder
+    choosing = stop_at is None
     written = -math.inf  # so the first epoch of a training that is killed is never lost
-    while not training.ended(recorder.best_epoch, stop_at):
+    while not training.ended(stop_at):
         start = time.perf_counter()
         for batch, shown, visible in training.batches():
             loss = training.compute_loss(batch, shown, visible)  # forward, and how wrong it is
@@ -48,16 +45,16 @@ def _train_epochs(
 
         row = {"train_loss": training.end_epoch()} | validate(training, split, choosing)
         better = recorder.add(row | {"lr": training.lr, "seconds": time.perf_counter() - start})
-        if better or not choosing: best.update(copy.deepcopy(model.state_dict()))
+        if better or not choosing: training.best.update(copy.deepcopy(model.state_dict()))
 
         late = time.perf_counter() - written >= checkpoint_seconds
-        if checkpoint is not None and (late or training.ended(recorder.best_epoch, stop_at)):
-            save_checkpoint(checkpoint, training, recorder, best)
+        if checkpoint is not None and (late or training.ended(stop_at)):
+            save_checkpoint(checkpoint, training)
             written = time.perf_counter()
         show(training.epoch, "  ".join(f"{k} {v:.4f}" for k, v in row.items() if math.isfinite(v)))
 
     if stop_at is not None: recorder.best_epoch = stop_at
-    model.load_state_dict(best)
+    model.load_state_dict(training.best)
 
 # %% ../../nbs/02_train.ipynb #bb98f652
 def fit(
@@ -84,17 +81,16 @@ def fit(
     model.centre(split.train)
 
     training = Training(model, rows, objective, seed, device, about)
-    recorder, best = Recorder(objective), copy.deepcopy(model.state_dict())
-    file = None if checkpoint is None else Path(checkpoint)
-    to = file if training.rank == 0 else None  # who writes it
-    bar = progress_bar(stop_at or training.settings.epochs, objective.name, progress and training.rank == 0)
-    with bar as show, guarded(training, recorder, best, file):
-        _train_epochs(training, split, recorder, best, show, stop_at, to, checkpoint_seconds)
+    file, first = None if checkpoint is None else Path(checkpoint), training.rank == 0
+    to = file if first else None  # who writes it
+    bar = progress_bar(stop_at or training.settings.epochs, objective.name, progress and first)
+    with bar as show, guarded(training, file):
+        _train_epochs(training, split, show, stop_at, to, checkpoint_seconds)
 
     model.to("cpu").eval()
     model.predicts_likes = objective.predicts_likes
-    if say is not None and stop_at is None: compare(recorder, split, say)
-    return recorder
+    if say is not None and stop_at is None: compare(training.recorder, split, say)
+    return training.recorder
 
 # %% ../../nbs/02_train.ipynb #30b65755
 def trainer(
@@ -108,7 +104,8 @@ def trainer(
     find_objective(objective)  # an unknown name is told now
 
     def train_on(split: Split) -> StackedAutoencoder:
-        model = make_model(objective, split.train.n_movies, **({"seed": split.seed} | dict(options or {})))
+        own = {"seed": split.seed} | dict(options or {})
+        model = make_model(objective, split.train.n_movies, **own)
         fit(model, split, objective, **({"seed": split.seed, "say": None} | changes))
         return model
 

@@ -8,6 +8,7 @@ Docs: https://saerec.github.io/saerec/train/steps.html.md"""
 __all__ = ['Rows', 'Diverged', 'Recorder', 'log_epochs']
 
 # %% ../../nbs/train/steps.ipynb #f71f56d7
+import copy
 import math
 import os
 import sys
@@ -93,6 +94,9 @@ class Training:
         options: dict[str, Any] = dict(weight_decay=self.settings.weight_decay, fused=True)
         self.optimizer = torch.optim.AdamW(model.parameters(), lr=self.settings.lr, **options)
 
+        self.recorder = Recorder(objective)
+        self.best = copy.deepcopy(model.state_dict())  # weights of the best epoch, kept up to date
+
         self.users = rows.counts.nonzero()[:, 0]
         self.steps = self.settings.epochs * math.ceil(len(self.users) / self.settings.batch_size)
         self.step, self.epoch, self.stop = 0, 0, False  # stop: end after the batch under way
@@ -149,10 +153,10 @@ class Training:
         self.losses.append(loss.detach())
         self.step += 1
 
-    def ended(self, best_epoch: int, stop_at: int | None = None) -> bool:
+    def ended(self, stop_at: int | None = None) -> bool:
         "Whether all epochs are done, or too many since the best; `stop_at`: that many are done, whatever they gave."
         if stop_at is not None: return self.epoch >= stop_at
-        waited = self.epoch > 0 and self.epoch - best_epoch >= self.settings.patience
+        waited = self.epoch > 0 and self.epoch - self.recorder.best_epoch >= self.settings.patience
         return waited or self.epoch >= self.settings.epochs
 
     def end_epoch(self) -> float:
