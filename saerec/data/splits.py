@@ -261,8 +261,9 @@ def held_out_users(
     "The part that each user falls in: the first shuffled are the test. Raises `InputError` if there are too few."
     able = np.flatnonzero(np.bincount(r.user[r.value > 0], minlength=r.n_users) >= min_likes)
     if len(able) < n_valid + n_test + 2:
-        raise InputError(f"{r.name}: {len(able)} users have {min_likes} or more likes; to hold out {n_valid} + "
-                         f"{n_test} and learn from two, {n_valid + n_test + 2} are needed.")
+        have = f"{r.name}: {len(able)} users have {min_likes} or more likes"
+        need = f"to hold out {n_valid} + {n_test} and learn from two, {n_valid + n_test + 2} are needed"
+        raise InputError(f"{have}; {need}.")
 
     order, group = shuffled(able), np.full(r.n_users, -1)
     group[order], group[order[:n_test + n_valid]], group[order[:n_test]] = 0, 1, 2
