@@ -159,6 +159,8 @@ def train(
     options: Any = dict(checkpoints=checkpoints, seed=plan.seed, progress=progress, say=say)
     found = _fitted(plan, ranker, likes_changes or {}, ranking_changes or {}, begin, **options)
     keep(artefact := _assemble(plan, found, about or {}))
+    # what was saved is measured; both at once are too much where ratings are many
+    if not refit: found = replace(found, ranker=None, liker=None)
 
     begin("baselines and test; the model is saved already")
     keep(artefact := _measured(artefact, plan))
