@@ -311,9 +311,8 @@ def _newest_first(r: Ratings) -> np.ndarray:  # int64 [n]: 0 is the newest
     "The place of each rating in time; of equal times the last is newer. Raises `InputError` if there are no times."
     if r.time is None:
         raise InputError(f"{r.name}: it has no times, which a split by time needs.")
-    place = np.empty(len(r), np.int64)
-    place[np.argsort(r.time, kind="stable")] = np.arange(len(r))[::-1]
-    return place
+    oldest_first = np.argsort(r.time, kind="stable")
+    return len(r) - 1 - np.argsort(oldest_first)
 
 # %% ../../nbs/data/splits.ipynb #7272a8bb
 def split_by_time(
