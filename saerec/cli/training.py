@@ -28,8 +28,8 @@ from ..recommend.people import to_model_scale
 from ..recommend.recommender import Recommender, verdict
 from ..recommend.resume import finished_model, training_folder, training_room
 from ..recommend.plan import TrainingPlan, plan_training
-from ..train.processes import LOST, Refused, agreed, end_when_told, exit_group, gathered, lost_another
-from ..train.processes import process_group, say_once, started
+from ..train.processes import LOST, Refused, agreed, end_when_told, exit_group, gathered
+from ..train.processes import lost_another, process_group, say_once, started
 
 # %% ../../nbs/cli/training.ipynb #b366d2b9
 _EXAMPLE = {"Toy Story (1995)": 5.0, "The Matrix (1999)": 5.0, "Fargo (1996)": 4.5, "Heat (1995)": 4.0,

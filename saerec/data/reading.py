@@ -20,16 +20,8 @@ import numpy as np
 import pandas as pd
 
 from .cells import DUPLICATES, encode_ids, one_rating_each, read_values, to_seconds
-from saerec.data.columns import (
-    assign_roles,
-    choose_title,
-    columns_found,
-    constant_within,
-    guess_columns,
-    has_header,
-    known_columns,
-    plain_name,
-)
+from .columns import assign_roles, choose_title, columns_found, constant_within
+from .columns import guess_columns, has_header, known_columns, plain_name
 from .movies import complete_titles, movie_frame, read_movies
 from .ratings import Ratings
 from ..errors import InputError
