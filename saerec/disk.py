@@ -1,4 +1,4 @@
-"""Files written whole or not at all, and places where one process writes at a time
+"""Files written whole or not at all, places where one process writes at a time, and SIGTERM as an exception, so that a training writes where it stands
 
 Docs: https://saerec.github.io/saerec/base/disk.html.md"""
 
@@ -10,6 +10,8 @@ __all__ = []
 # %% ../nbs/base/disk.ipynb #d7791018
 import json
 import os
+import signal
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from glob import escape
@@ -54,7 +56,8 @@ def read_tensors(path: str | Path, step: str) -> tuple[dict[str, Any], dict[str,
 
     try:
         with safe_open(path, "pt") as f:
-            return json.loads((f.metadata() or {})["saerec"]), {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118
+            tensors = {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118
+            return json.loads((f.metadata() or {})["saerec"]), tensors
     except (OSError, SafetensorError, KeyError, ValueError) as e:
         reason = " ".join(str(e).split())[:120]
         raise InputError(f"{path}: it is no readable file of saerec ({reason}); {step}.") from None
@@ -82,3 +85,22 @@ def exclusive_lock(path: str | Path) -> Iterator[None]:
     finally:
         with suppress(OSError): name.unlink(missing_ok=True)  # while it is held: who has it open is refused by filelock
         lock.release()
+
+# %% ../nbs/base/disk.ipynb #1f3580c7
+class Terminated(KeyboardInterrupt):
+    "This process was asked to end by SIGTERM; its exit code is 143."
+
+def raise_terminated(number: int, frame: Any) -> None:
+    "A handler of SIGTERM."
+    raise Terminated
+
+# %% ../nbs/base/disk.ipynb #deb2255b
+@contextmanager
+def sigterm_as_exception() -> Iterator[None]:
+    "Within it SIGTERM raises `Terminated` in the main thread, unless the program handles it already."
+    ours = threading.current_thread() is threading.main_thread()
+    ours = ours and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    if ours: signal.signal(signal.SIGTERM, raise_terminated)
+    try: yield
+    finally:
+        if ours: signal.signal(signal.SIGTERM, signal.SIG_DFL)

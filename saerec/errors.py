@@ -13,7 +13,8 @@ class InputError(ValueError):
     def __init__(self,
         text: str,  # the sentence; what cannot be printed is escaped, and what is too long to read is cut in the middle
     ):
-        text = "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in text)
+        escaped = (c.encode("unicode_escape", "backslashreplace").decode() for c in text)
+        text = "".join(c if c.isprintable() else e for c, e in zip(text, escaped, strict=True))
         super().__init__(text if len(text) <= 500 else f"{text[:300]} … {text[-190:]}")
 
 class HonestyWarning(UserWarning):

@@ -121,9 +121,10 @@ def _parse(text: str, delimiter: str, width: int, rows: int | None = None) -> pd
     quotes = '"' in text
     # pandas' fast parser takes one character
     if delimiter == "::": text, delimiter = text.replace("::", "\x1f"), "\x1f"
-    return pd.read_csv(io.StringIO(text), sep=delimiter, header=None, names=range(width), index_col=False, nrows=rows,
-                       dtype="str", keep_default_na=False, skip_blank_lines=False, skipinitialspace=delimiter != " ",
-                       quoting=csv.QUOTE_MINIMAL if quotes else csv.QUOTE_NONE)
+    how: Any = {"header": None, "names": range(width), "index_col": False, "dtype": "str", "nrows": rows}
+    how |= {"keep_default_na": False, "skip_blank_lines": False, "skipinitialspace": delimiter != " "}
+    how |= {"quoting": csv.QUOTE_MINIMAL if quotes else csv.QUOTE_NONE}
+    return pd.read_csv(io.StringIO(text), sep=delimiter, **how)
 
 def _lines(table: pd.DataFrame) -> np.ndarray:
     "The line on which each row begins, from 1; one more than there are rows, for the line after the last."
@@ -131,7 +132,7 @@ def _lines(table: pd.DataFrame) -> np.ndarray:
     return np.concatenate([[1], 1 + (breaks + np.ones(len(table), np.int64)).cumsum()])
 
 # %% ../nbs/base/files.ipynb #c77287d3
-def _parse_table(text: str) -> pd.DataFrame:  # texts, "" where nothing is; columns 0, 1, ...; index: the line
+def _parse_table(text: str) -> pd.DataFrame:  # texts, "" where nothing is; index: the line
     "The cells of a text. Raises `InputError` with the line of what is no table."
     delimiter, width = _find_delimiter(text)
     if said := _SEP.match(text): text = text[said.end() - 1:]
@@ -156,7 +157,8 @@ def _parse_table(text: str) -> pd.DataFrame:  # texts, "" where nothing is; colu
 def _read_excel(data: bytes) -> pd.DataFrame:
     "The first sheet that has cells."
     with zipfile.ZipFile(io.BytesIO(data)) as z: check_growth(len(data), sum(o.file_size for o in z.infolist()))
-    try: sheets = pd.read_excel(io.BytesIO(data), sheet_name=None, header=None, dtype="str", keep_default_na=False)
+    how: Any = {"sheet_name": None, "header": None, "dtype": "str", "keep_default_na": False}
+    try: sheets = pd.read_excel(io.BytesIO(data), **how)
     except ImportError:
         raise InputError("an Excel workbook; save it as CSV, or install saerec[excel].") from None
     except Exception as e:

@@ -20,9 +20,10 @@ COLOURS = ("#3584c8", "#d0701a", "#2b9a66", "#d9534f", "#9a6fd0", "#b07d2b", "#1
 # %% ../nbs/base/plots.ipynb #cac8246a
 _INKED = "text.color axes.labelcolor axes.titlecolor axes.edgecolor xtick.color ytick.color".split()
 _CLEAR = "figure.facecolor axes.facecolor savefig.facecolor".split()
-_STYLE: Any = dict.fromkeys(_INKED, INK) | dict.fromkeys(_CLEAR, "none") | {  # settings of matplotlib
-    "legend.frameon": False, "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.8,
-    "axes.titlesize": "medium", "axes.titlelocation": "left", "figure.titlesize": "medium", "legend.fontsize": "small"}
+_STYLE: Any = dict.fromkeys(_INKED, INK) | dict.fromkeys(_CLEAR, "none")  # settings of matplotlib
+_STYLE |= dict.fromkeys(("legend.frameon", "axes.spines.top", "axes.spines.right"), False)
+_STYLE |= dict.fromkeys(("axes.titlesize", "figure.titlesize"), "medium")
+_STYLE |= {"axes.linewidth": 0.8, "axes.titlelocation": "left", "legend.fontsize": "small"}
 
 @contextmanager
 def figure(

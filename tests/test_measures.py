@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE, NBS, MODEL = ROOT / "saerec", ROOT / "nbs", ROOT / "tests" / "fixtures" / "model-1"
 
 LIMITS: dict[str, tuple[float, float]] = {  # measure -> (limit today, goal)
-    "lines of the package": (14_606, 10_000),
+    "lines of the package": (14_299, 10_000),
     "functions over 40 lines": (0, 0),
     "classes over 150 lines": (0, 0),
     "functions of a complexity over 10": (0, 0),
@@ -43,8 +43,7 @@ LIMITS: dict[str, tuple[float, float]] = {  # measure -> (limit today, goal)
 # Rooms from the ground up: a module imports from its own room and from those before it.
 ROOMS = ["base", "data", "model", "evaluate", "train", "ensemble", "recommend", "app"]
 # Modules that still stand outside a room of their name, and where they belong. It shrinks.
-FLAT = {"disk": "base", "errors": "base", "files": "base", "lazy": "base", "plots": "base", "terminated": "base",
-        "cli": "app"}
+FLAT = {"disk": "base", "errors": "base", "files": "base", "lazy": "base", "plots": "base", "cli": "app"}
 
 
 # --- the package as text ---

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from saerec.data import Batch, InputError, Ratings, read_ratings, to_batch
 from saerec.evaluate import like_metrics, like_sums, top_k, value_of
-from saerec.evaluate.beyond import diversity
+from saerec.evaluate.ranking import diversity
 from saerec.evaluate.calibration import Calibration
 from saerec.model import Factored, catalogue_mse, gram_error
 

@@ -37,7 +37,7 @@ def _guard(args: Any) -> Iterator[None]:
     if args.verb not in _PLACES:
         yield
         return
-    from saerec.terminated import sigterm_as_exception
+    from saerec.disk import sigterm_as_exception
     with sigterm_as_exception(), ExitStack() as inside:
         if getattr(args, "log", None):
             from saerec.train.recorder import log_epochs

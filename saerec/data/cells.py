@@ -73,10 +73,11 @@ def ids_like(values: pd.Series, ids: pd.Index) -> pd.Series:
 
 # %% ../../nbs/data/cells.ipynb #508237d1
 def _to_stars(column: pd.Series) -> np.ndarray:  # float32, not finite where there is no number
-    "Ratings as numbers. Raises `TypeError` for dates and other things that are none."
+    "Ratings as numbers. Raises `InputError` for dates and other things that are none."
     kind, text = column.dtype, isinstance(column.dtype, pd.StringDtype)
     plain = isinstance(kind, np.dtype | pd.CategoricalDtype | pd.StringDtype)
-    if kind.kind in "mMc" or not (plain or pd.api.types.is_numeric_dtype(kind)): raise TypeError(str(kind))
+    if kind.kind in "mMc" or not (plain or pd.api.types.is_numeric_dtype(kind)):
+        raise InputError(f"column rating: it holds {kind}, which are no numbers of stars.")
     if text:
         comma = column.str.fullmatch(r"\s*[-+]?[0-9]*,[0-9]{1,2}\s*").fillna(False)
         if comma.any(): column = column.where(~comma, column.str.replace(",", "."))
@@ -137,17 +138,18 @@ def _check_scale(v: np.ndarray, scale: tuple[float, float], index: pd.Index) -> 
     off = (v < low) | (v > high)
     if not off.any(): return
     i = int(off.argmax())
-    raise InputError(f"{place_of(index, i)}, column rating: {v[i]:g} is off the scale of {low:g} to {high:g}, and "
-                     f"so are {int(off.sum()) - 1:,} more; state another, or leave it out with --unrated {v[i]:g}.")
+    what = f"{v[i]:g} is off the scale of {low:g} to {high:g}, and so are {int(off.sum()) - 1:,} more"
+    step = f"state another, or leave it out with --unrated {v[i]:g}"
+    raise InputError(f"{place_of(index, i)}, column rating: {what}; {step}.")
 
 # %% ../../nbs/data/cells.ipynb #3c8480f1
 def read_values(
     column: pd.Series, unrated: float | str | None, scale: tuple[float, float] | None
 ) -> tuple[np.ndarray, np.ndarray, list[str]]:
     "The ratings that are any, which rows those are, and notes. Raises `InputError` for a fault, or a question."
-    try: value = _to_stars(column)
-    except TypeError as e: raise InputError(f"column rating: it holds {e}, which are no numbers of stars.") from None
-
+    if isinstance(unrated, str) and unrated.strip():
+        raise InputError(f"unrated={unrated!r}: give a number, or '' for empty cells.")
+    value = _to_stars(column)
     keep, notes = np.ones(len(value), bool), []
     if unrated is not None: keep = ~_is_empty(column) if isinstance(unrated, str) else value != np.float32(unrated)
     if not keep.all():
@@ -174,6 +176,7 @@ def one_rating_each(
     cells: dict[str, Any], how: str, users: pd.Index, movies: pd.Index, index: pd.Index
 ) -> tuple[dict[str, Any], str]:  # the same without repeats; a note, or ""
     "One rating of each pair. Raises `InputError` with the number of repeats if nobody said which counts."
+    if how not in DUPLICATES: raise InputError(f"duplicates={how!r}: there are {', '.join(DUPLICATES)}.")
     key = np.sort(cells["user"].astype(np.int64) * len(movies) + cells["movie"])
     if (key[1:] != key[:-1]).all(): return cells, ""
     frame, pair = pd.DataFrame({k: v for k, v in cells.items() if v is not None}), ["user", "movie"]
@@ -185,8 +188,8 @@ def one_rating_each(
         rated = f"user {str(users[user])[:60]} rated movie {str(movies[movie])[:60]} twice"
         same = " (with the same value)" if frame.duplicated([*pair, "value"]).sum() == n else ""
         count = f"{n:,} rating{'s are' if n > 1 else ' is'} repeated in all{same}"
-        raise InputError(f"{place_of(index, a)} and {place_of(index, b)}: {rated}; {count}: say which counts "
-                         "with --duplicates latest, first or mean.")
+        step = "say which counts with --duplicates latest, first or mean"
+        raise InputError(f"{place_of(index, a)} and {place_of(index, b)}: {rated}; {count}: {step}.")
 
     if how == "mean": frame["value"] = frame.groupby(pair).value.transform("mean").astype(np.float32)
     by_time = frame.sort_values("time", kind="stable") if "time" in frame else frame

@@ -30,13 +30,6 @@ def load_bundled() -> Ratings:
 
     return read_ratings(table("ratings.parquet"), table("movies.parquet"), BUNDLED)
 
-# %% ../../nbs/data/editions.ipynb #04dbda58
-def _by_hand(place: Path, checksum: str) -> str:  # "algorithm:digits", or ""
-    "How a file gets there without this program."
-    algorithm, _, digits = checksum.partition(":")
-    seen = f"see that its {algorithm} is {digits}, " if digits else ""
-    return f"fetch it by other means, {seen}and put it at {place}"
-
 # %% ../../nbs/data/editions.ipynb #dac95807
 MOVIELENS = {  # edition: checksum of its zip as published beside it (md5), of the newest seen (sha256), or none
     "ml-100k": "md5:0e33842e24a9c977be4e0107933c0723",
@@ -70,17 +63,20 @@ def download_movielens(
     bar = sys.stderr.isatty() if progress is None else progress
 
     try:
-        known = pooch.create(folder, url, registry={file: registry[name] or None}, retry_if_failed=3)
+        checksums = {file: registry[name] or None}
+        known = pooch.create(folder, url, registry=checksums, retry_if_failed=3)
         return Path(known.fetch(file, downloader=pooch.HTTPDownloader(progressbar=bar, timeout=60)))
     except ValueError: why = "its checksum differs from the published one"
     except OSError as e:
         if not hasattr(e, "response"):
-            step = f"{file} cannot be kept there; free the disk, or give another folder with --cache"
+            step = f"{file} cannot be kept there; free the disk, or name another with --cache"
             raise InputError(f"{e.filename or folder}: {step} or $SAEREC_CACHE.") from None
         answer = getattr(e.response, "status_code", None)  # requests downloads for pooch
         why = f"the server answers {answer}" if answer else type(e).__name__
     what = f"{url}{file} could not be downloaded in 4 tries ({why})"
-    raise InputError(f"{what}; check the network, or {_by_hand(folder / file, registry[name])}.")
+    seen = f"see that its {registry[name].replace(':', ' is ')}, " if registry[name] else ""
+    step = f"check the network, or fetch it by other means, {seen}and put it at {folder / file}"
+    raise InputError(f"{what}; {step}.")
 
 # %% ../../nbs/data/editions.ipynb #bccff167
 def load_movielens(

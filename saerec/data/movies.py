@@ -1,4 +1,4 @@
-"""Titles, years and genres: from the table of ratings, or from a file beside it
+"""What the columns of a table say: which is what, by its name, by what is in it or as you say; and titles, years and genres, from the ratings or from a file beside them
 
 Docs: https://saerec.github.io/saerec/data/movies.html.md"""
 
@@ -9,14 +9,152 @@ __all__ = []
 
 # %% ../../nbs/data/movies.ipynb #c297422b
 import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from .columns import as_texts, assign_roles, has_header
 from .cells import ids_like
 from ..errors import InputError
 from ..files import decode, file_bytes, read_table, take_header
+
+# %% ../../nbs/data/movies.ipynb #03cf2875
+# What the columns of a role are called: by rank, with a bar between
+_ROLES = {
+    "user": "user userid uid | reviewerid customerid memberid visitorid viewerid raterid profileid personid | "
+            "username reviewer customer member person rater",
+    "movie": "movieid itemid filmid iid mid | movie item film | parentasin | asin isbn productid bookid businessid "
+             "gmapid songid trackid artistid imdbid tmdbid tconst | product book",
+    "rating": "rating stars score ratings | overall bookrating movierating userrating starrating reviewrating | "
+              "value weight rate liked feedback label interaction",
+    "timestamp": "timestamp time ts | datetime date unixreviewtime unixtime ratedat createdat dateadded reviewtime",
+    "title": "title movietitle itemtitle filmtitle booktitle producttitle | moviename itemname filmname productname | "
+             "name",
+    "year": "year releaseyear movieyear yearofrelease",
+    "genres": "genres genre categories class"}
+
+def plain_name(column: Any) -> str:
+    "A column's name without capitals, signs and RecBole's type."
+    return re.sub(r"[\W_]", "", re.sub(r":(token|float)(_seq)?$", "", str(column).strip().lower()))
+
+# %% ../../nbs/data/movies.ipynb #a098ae5f
+def known_columns(names: Sequence[Any]) -> dict[str, list[tuple[int, int]]]:
+    "The (rank, place) of the columns that may have each role, by their names, the best first."
+    rank: dict[str, tuple[str, int]] = {}
+    for role, said in _ROLES.items():
+        for i, some in enumerate(said.split("|")): rank |= dict.fromkeys(some.split(), (role, i))
+    found: dict[str, list[tuple[int, int]]] = {}
+    for place, c in enumerate(names):
+        if (hit := rank.get(plain_name(c))): found.setdefault(hit[0], []).append((hit[1], place))
+    return {role: sorted(places) for role, places in found.items()}
+
+# %% ../../nbs/data/movies.ipynb #04a007c9
+_NUMBER = re.compile(r"\s*[-+]?[0-9]*[.,]?[0-9]+\s*")
+
+def has_header(first: Sequence[str], given: Mapping[str, str]) -> bool:
+    "Whether a row names columns."
+    said = {plain_name(c) for c in given.values() if not c.strip().isdigit()}  # a number is a place
+    if said & {plain_name(c) for c in first if plain_name(c)}: return True
+    known, numbers = known_columns(first), sum(bool(_NUMBER.fullmatch(c)) for c in first)
+    if len(known) == 1: return numbers != 1 or len(first) == 1  # "user,1,2,3": a column for each movie
+    return bool(known) or not numbers
+
+# %% ../../nbs/data/movies.ipynb #738191f8
+def guess_columns(table: pd.DataFrame) -> list[str]:  # names
+    "The columns of a table without a header. Raises `InputError` if there are fewer than two or more than four."
+    n = table.shape[1]
+    if not 2 <= n <= 4:
+        step = "say which are which by number, as in --columns user=1,movie=2,rating=3"
+        raise InputError(f"{n} column{'s' * (n != 1)} and no header; {step}.")
+    names = ["user", "movie", "rating", "timestamp"][:n]
+    if n == 3 and table.iloc[:, 2].str.fullmatch(r"\s*[0-9]{9,}\s*").all(): names[2] = "timestamp"
+    forms = r"B[0-9A-Z]{9}|[0-9]{9}[0-9X]", r"A[0-9A-Z]{9,27}"  # of Amazon's products and reviewers
+    if all(table.iloc[:1000, i].str.fullmatch(form).all() for i, form in enumerate(forms)):
+        names[:2] = ["movie", "user"]
+    return names
+
+# %% ../../nbs/data/movies.ipynb #6440ceaa
+def columns_found(names: Sequence[Any]) -> str: return f"columns found: {', '.join(map(str, names)) or 'none'}"
+
+def _place_of(names: Sequence[Any], column: str) -> int:
+    "Where a column is that the user named."
+    for same in (str, plain_name):
+        if found := [i for i, c in enumerate(names) if same(c) == same(column)]: return found[0]
+    raise InputError(f"there is no column {column!r} ({columns_found(names)}).")
+
+# %% ../../nbs/data/movies.ipynb #5df21e47
+def _ask(names: Sequence[Any], role: str) -> InputError:
+    "The sentence for a role that no column has."
+    plain = [plain_name(c) for c in names]
+    step = "say which it is, as in --columns user=reviewerID,movie=asin"
+    if role == "user" and ("title" in known_columns(names) or "const" in plain):
+        step = "this is one person's export: saerec recommend --ratings FILE; training needs many people"
+        if not any("rat" in c for c in plain):
+            step = "ratings are in another file of the same export, such as ratings.csv"
+    return InputError(f"no column for the {role} ({columns_found(names)}); {step}.")
+
+# %% ../../nbs/data/movies.ipynb #6ffe9263
+def assign_roles(
+    df: pd.DataFrame, given: Mapping[str, str], need: Sequence[str] = ("user", "movie")
+) -> dict[str, list[pd.Series]]:  # role -> the columns that may have it, the best first
+    "The roles of the columns of a table. Raises `InputError` if one is missing, or taken twice."
+    if bad := set(given) - set(_ROLES):
+        raise InputError(f"{min(bad)!r} is no role of a column; there are {', '.join(_ROLES)}.")
+    names = list(df.columns)
+    places = {role: [_place_of(names, c)] for role, c in given.items()}
+    taken = {p[0] for p in places.values()}
+    if len(taken) < len(places): raise InputError("--columns gives one column to two roles; name one for each.")
+
+    for role, found in known_columns(names).items():
+        free = [(rank, i) for rank, i in found if i not in taken]
+        if role in places or not free: continue
+        a, b, *_ = [i for rank, i in free if rank == free[0][0]] + [-1]
+        if role in ("user", "movie", "rating") and b >= 0:
+            both = f"the columns {names[a]!r} and {names[b]!r} both look like the {role}"
+            raise InputError(f"{both}; keep one, or say which with --columns {role}=NAME.")
+        places[role] = [i for _, i in free]
+
+    # "movie" beside "movie_id" may be its title; and movies may be named, not numbered
+    words = ("movie", "item", "film", "product", "book")
+    others = [i for i in places.get("movie", [])[1:] if plain_name(names[i]) in words]
+    titles = places.get("title", []) + others
+    if titles: places |= {"title": titles, "movie": places.get("movie", titles[:1])}
+    for role in need:
+        if role not in places: raise _ask(names, role)
+    return {role: [df.iloc[:, i] for i in found] for role, found in places.items()}
+
+# %% ../../nbs/data/movies.ipynb #2501068b
+def as_texts(column: pd.Series) -> pd.Series:  # str, numbered from 0
+    "Texts on one line without blanks around them; an empty one for what is missing or no single value."
+    texts = (str(v).strip() if pd.api.types.is_scalar(v) and pd.notna(v) else "" for v in column)
+    return pd.Series([" ".join(t.split("\n")) for t in texts], dtype="str")
+
+def _one_each(of: np.ndarray, value: np.ndarray) -> bool:
+    "Whether each thing of one kind goes with a single value of another."
+    return bool(pd.DataFrame({"of": of, "value": value}).drop_duplicates().of.is_unique)
+
+# %% ../../nbs/data/movies.ipynb #9d9d209b
+def constant_within(movie: np.ndarray, column: pd.Series) -> pd.Series | None:
+    'The texts of a column that says one thing of each movie, "" where it says none; None: it differs within one.'
+    text = as_texts(column)
+    for filled in (text != "", text.str.contains(r"\([0-9]{4}\)$", regex=True)):
+        said = filled.to_numpy(dtype=bool)
+        if said.any() and _one_each(movie[said], pd.factorize(text)[0][said]): return text.where(said, "")
+    return None
+
+# %% ../../nbs/data/movies.ipynb #796d438d
+def choose_title(
+    user: np.ndarray, movie: np.ndarray, columns: Sequence[pd.Series]
+) -> tuple[pd.Series | None, str]:  # texts [n] or None; a note, or ""
+    "The first column that names movies, not users."
+    several, dropped = not _one_each(user, movie), ""
+    for c in columns:
+        text = constant_within(movie, c)
+        if text is not None and not (several and _one_each(user, pd.factorize(text)[0])): return text, ""
+        why = "differs within a movie or is the user's, so it does not name movies"
+        dropped = dropped or f"the column {str(c.name)[:60]!r} {why}."
+    return None, dropped
 
 # %% ../../nbs/data/movies.ipynb #a1725dfe
 def title_year(titles: pd.Series) -> pd.Series:  # Int16, missing where a title ends in no year
@@ -32,7 +170,8 @@ def complete_titles(titles: pd.Series, years: pd.Series) -> pd.Series:
     return titles.where(~add, titles.str.strip() + " (" + year + ")")
 
 # %% ../../nbs/data/movies.ipynb #b874f39a
-LINKS = {"imdb": "https://www.imdb.com/title/tt{:0>7}/", "tmdb": "https://www.themoviedb.org/movie/{}"}  # by number
+LINKS = {"imdb": "https://www.imdb.com/title/tt{:0>7}/"}  # by number
+LINKS |= {"tmdb": "https://www.themoviedb.org/movie/{}"}
 
 # %% ../../nbs/data/movies.ipynb #e27f09bf
 def movie_frame(ids: pd.Index, movies: pd.DataFrame | None) -> pd.DataFrame:

@@ -47,6 +47,7 @@ class Ratings:
         self.value = _frozen(value, np.float32)
         self.time = None if time is None else _frozen(time, np.int64)
         self._users, self._movies, self.name = users.copy(deep=False), movies.copy(deep=False), name
+        self.n_users, self.n_movies = len(users), len(movies)
         self.notes, self._scale = tuple(notes), scale
         sizes = {len(a) for a in (self.user, self.movie, self.value, self.time) if a is not None}
         if len(sizes) > 1:
@@ -65,10 +66,6 @@ class Ratings:
     def users(self) -> pd.DataFrame: return self._users.copy(deep=False)
     @property
     def movies(self) -> pd.DataFrame: return self._movies.copy(deep=False)
-    @property
-    def n_users(self) -> int: return len(self._users)
-    @property
-    def n_movies(self) -> int: return len(self._movies)
     @property
     def scale(self) -> tuple[float, float]:
         "The lowest and the best rating: as stated, else those that occur."

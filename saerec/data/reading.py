@@ -19,27 +19,21 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .cells import DUPLICATES, encode_ids, one_rating_each, read_values, to_seconds
-from .columns import assign_roles, choose_title, columns_found, constant_within
-from .columns import guess_columns, has_header, known_columns, plain_name
-from .movies import complete_titles, movie_frame, read_movies
+from .cells import encode_ids, one_rating_each, read_values, to_seconds
+from .movies import assign_roles, choose_title, columns_found, complete_titles
+from .movies import constant_within, guess_columns, has_header, known_columns
+from .movies import movie_frame, plain_name, read_movies
 from .ratings import Ratings
 from ..errors import InputError
 from ..files import check_growth, file_bytes, plain_errors, read_table, read_text, take_header
 
-# %% ../../nbs/data/reading.ipynb #1296a2eb
-def _check_options(unrated: float | str | None, duplicates: str) -> None:
-    "Raises `InputError` for what cannot be said."
-    if duplicates not in DUPLICATES: raise InputError(f"duplicates={duplicates!r}: there are {', '.join(DUPLICATES)}.")
-    if isinstance(unrated, str) and unrated.strip():
-        raise InputError(f"unrated={unrated!r}: give a number, or '' for empty cells.")
-
 # %% ../../nbs/data/reading.ipynb #d47b259f
 _SEVERAL = (r"u1\.(base|test)", r"(combined_data_|mv_)[0-9]+\.txt")  # what is cut into files
-_RATINGS = [*r"u\.data ratings?\.dat ratings?\.csv ratings?\.(parquet|pq|tsv|txt|xlsx|jsonl?) .+\.inter".split(),
-            *_SEVERAL, r"((bx-)?book-ratings|interactions|ratings_small|reviews)\.(csv|tsv|parquet|jsonl?)"]
-_MOVIES = (r"u\.item", r"movies?\.dat", r"movies?\.csv", r"movies?\.(parquet|pq|tsv)", r".+\.item",
-           r"movie_titles\.(csv|txt)", r"(items|movies_metadata)\.(csv|parquet)")
+_PUBLISHED = r"u\.data ratings?\.dat ratings?\.csv ratings?\.(parquet|pq|tsv|txt|xlsx|jsonl?) .+\.inter"
+_OTHERS = r"((bx-)?book-ratings|interactions|ratings_small|reviews)\.(csv|tsv|parquet|jsonl?)"
+_RATINGS = [*_PUBLISHED.split(), *_SEVERAL, _OTHERS]
+_MOVIES = r"u\.item movies?\.dat movies?\.csv movies?\.(parquet|pq|tsv) .+\.item".split()
+_MOVIES += r"movie_titles\.(csv|txt) (items|movies_metadata)\.(csv|parquet)".split()
 _TABLES = r".+\.(csv|tsv|parquet|pq|xlsx|jsonl?|inter|dat)"
 
 def _matching(files: list[Any], pattern: str) -> list[Any]:
@@ -47,7 +41,8 @@ def _matching(files: list[Any], pattern: str) -> list[Any]:
 
 # %% ../../nbs/data/reading.ipynb #e6a20bbb
 def _ask_which(names: list[str], what: str) -> InputError:
-    return InputError(f"there are ratings in {names[0]} and in {names[1]}; give one of these {what}.")
+    a, b, *_ = names
+    return InputError(f"there are ratings in {a} and in {b}; give one of these {what}.")
 
 def _find_ratings(root: Any, depth: int = 2) -> tuple[list[Any], Any]:
     "The files of ratings in a folder, and that of movies or None. Raises `InputError` if there are several such."
@@ -122,8 +117,8 @@ def _check_left_over(df: pd.DataFrame, cols: Mapping[str, list[pd.Series]]) -> N
     for name in df.columns:
         if name in used or re.match(r"(unnamed.*|index|id|row|)$", plain_name(name)): continue
         if not pd.to_numeric(df[name], errors="coerce").notna().all(): continue
-        raise InputError(f"no column for the rating ({columns_found(list(df.columns))}); say which it is with "
-                         f"--columns rating={name}, or --columns rating= if there is none.")
+        step = f"say which it is with --columns rating={name}, or --columns rating= if there is none"
+        raise InputError(f"no column for the rating ({columns_found(list(df.columns))}); {step}.")
 
 # %% ../../nbs/data/reading.ipynb #48c24698
 def _movie_column(cols: Mapping[str, list[pd.Series]]) -> pd.Series:
@@ -150,9 +145,9 @@ def _known_movies(
     return out[out.title != ""], note
 
 # %% ../../nbs/data/reading.ipynb #0f3a439a
-def _from_frame(df: pd.DataFrame, movies: pd.DataFrame | None, name: str, options: dict[str, Any]) -> Ratings:
+def _from_frame(df: pd.DataFrame, movies: pd.DataFrame | None, name: str, options: Any) -> Ratings:
     "Checked ratings from a table; all as in `read_ratings`."
-    columns, unrated, scale, duplicates = options.values()
+    columns, unrated, scale, duplicates = options
     ids_in_index = bool(known_columns([n for n in df.index.names if n is not None]))
     if ids_in_index or not df.index.is_unique or isinstance(df.index, pd.MultiIndex):
         df = df.reset_index(drop=not ids_in_index)
@@ -200,8 +195,7 @@ def read_ratings(
         >>> read_ratings(frame).value
         array([4., 5.], dtype=float32)
     """
-    _check_options(unrated, duplicates)
-    options = dict[str, Any](columns=columns or {}, unrated=unrated, scale=scale, duplicates=duplicates)
+    options = (columns or {}, unrated, scale, duplicates)
     if isinstance(source, pd.DataFrame):
         name = name or "DataFrame"
         with plain_errors(name): return _from_frame(source, movies, name, options)
@@ -230,15 +224,16 @@ def _find(path: Path) -> tuple[list[Any], Any]:
     raise InputError("no ratings in it, such as ratings.csv, u.data or one table; give their file.")
 
 # %% ../../nbs/data/reading.ipynb #7aeb4d61
-def _read_files(paths: list[Any], movies: pd.DataFrame | None, name: str, options: dict[str, Any]) -> Ratings:
+def _read_files(paths: list[Any], movies: pd.DataFrame | None, name: str, options: Any) -> Ratings:
     "Ratings of one file, or of several that belong together; the fast way first."
-    if len(paths) == 1 and not options["columns"] and (plain := _plain_table(paths[0])) is not None:
+    columns = options[0]
+    if len(paths) == 1 and not columns and (plain := _plain_table(paths[0])) is not None:
         with suppress(InputError): return _from_frame(plain, movies, name, options)
         # a fault is found again below, with its line
         del plain
     tables = []
     for path in paths:
-        with plain_errors(str(path)): tables.append(_read_rating_table(path, options["columns"]))
+        with plain_errors(str(path)): tables.append(_read_rating_table(path, columns))
     df = tables[0] if len(tables) == 1 else pd.concat(tables, ignore_index=True)
     return _from_frame(df, movies, name, options)
 
@@ -250,12 +245,13 @@ def _plain_layout(first: str) -> tuple[str, list[str], bool] | None:
     cells = [c.strip().strip('"') for c in first.split(sep)]
     roles, header = ["user", "movie", "rating", "timestamp"][:len(cells)], False
     if not all(re.fullmatch(r"-?[0-9]{1,8}(\.[0-9]+)?", c) for c in cells[:3]):
-        role_of = {found[0][1]: role for role, found in known_columns(cells).items() if len(found) == 1}
+        known = known_columns(cells).items()
+        role_of = {found[0][1]: role for role, found in known if len(found) == 1}
         roles, header = [role_of.get(i, "") for i in range(len(cells))], True
     if len(roles) < len(cells) or set(roles) - {"timestamp"} != {"user", "movie", "rating"}: return None
 
-    if sep == "::": return ":", [o for role in roles for o in (role, "")][:-1], header  # pyarrow takes one character
-    return sep, roles, header
+    if sep == "::": roles = [o for role in roles for o in (role, "")][:-1]
+    return sep[0], roles, header  # pyarrow takes one character
 
 # %% ../../nbs/data/reading.ipynb #f04630c0
 def _plain_table(path: Any) -> pd.DataFrame | None:
@@ -263,8 +259,9 @@ def _plain_table(path: Any) -> pd.DataFrame | None:
     import pyarrow as pa
     from pyarrow import csv
 
+    mapped = isinstance(path, Path)
     try:
-        with pa.memory_map(str(path)) if isinstance(path, Path) else pa.BufferReader(file_bytes(path)) as source:
+        with pa.memory_map(str(path)) if mapped else pa.BufferReader(file_bytes(path)) as source:
             first = source.read(200).decode("utf-8-sig", "replace").strip()
             layout = _plain_layout(re.split(r"[\r\n]", first)[0])
             if layout is None: return None
@@ -275,8 +272,8 @@ def _plain_table(path: Any) -> pd.DataFrame | None:
             kinds = dict.fromkeys(("user", "movie"), pa.dictionary(pa.int32(), pa.string()))
             kinds |= {"rating": pa.float32(), "timestamp": pa.int64()}
             how = csv.ReadOptions(column_names=names, skip_rows=int(header), block_size=1 << 22)
-            what = csv.ConvertOptions(column_types=kinds, null_values=[], strings_can_be_null=False,
-                                      include_columns=[role for role in roles if role])
+            kept = [role for role in roles if role]
+            what = csv.ConvertOptions(column_types=kinds, null_values=[], include_columns=kept)
             table = csv.read_csv(source, how, csv.ParseOptions(delimiter=sep), what)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError): return None
 

@@ -52,8 +52,8 @@ def _refuse(target: Ratings, bad: np.ndarray, how: str) -> None:
     if not bad.any(): return
     i = int(bad.argmax())
     user, movie = target.users.user_id[target.user[i]], target.movies.movie_id[target.movie[i]]
-    raise InputError(f"The split leaks: {int(bad.sum())} of {len(bad)} cells of {how}, first user {user}, movie "
-                     f"{movie}; a model would be asked for what it was told.")
+    cells = f"{int(bad.sum())} of {len(bad)} cells of {how}, first user {user}, movie {movie}"
+    raise InputError(f"The split leaks: {cells}; a model would be asked for what it was told.")
 
 # %% ../../nbs/data/splits.ipynb #014b6fe5
 def _check_split(train: Ratings, valid: HeldOut, test: HeldOut, new_users: bool) -> None:
@@ -66,7 +66,8 @@ def _check_split(train: Ratings, valid: HeldOut, test: HeldOut, new_users: bool)
         step = "take them out of one Ratings with select"
         raise InputError(f"The parts of a split must have the same users and movies; {step}.")
 
-    asked = ("validation's targets", v.target, first), ("the test's targets", t.target, first | later)
+    asked = [("validation's targets", v.target, first)]
+    asked += [("the test's targets", t.target, first | later)]
     for name, target, others in asked:
         # Parts may be one object
         once = {id(part): (other, part) for other, part in reversed(others.items())}
@@ -92,10 +93,8 @@ class Split:
         if check: _check_split(train, valid, test, new_users)
         self.train, self.valid, self._test = train, valid, test
         self.protocol, self.seed, self.new_users = protocol, seed, new_users
-        self.finals = 0
+        self.test_fold_in, self.finals = test.fold_in, 0
 
-    @property
-    def test_fold_in(self) -> Ratings: return self._test.fold_in
     @property
     def known(self) -> Ratings:
         "What may be learned once settings are chosen: training; validation too where single ratings are held out."
@@ -257,7 +256,7 @@ def split_per_user(
 
 # %% ../../nbs/data/splits.ipynb #81fdb87a
 def held_out_users(
-    r: Ratings, n_valid: int, n_test: int, min_likes: int, shuffled: Callable[[np.ndarray], np.ndarray]
+    r: Ratings, n_valid: int, n_test: int, min_likes: int, shuffled: Callable[..., np.ndarray]
 ) -> np.ndarray:  # int64 [n_users]: 0 training, 1 validation, 2 test, -1 none
     "The part that each user falls in: the first shuffled are the test. Raises `InputError` if there are too few."
     able = np.flatnonzero(np.bincount(r.user[r.value > 0], minlength=r.n_users) >= min_likes)

@@ -5,13 +5,11 @@ __getattr__, __all__ = front_door(
     __name__,
     baselines="BiasModel EASE EDLAE ItemKNN KernelRidge Popularity announce_memory balance_people batch_matrix "
               "free_memory like_matrix",
-    metrics="LIST_METRICS METRICS RANK_METRICS MetricFunction RankMetric find_metric",
-    ranking="Scorer hits rank_metrics rows_at_once top_k top_lists",
+    ranking="LIST_METRICS METRICS MetricFunction RANK_METRICS RankMetric Scorer diversity find_metric hits list_sums "
+    "rank_metrics rows_at_once self_information top_k top_lists",
     intervals="LOWER_IS_BETTER CoverageSums PairSums Sums paired_difference plot_forest value_of",
     likes="like_metrics like_sums predict_cells predicts star_sums",
-    strong="baselines_to_beat best_on_valid chosen_on_valid fit_each prepare",
-    evaluation="Evaluation compute_metrics evaluate",
+    evaluation="Evaluation baselines_to_beat best_on_valid chosen_on_valid compute_metrics evaluate fit_each prepare",
     protocols="EvaluationProtocol PROTOCOLS find_protocol open_edition split_liang",
     calibration="Calibrated Calibration calibrate choose_calibration",
-    beyond="diversity list_sums self_information",
 )

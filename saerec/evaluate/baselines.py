@@ -62,12 +62,10 @@ def free_memory() -> int:  # bytes
     "Memory that this process may still use: of the machine, or less under a control group's limit (Linux)."
     import psutil
     free, cgroup = int(psutil.virtual_memory().available), Path("/sys/fs/cgroup")
-    files = ("memory.max", "memory.current"), ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes")
-    for limit, used in files:
-        try: left = int((cgroup / limit).read_text()) - int((cgroup / used).read_text())
-        except (OSError, ValueError): continue  # no such file, or "max": no limit
-        free = min(free, max(0, left))
-    return free
+    names = "memory.max", "memory.current"
+    try: limit, used = (int((cgroup / name).read_text()) for name in names)
+    except (OSError, ValueError): return free  # no such file, or "max": no limit
+    return min(free, max(0, limit - used))
 
 # %% ../../nbs/evaluate/baselines.ipynb #ad89d2c4
 def announce_memory(what: str, n_bytes: float, instead: str) -> None:
@@ -134,15 +132,12 @@ def inverse_in_place(gram: np.ndarray) -> np.ndarray:
     "The inverse of a symmetric positive definite matrix, which is overwritten: LAPACK's `potrf` and `potri`."
     from scipy.linalg import get_lapack_funcs
     factorize, invert = get_lapack_funcs(("potrf", "potri"), (gram,))
-    p, info = factorize(gram.T, lower=True, overwrite_a=True, clean=False)  # as columns, which is how LAPACK reads
+    # As columns, which is how LAPACK reads
+    p, info = factorize(gram.T, lower=True, overwrite_a=True, clean=False)
     if not info: p, info = invert(p, lower=True, overwrite_c=True)
     if info: raise InputError("The matrix is not positive definite; give a larger regularization.")
 
-    for a in range(0, len(p), 1024):  # the upper triangle from the lower one
-        b = min(a + 1024, len(p))
-        p[a:b, b:] = p[b:, a:b].T
-        block = np.tril(p[a:b, a:b])
-        p[a:b, a:b] = block + np.tril(block, -1).T
+    for i in range(len(p)): p[i, i:] = p[i:, i]  # the upper triangle from the lower one
     return p
 
 # %% ../../nbs/evaluate/baselines.ipynb #15d3d81e
@@ -247,7 +242,8 @@ class EASE:
         entry = torch.where(batch.values > 0, 1.0, self.dislikes)
         place = None if self.place is None else torch.from_numpy(self.place)
         movies = batch.movies if place is None else place[batch.movies]
-        scores = F.embedding_bag(movies, self.weights, batch.offsets[:-1], mode="sum", per_sample_weights=entry)
+        start = batch.offsets[:-1]
+        scores = F.embedding_bag(movies, self.weights, start, mode="sum", per_sample_weights=entry)
         return scores if place is None else scores[:, place]
 
 # %% ../../nbs/evaluate/baselines.ipynb #597500b1
@@ -294,8 +290,8 @@ class KernelRidge:
         x = like_matrix(train, self.dislikes)
         x = x[np.flatnonzero(np.diff(x.indptr))]
         n, m = x.shape
-        instead = "use fewer users, or EASE, whose matrix is movies x movies"
-        announce_memory(f"Kernel ridge of {n:,} users and {m:,} movies", 4 * (3 * n**2 + 2 * n * m), instead)
+        what, n_bytes = f"Kernel ridge of {n:,} users and {m:,} movies", 4 * (3 * n**2 + 2 * n * m)
+        announce_memory(what, n_bytes, "use fewer users, or EASE, whose matrix is movies x movies")
 
         self.rows = self._unit(x)
         k = self.kernel(x)

@@ -44,12 +44,14 @@ class Calibration:
         "Fit a map of one kind, with scikit-learn."
         from sklearn.isotonic import IsotonicRegression
         from sklearn.linear_model import LogisticRegression
+        score, y = np.asarray(score, np.float64), np.asarray(y) > 0
         if kind == "platt":
-            m = LogisticRegression(C=1e6).fit(np.asarray(score, np.float64)[:, None], y > 0)
+            m = LogisticRegression(C=1e6).fit(score[:, None], y)
             return Calibration(kind, (float(m.coef_[0, 0]), float(m.intercept_[0])))
         if kind == "isotonic":
-            iso = IsotonicRegression(y_min=0.01, y_max=0.99).fit(score, (np.asarray(y) > 0).astype(float))
-            return Calibration(kind, tuple(map(float, iso.X_thresholds_)), tuple(map(float, iso.y_thresholds_)))
+            m = IsotonicRegression(y_min=0.01, y_max=0.99).fit(score, y)
+            ends = m.X_thresholds_, m.y_thresholds_
+            return Calibration(kind, *(tuple(o.tolist()) for o in ends))
         if kind != "none":
             raise InputError(f"There is no calibration {kind!r}; there are none, platt, isotonic.")
         return Calibration()
@@ -83,7 +85,8 @@ class Calibrated:
     def scores(self, batch: Batch) -> Tensor:
         "Probabilities of liking."
         import torch
-        return torch.from_numpy(self.calibration(self.model.scores(batch).numpy()).astype(np.float32))
+        scores = self.model.scores(batch).numpy()
+        return torch.from_numpy(self.calibration(scores).astype(np.float32))
 
 # %% ../../nbs/evaluate/calibration.ipynb #d5cfe9d7
 def calibrate(

@@ -45,11 +45,12 @@ class PairSums:
     @cached_property
     def placements(self) -> np.ndarray:  # float64 [n], 0..1
         "Of a liked cell the share of others below it, of another the share of liked ones above; a tie is half."
-        below = []
-        for others in (np.sort(self.p[~self.y]), np.sort(self.p[self.y])):
-            places = np.searchsorted(others, self.p) + np.searchsorted(others, self.p, "right")
-            below.append(places / 2 / max(1, len(others)))
-        return np.where(self.y, below[0], 1 - below[1])
+        from scipy.stats import rankdata
+
+        below = rankdata(self.p)
+        for kind in (self.y, ~self.y):
+            below[kind] = (below[kind] - rankdata(self.p[kind])) / max(1, (~kind).sum())
+        return np.where(self.y, below, 1 - below)
 
     def counted(self, users: pd.Index, counts: np.ndarray) -> np.ndarray:  # float64 [R]
         "The AUC of each resample, to first order."
@@ -134,8 +135,8 @@ def _resampled(
             ours, theirs = (np.stack([s.counted(users, counts) for s in sums]) for sums in (a, b))
         return np.mean(ours - theirs, axis=0).reshape(drawn.shape[:-1])
 
-    options = dict(n_resamples=resamples, batch=500, method="percentile", rng=np.random.default_rng(0))
-    found = bootstrap((np.arange(len(users)),), statistic, vectorized=True, **options)
+    options = dict(n_resamples=resamples, batch=500, method="percentile", vectorized=True)
+    found = bootstrap((np.arange(len(users)),), statistic, rng=np.random.default_rng(0), **options)
     return found.bootstrap_distribution
 
 # %% ../../nbs/evaluate/intervals.ipynb #e42456bd

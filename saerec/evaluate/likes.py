@@ -22,7 +22,8 @@ from .ranking import Scorer, checked_scores
 def predicts(model: Any, stars: bool = False) -> bool:
     "Whether scores are predictions of stars, or probabilities of a like, and not only an order."
     likes = bool(getattr(model, "predicts_likes", False))
-    return bool(getattr(model, "predicts_stars", likes)) if stars else likes  # stars are learned as likes are
+    # Stars are learned as likes are
+    return bool(getattr(model, "predicts_stars", likes)) if stars else likes
 
 # %% ../../nbs/evaluate/likes.ipynb #70675f36
 @torch.no_grad()
@@ -68,8 +69,7 @@ def like_sums(
     called_liked[np.argsort(-p, kind="stable")[:int(y.sum())]] = True
     out["accuracy"] = _by_user(called_liked == y, user)
 
-    auc = _auc_by_user(p, y, user)
-    return out | {"AUC": PairSums(p, y, user), "GAUC": Sums(auc.auc * auc.cells, auc.cells.astype(float))}
+    return out | {"AUC": PairSums(p, y, user), "GAUC": _auc_by_user(p, y, user)}
 
 # %% ../../nbs/evaluate/likes.ipynb #3c11c6e0
 def _by_user(value: np.ndarray, user: np.ndarray) -> Sums:
@@ -78,16 +78,18 @@ def _by_user(value: np.ndarray, user: np.ndarray) -> Sums:
     return Sums(g.sum(), g.size().astype(float))
 
 # %% ../../nbs/evaluate/likes.ipynb #8d2bb64b
-def _auc_by_user(p: np.ndarray, y: np.ndarray, user: np.ndarray) -> pd.DataFrame:
+def _auc_by_user(p: np.ndarray, y: np.ndarray, user: np.ndarray) -> Sums:
     "AUC within each user; users with one kind of cell only have none and are left out."
     d = pd.DataFrame({"user": user, "y": y.astype(float), "p": p})
-    d["rank"] = d.groupby("user").p.rank()  # ties share their mean rank, as in the Mann-Whitney statistic
+    # Ties share their mean rank, as in the Mann-Whitney statistic
+    d["rank"] = d.groupby("user").p.rank()
     g = d.groupby("user")
     n, pos, ranks = g.size(), g.y.sum(), d[d.y > 0].groupby("user")["rank"].sum()
 
     both = (pos > 0) & (pos < n)
     n, pos, ranks = n[both], pos[both], ranks.reindex(n.index)[both]
-    return pd.DataFrame({"auc": (ranks - pos * (pos + 1) / 2) / (pos * (n - pos)), "cells": n})
+    auc = (ranks - pos * (pos + 1) / 2) / (pos * (n - pos))
+    return Sums(auc * n, n.astype(float))
 
 # %% ../../nbs/evaluate/likes.ipynb #2a0282b4
 def check_kinds(y: np.ndarray) -> int:
@@ -115,7 +117,8 @@ def like_metrics(
     liked, n = check_kinds(y), len(y)
     values = {name: value_of(s) for name, s in like_sums(p, y, user, probabilities).items()}
     names = ("MSE", "log loss", "AUC", "GAUC", "accuracy")
-    return {name: values.get(name, float("nan")) for name in names} | {"base rate": max(liked, n - liked) / n}
+    found = {name: values.get(name, float("nan")) for name in names}
+    return found | {"base rate": max(liked, n - liked) / n}
 
 # %% ../../nbs/evaluate/likes.ipynb #f7b6a612
 def star_sums(
@@ -125,5 +128,6 @@ def star_sums(
     error, user = np.clip(p, *scale) - y, np.asarray(user)
     square = _by_user(error**2, user)
     own = (square.num / square.den) ** 0.5
-    return {"RMSE": Sums(square.num, square.den, root=True), "MAE": _by_user(np.abs(error), user),
-            "mean user RMSE": Sums(own, own * 0 + 1)}
+    out: dict[str, Sums | PairSums] = {"RMSE": Sums(square.num, square.den, root=True)}
+    out |= {"MAE": _by_user(np.abs(error), user), "mean user RMSE": Sums(own, own * 0 + 1)}
+    return out

@@ -72,16 +72,19 @@ def split_lists(r: Ratings, folder: Path, least: int = 20) -> Split:
     part = np.zeros(len(r), int)
     for k, name in enumerate(("validation", "test"), 1):
         path = folder / f"{name}_data.json"
-        try: given = {(u, m) for u, movies in enumerate(json.loads(path.read_text("utf-8"))) for m in movies}
+        try:
+            lists = enumerate(json.loads(path.read_text("utf-8")))
+            given = {(u, m) for u, movies in lists for m in movies}
         except (OSError, ValueError, TypeError) as e: raise InputError(f"{path}: {_LISTS}.") from e
         here = pd.MultiIndex.from_arrays([user, movie]).isin(given)
         if here.sum() < len(given):
-            no = len(given) - here.sum()
-            raise InputError(f"{path}: {no} of its cells are not in {r.name}; the lists are of other ratings.")
+            what = f"{len(given) - here.sum()} of its cells are not in {r.name}"
+            raise InputError(f"{path}: {what}; the lists are of other ratings.")
         part[here] = k
 
     train, valid, test = (r.select(part == k) for k in range(3))
-    return Split(train, HeldOut(train, train, valid), HeldOut(train, train, test), f"lists(least={least})")
+    parts = (HeldOut(train, train, target) for target in (valid, test))
+    return Split(train, *parts, f"lists(least={least})")
 
 # %% ../../nbs/evaluate/protocols.ipynb #9f6d27da
 @dataclass(frozen=True, repr=False)
@@ -163,12 +166,13 @@ _RATINGS: dict[str, tuple[str, tuple[int, ...], Callable[..., Split], str]] = {
 PROTOCOLS: dict[str, EvaluationProtocol] = {}
 for _name, (_data, _seeds, _split) in _RANKINGS.items():
     _metrics = _METRICS.get(_name, EvaluationProtocol.metrics)
-    PROTOCOLS[_name] = EvaluationProtocol(_name, _data, "ranking", _seeds, _split, _ABOUT[_name], _metrics)
+    _how = _data, "ranking", _seeds, _split, _ABOUT[_name]
+    PROTOCOLS[_name] = EvaluationProtocol(_name, *_how, _metrics)
 for _name, (_data, _seeds, _split, _about) in _RATINGS.items():
-    _told, _stars = f"{_about}; held-out ratings told liked from not liked", f"{_about}; held-out stars predicted"
+    _told = f"{_about}; held-out ratings told liked from not liked"
     PROTOCOLS[_name] = EvaluationProtocol(_name, _data, "likes", _seeds, _of_likes(_split), _told)
-    _name = f"{_name}-stars"
-    PROTOCOLS[_name] = EvaluationProtocol(_name, _data, "stars", _seeds, _split, _stars)
+    _name, _told = f"{_name}-stars", f"{_about}; held-out stars predicted"
+    PROTOCOLS[_name] = EvaluationProtocol(_name, _data, "stars", _seeds, _split, _told)
 _about = "u1.base to u1.test in stars; the mean over users of their own RMSE, beside the RMSE"
 PROTOCOLS["course"] = EvaluationProtocol("course", "ml-100k", "stars", (0,), split_fold, _about)
 

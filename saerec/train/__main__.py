@@ -19,7 +19,7 @@ from .loop import fit
 from .objectives import make_model
 from .processes import LOST, Group, Refused, agreed, lost_another, say_once, to_stderr
 from .processes import end_when_told, exit_group, process_group, started
-from ..terminated import Terminated, sigterm_as_exception
+from ..disk import Terminated, sigterm_as_exception
 
 # %% auto #0
 __all__ = []

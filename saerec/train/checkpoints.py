@@ -24,7 +24,7 @@ from ..data import InputError
 from ..disk import exclusive_lock, read_tensors, write_tensors
 from .recorder import Recorder
 from .steps import Diverged, Training
-from ..terminated import Terminated, raise_terminated
+from ..disk import Terminated, raise_terminated
 
 # %% auto #0
 __all__ = []
