@@ -159,6 +159,7 @@ def train(
     options: Any = dict(checkpoints=checkpoints, seed=plan.seed, progress=progress, say=say)
     found = _fitted(plan, ranker, likes_changes or {}, ranking_changes or {}, begin, **options)
     keep(artefact := _assemble(plan, found, about or {}))
+    if not refit: del found  # what was saved is measured; both at once do not fit where ratings are many
 
     begin("baselines and test; the model is saved already")
     keep(artefact := _measured(artefact, plan))
