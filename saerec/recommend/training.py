@@ -159,6 +159,7 @@ def train(
     options: Any = dict(checkpoints=checkpoints, seed=plan.seed, progress=progress, say=say)
     found = _fitted(plan, ranker, likes_changes or {}, ranking_changes or {}, begin, **options)
     keep(artefact := _assemble(plan, found, about or {}))
+    recorders = found.recorders
     if not refit: del found  # what was saved is measured; both at once do not fit where ratings are many
 
     begin("baselines and test; the model is saved already")
@@ -167,7 +168,7 @@ def train(
         begin("refit on all ratings")
         keep(artefact := _refit(artefact, plan, found, progress))
     begin("done")
-    return artefact, found.recorders
+    return artefact, recorders
 
 # %% ../../nbs/recommend/training.ipynb #236dec84
 def _saved(found: _Trained, codes: np.ndarray) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
