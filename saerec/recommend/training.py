@@ -159,8 +159,8 @@ def train(
     options: Any = dict(checkpoints=checkpoints, seed=plan.seed, progress=progress, say=say)
     found = _fitted(plan, ranker, likes_changes or {}, ranking_changes or {}, begin, **options)
     keep(artefact := _assemble(plan, found, about or {}))
-    recorders = found.recorders
-    if not refit: del found  # what was saved is measured; both at once do not fit where ratings are many
+    # what was saved is measured; both at once are too much where ratings are many
+    if not refit: found = replace(found, ranker=None, liker=None)
 
     begin("baselines and test; the model is saved already")
     keep(artefact := _measured(artefact, plan))
@@ -168,7 +168,7 @@ def train(
         begin("refit on all ratings")
         keep(artefact := _refit(artefact, plan, found, progress))
     begin("done")
-    return artefact, recorders
+    return artefact, found.recorders
 
 # %% ../../nbs/recommend/training.ipynb #236dec84
 def _saved(found: _Trained, codes: np.ndarray) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -228,16 +228,15 @@ def models_of(artefact: Artefact) -> tuple[Any, Calibrated | None]:
     return ranker, Calibrated(liker, m.to_probability)
 
 # %% ../../nbs/recommend/training.ipynb #14cce07c
-def _table(artefact: Artefact, pairs: Split | None, users: Split) -> pd.DataFrame:
-    "The report on these splits."
-    ranker, liker = models_of(artefact)
-    return report(liker, ranker, pairs, users, fit_baselines(pairs, users))
-
 def _measured(artefact: Artefact, plan: TrainingPlan) -> Artefact:
     "The same with its report. Whatever goes wrong here costs no model: it is said, and there is no report."
     try:
-        table = _table(artefact, plan.pairs, plan.users)
-        said: dict[str, Any] = {"report": json.loads(table.T.to_json()), "report_about": table.attrs}
+        baselines = fit_baselines(plan.pairs, plan.users)
+        ranker, liker = models_of(artefact)
+        table = report(liker, ranker, plan.pairs, plan.users, baselines)
+        ease = float(getattr(baselines[1].get("EASE"), "regularization", 0.0))
+        said: dict[str, Any] = {"ease_regularization": ease, "report_about": table.attrs}
+        said["report"] = json.loads(table.T.to_json())
     except Exception as e:
         reason = f"It could not be measured ({type(e).__name__}: {str(e)[:200]})."
         said = {"report": {}, "report_about": {"left_out": [reason]}}
@@ -282,4 +281,7 @@ def compute_report(
         raise InputError(f"{r.name}: {fault}; give {m.data.name}.")
 
     pairs, users = make_splits(r.likes(m.threshold), m.seed, m.n_held, m.dislikes)
-    return _table(artefact, None if m.liker is None else pairs, users)
+    known = {"regularizations": (m.ease_regularization,)} if m.ease_regularization else {}
+    ranker, liker = models_of(artefact)
+    baselines = fit_baselines(pairs, users, **known)
+    return report(liker, ranker, None if liker is None else pairs, users, baselines)
