@@ -18,7 +18,7 @@ from typing import Any
 import pandas as pd
 
 from ..data.ratings import Ratings
-from ..ensemble.affinity import Affinity
+from ..ensemble.content import Affinity
 from .artefact import Artefact, read_artefact, write_artefact
 from .engine import Engine, LikeModel, NetworkModel, make_model
 from .lists import CALIBRATE, FEW_LIKES, explanation, list_frame, lists_for

@@ -28,11 +28,10 @@ from ..model import StackedAutoencoder
 from .artefact import Artefact
 from .manifest import Manifest
 from .plan import TrainingPlan, fit_baselines, make_splits, plan_training, report
-from ..ensemble.affinity import WithAffinity, with_affinity
-from ..ensemble.combining import Ensemble
-from ..ensemble.networks import NETWORK_OPTIONS, has_dislikes, train_again, train_network
-from ..ensemble.ranking import default_forms, fit_again, rank_ensemble
-from ..ensemble.tensors import as_tensors, from_tensors
+from ..ensemble.content import WithAffinity, with_affinity
+from ..ensemble.combining import Ensemble, as_tensors, from_tensors
+from ..ensemble.ranking import NETWORK_OPTIONS, default_forms, fit_again, has_dislikes
+from ..ensemble.ranking import rank_ensemble, train_again, train_network
 from ..train import Recorder, settings_for
 
 # %% auto #0
