@@ -359,7 +359,7 @@ def test_path_with_bundled_in_it(base: pd.DataFrame, call: Call, tmp_path: Path)
     assert call("evaluate", "--model", out)[0] == 0
     shutil.rmtree(tmp_path / "bundled")
     code, _, err = call("evaluate", "--model", out)
-    assert code == 1 and "are not there any more; say with --data where they are" in err
+    assert code == 1 and "are not there any more; say where with --data" in err
 
 
 def test_howto_without_onnxruntime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

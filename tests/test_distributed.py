@@ -26,8 +26,7 @@ from safetensors import safe_open
 from saerec.cli.command import main as saerec
 from saerec.data import load_movielens, write_csr
 from saerec.recommend import Recommender
-from saerec.train.__main__ import main
-from saerec.train.bulk import load_network, read_scores
+from saerec.train.program import load_network, main, read_scores
 
 ROOT = Path(__file__).resolve().parents[1]
 pytestmark = pytest.mark.skipif(not dist.is_gloo_available(), reason="this torch has no gloo")
@@ -345,7 +344,7 @@ def test_whole_job(tmp_path: Path, note) -> None:
     ("arguments", "sentence"),
     [
         (["--data", "nowhere.csv"], "saerec: nowhere.csv: neither a file or folder"),
-        (["--epochs", "0"], "saerec: --epochs 0: it has to be 1 or more"),
+        (["--epochs", "0"], "saerec: --epochs 0: it has to be above 0"),
         (["--timeout", "nan"], "saerec: --timeout nan: it has to be above 0"),
     ],
 )
@@ -363,7 +362,7 @@ def test_fault_in_every_process(arguments: list[str], sentence: str, tmp_path: P
     [
         (["--data", "nowhere.csv"], "nowhere.csv: neither a file or folder"),
         (["--held-out", "671"], "671 people cannot be held out: "),
-        (["--epochs", "0"], "--epochs 0: it has to be 1 or more"),
+        (["--epochs", "0"], "--epochs 0: it has to be above 0"),
         (["--lr", "nan"], "--lr nan: it has to be above 0"),
         (["--only-score"], "weights.safetensors: it is no readable file of saerec (No such file"),
         (["--threshold", "9"], "0 have 5 likes or more"),

@@ -303,8 +303,7 @@ class Away:
             patch(f"saerec.{k}", refuse)
             for k in (
                 "cli.training.get_data",
-                "cli.measuring.get_data",
-                "cli.measuring.evaluate",
+                "cli.training.evaluate",
                 "data.editions.download_movielens",
                 "app.serve",
             )

@@ -32,7 +32,7 @@ from saerec.data import InputError, load_movielens, split_users
 from saerec.disk import exclusive_lock
 from saerec.recommend import Recommender
 from saerec.train import fit, loop as train_module, make_model
-from saerec.train.__main__ import main as program
+from saerec.train.program import main as program
 
 EPOCHS = 8
 
@@ -282,7 +282,7 @@ def in_the_way(place: Path) -> dict[str, tuple[str, str]]:  # what it is -> wher
         "nothing": ("", "needs a name of its own"),
         "NUL": ("a\0b", "needs a name of its own"),
         "long name": ("x" * 5000, "name too long"),
-        "no text": ("\udcff", "the name is no text"),
+        "no text": ("\udcff", "needs a name of its own"),
         "device": (os.devnull, taken),
     }
     return found | {

@@ -6,7 +6,7 @@ import sys
 import pytest
 from conftest import START
 
-from saerec.train.recorder import progress_bar
+from saerec.train.steps import progress_bar
 
 
 def two_epochs(terminal: str) -> None:

@@ -1,4 +1,4 @@
-"""`saerec recommend | similar | explain | serve | export | download`: what is asked of a model
+"""`saerec recommend | similar | explain | serve | export | download`: what is asked of a model, and how it is answered
 
 Docs: https://saerec.github.io/saerec/cli/asking.html.md"""
 
@@ -9,18 +9,113 @@ __all__ = []
 
 # %% ../../nbs/cli/asking.ipynb #aee7aeb5
 import argparse
+import logging
+import math
+import re
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from .inputs import parse_years, person_of, reading_options
-from .output import columns_of, show, to_stderr
+import pandas as pd
+
 from ..disk import atomic_write
 from ..errors import InputError
+from ..recommend.own import OwnRatings, own_ratings
 from ..recommend.recommender import Recommender
 
+# %% ../../nbs/cli/asking.ipynb #c2de0221
+def to_stderr(line: str) -> None:
+    "Say something beside the results, unless only warnings are wanted."
+    logging.getLogger("saerec").info(line)
+
+def show(table: pd.DataFrame, index: str = "", widest: int = 46) -> str:
+    "A table as aligned text: a heading of the index, so many characters of a text column."
+    def cell(v: Any) -> str:
+        if isinstance(v, float): return "" if math.isnan(v) else f"{v:.4f}"
+        return v if len(v := str(v)) <= widest else v[:widest - 1] + "…"
+
+    values = zip(table.index, table.astype(object).itertuples(index=False), strict=True)
+    rows = [[index, *map(str, table.columns)], *([str(i), *map(cell, row)] for i, row in values)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    right = [False, *(pd.api.types.is_numeric_dtype(t) for t in table.dtypes)]
+
+    def line(row: list[str]) -> str:
+        cells = zip(row, widths, right, strict=True)
+        return "  ".join(t.rjust(w) if a else t.ljust(w) for t, w, a in cells).rstrip()
+
+    return "\n".join(map(line, rows))
+
+# %% ../../nbs/cli/asking.ipynb #648cb9f9
+def to_json(v: Any) -> Any:
+    "A result as JSON has it: frames as lists of rows, NaN as null."
+    if isinstance(v, pd.DataFrame): return to_json(v.reset_index(names=v.index.name or "name").to_dict("records"))
+    if isinstance(v, dict): return {str(k): to_json(o) for k, o in v.items()}
+    if isinstance(v, list | tuple): return [to_json(o) for o in v]
+    if hasattr(v, "item"): v = v.item()
+    return None if isinstance(v, float) and not math.isfinite(v) else v
+
+# %% ../../nbs/cli/asking.ipynb #7984ea0a
+def reading_options(args: argparse.Namespace) -> dict[str, Any]:
+    "What was said to train or evaluate about a table of one's own. Raises `InputError` for what cannot be meant."
+    out: dict[str, Any] = {}
+    if args.columns is not None:
+        pairs = [o.partition("=") for o in args.columns.split(",")]
+        if not all(role.strip() and eq for role, eq, _ in pairs):
+            raise InputError(f"--columns {args.columns}: write for instance user=reviewerID.")
+        out["columns"] = {role.strip(): name.strip() for role, _, name in pairs}
+    if args.unrated is not None:
+        try: out["unrated"] = float(args.unrated) if args.unrated.strip() else ""
+        except ValueError:
+            advice = "give the number that means not rated, such as -1, or '' for empty cells"
+            raise InputError(f"--unrated {args.unrated}: {advice}.") from None
+    if args.scale is not None: out["scale"] = tuple(args.scale)
+    if args.duplicates is not None: out["duplicates"] = args.duplicates
+    return out
+
+# %% ../../nbs/cli/asking.ipynb #707259f8
+def parse_rating(text: str) -> tuple[str, float]:
+    "One rating TITLE=STARS as typed; the last = counts. Raises `InputError` if it is none."
+    title, eq, stars = text.rpartition("=")
+    if not eq or not title.strip():
+        raise InputError(f"{text!r} is not of the form TITLE=STARS, such as 'Heat (1995)=5'.")
+    try: return title.strip(), float(stars)
+    except ValueError:
+        advice = f"write for instance '{title.strip()}=5'"
+        raise InputError(f"{text!r}: {stars!r} is no number of stars; {advice}.") from None
+
+# %% ../../nbs/cli/asking.ipynb #b46c90cf
+def parse_years(text: str | None) -> tuple[int | None, int | None]:
+    "From, to: of \"1994\", \"1990-1999\", \"1990-\", \"-1950\". Raises `InputError` for another text."
+    if text is None: return None, None
+    first, dash, last = text.partition("-")
+    if not re.fullmatch(r"\d+(-\d*)?|-\d+", text, re.ASCII):
+        raise InputError(f"--years {text}: write for instance 1994, 1990-1999, 1990- or -1950.")
+    from_, to = (int(y) if y else None for y in (first, last if dash else first))
+    return from_, to
+
+# %% ../../nbs/cli/asking.ipynb #e759b838
+Person = dict[Any, float] | str  # ratings by title, or the id of a known user
+
+def person_of(args: argparse.Namespace, rec: Recommender) -> tuple[Person, OwnRatings | None]:
+    "Ratings, or the id of a known user; and what a file held. Raises `InputError` for what cannot be meant."
+    if bool(args.ratings or args.file) == (args.user is not None):
+        raise InputError("Give ratings, such as 'Heat (1995)=5', or --ratings FILE, or --user.")
+    if args.scale and args.file is None: raise InputError("--scale goes with --ratings FILE.")
+    if args.user is not None: return str(args.user), None
+
+    pairs = [parse_rating(t) for t in args.ratings]
+    titles = [t for t, _ in pairs]
+    if twice := {t for t in titles if titles.count(t) > 1}:
+        raise InputError(f"The title {min(twice)!r} was given twice; keep one rating.")
+    if args.file is None: return dict(pairs), None
+
+    own = own_ratings(args.file, rec, args.scale and tuple(args.scale))
+    typed = {rec.titles.find(t) for t in titles}
+    of_file = {k: v for k, v in own.ratings.items() if rec.titles.find(k) not in typed}
+    return of_file | dict(pairs), own
+
 # %% ../../nbs/cli/asking.ipynb #2a62143d
-def _lists(args: argparse.Namespace, rec: Recommender, wishes: dict[str, Any]) -> tuple[dict[str, Any], str]:
+def _lists(args: argparse.Namespace, rec: Recommender, **wishes: Any) -> tuple[dict[str, Any], str]:
     "Lists for the people of a table, into a file or to be shown. Raises `InputError` for a person beside them."
     if args.ratings or args.file or args.user is not None:
         raise InputError("--users FILE stands for itself; leave out titles, --ratings and --user.")
@@ -33,8 +128,8 @@ def _lists(args: argparse.Namespace, rec: Recommender, wishes: dict[str, Any]) -
 
     write = partial(lists.to_csv, index=False, encoding="utf-8", float_format="%.6g")
     atomic_write(Path(args.out), write)
-    told = f"{args.out}: {users:,} list{'s' * (users != 1)} of at most {args.n}. {left_out}".rstrip()
-    return data | {"out": args.out, "lines": len(lists)}, told
+    told = f"{args.out}: {users:,} list{'s' * (users != 1)} of at most {args.n}. {left_out}"
+    return data | {"out": args.out, "lines": len(lists)}, told.rstrip()
 
 # %% ../../nbs/cli/asking.ipynb #8e54bca4
 def run_recommend(args: argparse.Namespace) -> tuple[dict[str, Any], str]:  # for --json; for people
@@ -42,18 +137,18 @@ def run_recommend(args: argparse.Namespace) -> tuple[dict[str, Any], str]:  # fo
     rec, many = Recommender.load(args.model), args.users is not None
     wishes = {k: getattr(args, k) for k in ("n", "exclude", "diversity", "novelty", "calibrate")}
     wishes |= {"genres": args.genre, "years": parse_years(args.years)}
-    if many: return _lists(args, rec, wishes)
+    if many: return _lists(args, rec, **wishes)
     if args.out is not None or {*reading_options(args)} - {"scale"}:
         raise InputError("--out, --columns, --unrated and --duplicates go with --users FILE.")
     person, own = person_of(args, rec)
     top = rec.recommend(person, **wishes)
     data = {"model": args.model, "recommendations": top, "about": top.attrs["about"]}
-    columns = "title", "genres", "score", "p_like", "share", "because"
-    parts = [show(columns_of(top, *columns), "rank"), top.attrs["about"]]
+    shown = top.filter(["title", "genres", "score", "p_like", "share", "because"])
+    parts = [show(shown, "rank"), top.attrs["about"]]
     if own is None: return data, "\n\n".join(parts)
 
-    read = {"layout": own.layout, "found": len(own.found), "not_found": own.missing, "left_out": own.skipped,
-            "notes": own.notes}
+    read = {"layout": own.layout, "found": len(own.found), "not_found": own.missing}
+    read |= {"left_out": own.skipped, "notes": own.notes}
     return data | {"file": read}, "\n\n".join([*parts, str(own)])
 
 # %% ../../nbs/cli/asking.ipynb #9f2d7718
@@ -84,6 +179,7 @@ def run_serve(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     except KeyboardInterrupt: pass
     return {"model": args.model, "stopped": True}, "Stopped."
 
+# %% ../../nbs/cli/asking.ipynb #68545055
 def run_export(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     "Write a model as one ONNX file."
     if "\0" in args.onnx:

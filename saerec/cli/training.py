@@ -1,4 +1,4 @@
-"""`saerec train`: read, train, measure, save, and show a list
+"""`saerec train | tune | evaluate`: read, train, measure, save, and show a list
 
 Docs: https://saerec.github.io/saerec/cli/training.html.md"""
 
@@ -13,23 +13,50 @@ import math
 import os
 import shlex
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from .inputs import check_epochs, get_data, reading_options
-from .output import columns_of, opened, show, to_stderr
-from ..data.ratings import summary
+from .asking import reading_options, show, to_stderr
+from ..data.ratings import Ratings, summary
+from ..data.editions import BUNDLED, MOVIELENS, find_ratings
+from ..ensemble.ratings import ensemble_for
 from ..errors import InputError
-from ..recommend.artefact import check_target
+from ..evaluate.evaluation import Evaluation, evaluate
+from ..evaluate.protocols import find_protocol, open_edition
+from ..recommend.artefact import check_target, read_artefact
 from ..recommend.people import to_model_scale
+from ..recommend.plan import SAE, TrainingPlan, plan_training
 from ..recommend.recommender import Recommender, verdict
 from ..recommend.resume import finished_model, training_folder, training_room
-from ..recommend.plan import TrainingPlan, plan_training
-from ..train.processes import LOST, Refused, agreed, end_when_told, exit_group, gathered, lost_another
-from ..train.processes import process_group, say_once, started
+from ..recommend.training import compute_report, share_training
+from ..recommend.tuning import SPACE, Tuning, describe_space, tune
+from ..train import trainer
+from ..train.processes import agreed, end_when_told, exit_group, gathered
+from ..train.processes import process_group, started
+from ..train.steps import log_epochs
+
+# %% ../../nbs/cli/training.ipynb #27026654
+def get_data(source: str, options: Mapping[str, Any]) -> Ratings:
+    "Ratings by name or path, read with `options`; what the reader understood is said."
+    r = find_ratings(source, **options)
+    for note in r.notes: to_stderr(f"{r.name}: {note}")
+    return r
+
+# %% ../../nbs/cli/training.ipynb #616ce913
+def check_epochs(args: argparse.Namespace) -> None:
+    "Raises `InputError` if the number of epochs that is asked for is none."
+    if args.epochs is not None and args.epochs < 1:
+        raise InputError(f"--epochs {args.epochs}: one epoch or more is needed.")
+
+# %% ../../nbs/cli/training.ipynb #a3e4d8af
+def opened(about: Mapping[Any, Any]) -> str:
+    "How often the tests were opened for a report (its `attrs`), as a sentence."
+    n = max(about["finals"])
+    return f"Each test part was opened {'once' if n == 1 else f'{n} times'}."
 
 # %% ../../nbs/cli/training.ipynb #b366d2b9
 _EXAMPLE = {"Toy Story (1995)": 5.0, "The Matrix (1999)": 5.0, "Fargo (1996)": 4.5, "Heat (1995)": 4.0,
@@ -38,14 +65,15 @@ _EXAMPLE = {"Toy Story (1995)": 5.0, "The Matrix (1999)": 5.0, "Fargo (1996)": 4
 def _example_person(rec: Recommender) -> dict[Any, float]:  # title, or "id:" and an id -> stars
     "A person to show recommendations for: well-known films if they are in the data, else what one user rated best."
     low, high = rec.manifest.scale
-    stars = to_model_scale(pd.Series(_EXAMPLE), (0.5, 5), (low, high), rec.manifest.threshold).dropna()
-    person = {str(t): float(s) for t, s in stars.items() if len(rec.titles.exact.get(str(t), [])) == 1}
+    stars = to_model_scale(pd.Series(_EXAMPLE), (0.5, 5), (low, high), rec.manifest.threshold)
+    known = [t for t in _EXAMPLE if len(rec.titles.exact.get(t, [])) == 1]
+    person: dict[Any, float] = stars[known].dropna().astype(float).to_dict()
     if len(person) >= 3 or rec.known is None: return person
     mine = rec.known.select(rec.known.user == rec.known.user[0]).frame()
     best = mine.sort_values("rating", ascending=False, kind="stable").head(5)
     return {f"id:{i}": float(s) for i, s in zip(best.movie_id, best.rating, strict=True)}
 
-def _next_command(rec: Recommender, out: str | os.PathLike[str], person: Mapping[Any, float]) -> str:
+def _next_command(rec: Recommender, out: str | Path, person: Mapping[Any, float]) -> str:
     "A command that recommends by the best rating of a person, as typed into a shell."
     movie, stars = max(person.items(), key=lambda o: o[1])
     low, high = rec.manifest.scale
@@ -56,22 +84,19 @@ def _next_command(rec: Recommender, out: str | os.PathLike[str], person: Mapping
 # %% ../../nbs/cli/training.ipynb #26587a8e
 _NO_SETTINGS = "verb out resume json config log level".split()  # they change nothing in a model
 
-def _check(args: argparse.Namespace) -> None:
-    "Raises `InputError` for options that cannot be, before anything is read."
-    if Path(args.out).name in ("", "..") or "\0" in args.out:
+def _quiet(args: argparse.Namespace) -> dict[str, Any]:
+    "How `train` and `tune` say what they do."
+    return dict(verdict_too=False, progress=args.level != "WARNING", say=to_stderr)
+
+def _asked(args: argparse.Namespace) -> tuple[TrainingPlan, dict[str, Any], dict[str, Any]]:
+    "The plan, the settings, and those of `train`. What cannot be, and too few ratings, are refused before all else."
+    if Path(args.out).name in ("", "..") or not args.out.isprintable():
         raise InputError(f"{args.out!r}: the folder needs a name of its own, such as model.")
-    try: args.out.encode()
-    except UnicodeEncodeError:
-        raise InputError(f"{args.out}: the name is no text; give another one with --out.") from None
     check_target(Path(args.out))
     check_epochs(args)
     if args.lr is not None and not 0 < args.lr < math.inf:
         raise InputError(f"--lr {args.lr:g}: it has to be above 0.")
 
-# %% ../../nbs/cli/training.ipynb #a84922ee
-def _asked(args: argparse.Namespace) -> tuple[TrainingPlan, dict[str, Any], dict[str, Any]]:
-    "The plan, the settings, and those of `train`. What cannot be, and too few ratings, are refused before all else."
-    _check(args)
     r = get_data(args.data, reading_options(args))
     settings = {k: v for k, v in vars(args).items() if k not in _NO_SETTINGS}
     settings["data"] = r.fingerprint()
@@ -80,62 +105,49 @@ def _asked(args: argparse.Namespace) -> tuple[TrainingPlan, dict[str, Any], dict
     changes = {k: v for k in ("epochs", "lr") if (v := getattr(args, k)) is not None}
     return plan, settings, dict(likes_changes=changes, ranking_changes=changes, ranker=args.ranker)
 
+# %% ../../nbs/cli/training.ipynb #a84922ee
 def _train(
     args: argparse.Namespace,
     asked: tuple[TrainingPlan, dict[str, Any], dict[str, Any]],  # from `_asked`
-    begun: Callable[[bool], Any] = bool,  # told whether there is something to train
 ) -> tuple[dict[str, Any], str]:
     "Train, test once, save, and recommend to an example person."
     start, out, (plan, settings, how) = time.perf_counter(), Path(args.out), asked
     def say(line: str) -> None: to_stderr(f"saerec: {line}")
     if args.resume and (done := finished_model(out, settings)):
-        begun(False)
+        gathered(False)
         told = f"{out}: it is finished, with these settings and ratings; it is left as it is."
         say(told)
         return _result(done, out, told, 0.0)
 
     with training_room(out, settings, args.resume, say) as where:
-        begun(True)
+        gathered(True)
         to_stderr(show(summary(plan.ratings, threshold=plan.threshold).T.rename_axis(None)))
-        rec = Recommender.fit(plan.ratings, **how, plan=plan, refit=args.refit,
-                              about={"training": settings}, checkpoints=where, verdict_too=False,
-                              progress=args.level != "WARNING", say=to_stderr,
-                              keep=lambda artefact: Recommender(artefact).save(out))
+        how |= dict(refit=args.refit, about={"training": settings}, checkpoints=where, plan=plan)
+        how |= _quiet(args) | dict(keep=lambda artefact: Recommender(artefact).save(out))
+        rec = Recommender.fit(plan.ratings, **how)
 
-    seconds = time.perf_counter() - start
-    return _result(rec, out, f"Saved in {out}{os.sep} after {seconds:.0f} seconds.", round(seconds, 1))
+    seconds = round(time.perf_counter() - start, 1)
+    return _result(rec, out, f"Saved in {out}{os.sep} after {seconds:.0f} seconds.", seconds)
 
 # %% ../../nbs/cli/training.ipynb #b152a10f
-def _share(args: argparse.Namespace, begun: Callable[[bool], bool], asked: tuple[Any, ...]) -> None:
-    "What all processes but the first do."
-    if not begun(True): return
-    from saerec.recommend.training import share_training
-
-    share_training(asked[0], checkpoints=training_folder(args.out), **asked[2])
-
 def _train_shared(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     "The same under `torchrun`. The first process tells the result, and the others end here."
-    if args.refit: raise InputError("--refit: it is for one process; leave it out, or train without torchrun.")
+    if args.refit:
+        raise InputError("--refit: it is for one process; leave it out, or train without torchrun.")
     if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")): args.resume = True
     end_when_told("")
-    try:
-        with process_group() as group:
-            def begun(go: bool) -> bool: return bool(gathered(group, go)[0])
-            try: asked = agreed(group, lambda: _asked(args))
-            except Refused as e:
-                say_once(group, str(e))
-                exit_group(1)
-            if group.rank == 0: return _train(args, asked, begun)
-            _share(args, begun, asked)
-    except RuntimeError as e:
-        if not lost_another(e): raise
-        raise InputError(LOST) from None
+    with process_group():
+        plan, _, how = asked = agreed(lambda: _asked(args))
+        if started()[0] == 0: return _train(args, asked)
+        if gathered(None)[0]:  # there is something to train, and a place for checkpoints
+            share_training(plan, checkpoints=training_folder(args.out), **how)
     exit_group(0)
 
 # %% ../../nbs/cli/training.ipynb #67012441
 def run_train(args: argparse.Namespace) -> tuple[dict[str, Any], str]:  # for --json; for people
     "What `saerec train` does, alone or shared."
-    return _train(args, _asked(args)) if started()[1] == 1 else _train_shared(args)
+    with log_epochs(args.log) if args.log and started()[0] == 0 else nullcontext():
+        return _train(args, _asked(args)) if started()[1] == 1 else _train_shared(args)
 
 # %% ../../nbs/cli/training.ipynb #1942727d
 _LOSSES = {
@@ -145,14 +157,16 @@ _LOSSES = {
 
 def _measured(rec: Recommender) -> list[str]:
     "The test figures beside the baselines, and what is left out, as paragraphs."
-    table, many, parts = rec.report, rec.manifest.n_held, []
+    table, many, parts, on = rec.report, rec.manifest.n_held, [], ""
     if "MSE" in table:
-        parts.append(f"Test loss (MSE on held-out like / not-like ratings): {table.MSE.iloc[0]:.4f}")
+        loss = f"{table.MSE.iloc[0]:.4f}"
+        parts.append(f"Test loss (MSE on held-out like / not-like ratings): {loss}")
+        on = "MSE and AUC: held-out ratings; "
     if len(table):
-        on = "MSE and AUC: held-out ratings; " if "MSE" in table else ""
         on += f"NDCG: {many} held-out user{'s' * (many != 1)}, new to the model."
-        shown = show(columns_of(table, "MSE", "AUC", "NDCG@10", "NDCG@100"))
-        parts.append(f"Test, beside the baselines. {on} {opened(rec.manifest.report_about)}\n{shown}")
+        shown = show(table.filter(["MSE", "AUC", "NDCG@10", "NDCG@100"]))
+        on += f" {opened(rec.manifest.report_about)}\n{shown}"
+        parts.append(f"Test, beside the baselines. {on}")
     return [*parts, "\n".join(verdict(table))]
 
 # %% ../../nbs/cli/training.ipynb #5c3036d7
@@ -161,18 +175,122 @@ def _result(rec: Recommender, out: Path, done: str, seconds: float) -> tuple[dic
     losses = {k: o.frame.drop(columns="seconds") for k, o in rec.recorders.items()}
     person, table, m = _example_person(rec), rec.report, rec.manifest
     top = rec.recommend(person)
-    listed = show(columns_of(top, "title", "score", "p_like", "share", "because"), "rank")
+    listed = show(top.filter(["title", "score", "p_like", "share", "because"]), "rank")
     rated = ", ".join(f"{t} {s:g}" for t, s in person.items())
-    parts = [
-        f"{rec.known!r}",
-        *(f"Losses: {_LOSSES[k]}; best epoch {rec.recorders[k].best_epoch}\n{show(f, 'epoch')}"
-          for k, f in losses.items()),
-        *_measured(rec),
-        f"Ten {rec.people.things} for somebody who rated {rated}:\n{listed}",
-        f"{done} Next: {_next_command(rec, out, person)}"]
-    data = {
-        "model": str(out), "data": m.data.model_dump(), "seed": m.seed,
-        "test_loss": float(table.MSE.iloc[0]) if "MSE" in table else None,
-        "report": table, "verdict": verdict(table), "losses": losses, "best_epochs": getattr(m, "epochs", {}),
-        "person": person, "recommendations": top, "finished": True, "seconds": seconds}
+    parts = [f"{rec.known!r}"]
+    for k, frame in losses.items():
+        of = f"{_LOSSES[k]}; best epoch {rec.recorders[k].best_epoch}"
+        parts.append(f"Losses: {of}\n{show(frame, 'epoch')}")
+    parts += [*_measured(rec), f"Ten {rec.people.things} for somebody who rated {rated}:\n{listed}"]
+    parts.append(f"{done} Next: {_next_command(rec, out, person)}")
+
+    data = {"model": str(out), "data": m.data.model_dump(), "seed": m.seed, "finished": True}
+    data |= {"seconds": seconds, "best_epochs": getattr(m, "epochs", {})}
+    data |= {"test_loss": float(table.MSE.iloc[0]) if "MSE" in table else None, "person": person}
+    data |= {"report": table, "verdict": verdict(table), "losses": losses, "recommendations": top}
     return data, "\n\n".join(parts)
+
+# %% ../../nbs/cli/training.ipynb #f3945907
+_TIMED = "Stack + timestamps"
+
+def _models(args: argparse.Namespace, objective: str) -> dict[str, Any]:
+    "What is trained and measured beside the baselines."
+    changes = {} if args.epochs is None else {"epochs": args.epochs}
+    if args.only_baselines: return {}
+    if args.single: return {SAE: trainer(objective, progress=args.level != "WARNING", say=to_stderr, **changes)}
+    models: dict[str, Any] = {"Stack": ensemble_for(objective, **changes)}
+    if args.timestamps: models[_TIMED] = ensemble_for(objective, timestamps=True, **changes)
+    return models
+
+# %% ../../nbs/cli/training.ipynb #5c28fbfc
+def _run_protocol(args: argparse.Namespace) -> tuple[dict[str, Any], str]:  # for --json; for people
+    "Train and measure by a named protocol, beside the baselines, with intervals."
+    how = find_protocol(args.protocol)
+    check_epochs(args)
+    if args.timestamps and (args.single or args.only_baselines):
+        raise InputError("--timestamps goes with neither --single nor --only-baselines.")
+
+    ratings = get_data(args.data, reading_options(args)) if args.data else None
+    if args.timestamps:
+        ratings = ratings or open_edition(how.data)
+        if ratings.time is None:
+            raise InputError(f"{ratings.name}: it has no times; leave out --timestamps.")
+    models = _models(args, "ranking" if how.kind == "ranking" else "likes")
+    found = evaluate(models, args.protocol, seeds=args.seeds, ratings=ratings)
+    table = found.table
+    compared = [table.index[0], _TIMED][:1 + args.timestamps] if len(table) > 1 else []
+    d = pd.concat([pd.DataFrame(), *map(found.differences, compared)], ignore_index=True)
+    data = {"protocol": args.protocol, "report": table, "differences": d, "about": found.about}
+    return data | {"by_seed": found.by_seed.reset_index()}, _told(how.about, found, d)
+
+# %% ../../nbs/cli/training.ipynb #825ba891
+def _told(about: str, found: Evaluation, differences: pd.DataFrame) -> str:
+    "The tables of an evaluation, as text."
+    seeds = len(found.about["seeds"])
+    seconds = {k: v["fit"] / seeds for k, v in found.about["seconds"].items() if "fit" in v}
+    parts = [about, show(found.table.assign(**{"fit seconds": pd.Series(seconds)}))]
+    for name, mine in differences.groupby("model", sort=False) if len(differences) else ():
+        shown = show(mine.drop(columns="model").set_index("baseline"))
+        how = "with 95% intervals over users (paired bootstrap)"
+        parts.append(f"Differences of {name}, {how}:\n{shown}")
+    return "\n\n".join(o for o in [*parts, found.described] if o)
+
+# %% ../../nbs/cli/training.ipynb #4fc08067
+def run_evaluate(args: argparse.Namespace) -> tuple[dict[str, Any], str]:  # for --json; for people
+    "Measure a saved model again."
+    if args.protocol is not None:
+        return _run_protocol(args)
+    if args.seeds or args.only_baselines or args.epochs or args.single or args.timestamps:
+        raise InputError("--seeds, --single and so on go with --protocol; a model has its splits.")
+    artefact = read_artefact(args.model)
+    name = artefact.manifest.data.name
+    if not args.data and not Path(name).exists() and name not in (BUNDLED, *MOVIELENS):
+        raise InputError(f"{name}: the ratings are not there any more; say where with --data.")
+
+    options, trained = reading_options(args), getattr(artefact.manifest, "training", {})
+    if not args.data:  # read as when it was trained, such as with --columns
+        before = {k: trained.get(k) for k in ("columns", "unrated", "scale", "duplicates")}
+        options = reading_options(argparse.Namespace(**before)) | options
+    r = get_data(args.data or ("bundled" if name == BUNDLED else name), options)
+    table, data = compute_report(artefact, r), artefact.manifest.data.model_dump()
+    about, told = table.attrs, verdict(table)
+    on = [f"held-out ratings: {about['likes']}"] if about["likes"] else []
+    how = "\n".join([name, *on, f"held-out users: {about['ranking']}", opened(about)])
+    data = {"model": args.model, "data": data, "report": table, "verdict": told, "about": about}
+    return data, "\n\n".join([how, show(table), "\n".join(told)])
+
+# %% ../../nbs/cli/training.ipynb #57898520
+def _keep(found: Tuning, folder: Path) -> None:
+    "Table, picture and README of a search."
+    found.table.to_csv(folder / "trials.csv")
+    found.plot().savefig(folder / "trials.png")
+    best = "\n".join(f"- {k}: {v}" for k, v in found.best.items())
+    text = f"# Trials\n\nEach trained a network once; {found.metric} is that of its best epoch on validation.\n\n"
+    text += f"{describe_space(found.space)}\n## The best of {len(found.table)}\n\n{best}\n"
+    (folder / "README.md").write_text(text, encoding="utf-8")
+
+# %% ../../nbs/cli/training.ipynb #3bdc7a5b
+def run_tune(args: argparse.Namespace) -> tuple[dict[str, Any], str]:  # for --json; for people
+    "Search, keep the trials, train the best settings, and save."
+    out = Path(args.out)
+    check_target(out)
+    check_epochs(args)
+    if args.trials < 1: raise InputError(f"--trials {args.trials}: one trial or more is needed.")
+    r, folder = get_data(args.data, reading_options(args)), out.with_name(f"{out.name}.trials")
+    space = SPACE | ({"epochs": [args.epochs]} if args.epochs else {})
+    how: dict[str, Any] = dict(seed=args.seed, threshold=args.threshold, n_held=args.held_out)
+    limits = args.trials, args.seconds, args.objective
+    found = tune(r, space, *limits, folder, **how, say=to_stderr)
+    _keep(found, folder)
+
+    best, metric, n = found.best, found.metric, len(found.table)
+    value = float(found.table[metric].iloc[0])
+    about = {"tuning": {"trials": n, "metric": metric, "value": value, "best": best}}
+    rec = found.retrain(r, **how, **_quiet(args), about=about)
+    rec.save(out)
+
+    shown = show(found.table.head(10), "trial")
+    done = f"Saved in {out}; all trials, their picture and what each setting does are in {folder}."
+    parts = [f"The best of {n} trials on validation:\n{shown}", *_measured(rec), done]
+    data = {"model": str(out), "trials": found.table, "best": best, "report": rec.report}
+    return data | {"verdict": verdict(rec.report)}, "\n\n".join(parts)

@@ -93,3 +93,15 @@ def load_movielens(
     """
     if name == "bundled": return load_bundled()
     return read_ratings(download_movielens(name, **kwargs), name=name)
+
+# %% ../../nbs/data/editions.ipynb #3dacb767
+def find_ratings(
+    source: str,  # "bundled", an edition of `MOVIELENS`, or a file or folder, which goes before a name
+    **options: Any,  # of `read_ratings`, for a table of your own
+) -> Ratings:
+    "Ratings by name or path. Raises `InputError` for what is neither, or as `read_ratings` does."
+    if source != "bundled" and Path(source).exists(): return read_ratings(source, **options)
+    if options: raise InputError(f"{source}: options of reading go with a table of your own; leave them out.")
+    known = "bundled", *MOVIELENS
+    if source in known: return load_movielens(source)
+    raise InputError(f"{source}: neither a file or folder nor a MovieLens edition: {', '.join(known)}.")

@@ -20,19 +20,9 @@ import numpy as np
 import pandas as pd
 
 from .cells import encode_ids, one_rating_each, read_values, to_seconds
-from saerec.data.movies import (
-    assign_roles,
-    choose_title,
-    columns_found,
-    complete_titles,
-    constant_within,
-    guess_columns,
-    has_header,
-    known_columns,
-    movie_frame,
-    plain_name,
-    read_movies,
-)
+from .movies import assign_roles, choose_title, columns_found, complete_titles
+from .movies import constant_within, guess_columns, has_header, known_columns
+from .movies import movie_frame, plain_name, read_movies
 from .ratings import Ratings
 from ..errors import InputError
 from ..files import check_growth, file_bytes, plain_errors, read_table, read_text, take_header

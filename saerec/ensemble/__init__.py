@@ -3,11 +3,9 @@ from ..lazy import front_door
 
 __getattr__, __all__ = front_door(
     __name__,
-    combining="Ensemble standardize",
+    combining="Ensemble as_tensors from_tensors standardize",
     content="Content",
     sessions="SessionEDLAE SessionKernelRidge TimedEnsemble known_times split_sessions",
-    tensors="as_tensors from_tensors",
-    networks="train_network",
-    ranking="closed_forms fit_again rank_ensemble",
+    ranking="closed_forms fit_again rank_ensemble train_network",
     ratings="RatingStack ensemble_for rating_stack",
 )

@@ -1,4 +1,4 @@
-"""What the movies that a user likes have in common: genres, years, and how well known they are
+"""Genres, years, and how well known movies are: what they say of lists, and of how probably somebody likes a movie
 
 Docs: https://saerec.github.io/saerec/ensemble/content.html.md"""
 
@@ -8,7 +8,7 @@ Docs: https://saerec.github.io/saerec/ensemble/content.html.md"""
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -18,10 +18,10 @@ from ..data.movies import genre_table
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from saerec.data import Batch, Ratings
+    from saerec.data import Batch, HeldOut, Ratings, Split
 
 # %% auto #0
-__all__ = ['PRIOR', 'MORE', 'FEW_RATINGS', 'Content']
+__all__ = ['PRIOR', 'MORE', 'FEW_RATINGS', 'DAMPING', 'Content', 'Affinity', 'WithAffinity']
 
 # %% ../../nbs/ensemble/content.ipynb #104b4cc1
 _FIRST_YEAR, _SPAN = 1900, 5  # what is older counts as the first; years to a feature
@@ -194,3 +194,86 @@ class Content:
         import torch
 
         return torch.from_numpy(self.of_rows(rows_of(batch)))
+
+# %% ../../nbs/ensemble/content.ipynb #a9342d0d
+DAMPING = 4.0  # $\kappa$: movies of a feature, as good as expected, added to those of a user
+
+class Affinity:
+    "What is left of a user's likes after damped means, by feature, and what that adds to other movies."
+    def __init__(self,
+        features: np.ndarray,  # $x$, float32 [n_movies, features], 0 or more
+        mean: float,  # $\mu$
+        movie_offset: np.ndarray,  # $b_m$, float32 [n_movies]
+        damping: float,  # of $b_u$: ratings at the mean that are added
+        weight: float = 1.0,  # $w$, 0 or more
+    ):
+        self.features, self.mean, self.movie_offset = features, mean, movie_offset
+        self.damping, self.weight = damping, weight
+
+    def of_users(self,
+        rows: Rows,  # [B, n_movies]: a stored 1 is a like, a stored 0 a dislike
+    ) -> np.ndarray:  # $a$, float32 [B, features], as differences of probabilities
+        "The affinities of users, known or new."
+        rest = rows.data - self.mean - self.movie_offset[rows.indices]
+        offset = np.bincount(rows.users, rest, rows.shape[0]) / (rows.counts + self.damping)
+        rest = rest - offset[rows.users]
+        sums = (rows.times(v, self.features) for v in (rest, np.ones_like(rest)))
+        return next(sums) / (next(sums) + np.float32(DAMPING))
+
+    def scores(self,
+        rows: Rows,  # [B, n_movies]
+        movies: np.ndarray | slice = slice(None),  # that are asked for
+    ) -> np.ndarray:  # $s$, float32 [B, movies]
+        "What affinities add to the probability of each movie."
+        return np.float32(self.weight) * (self.of_users(rows) @ self.features[movies].T)
+
+    def cells(self,
+        rows: Rows,  # [B, n_movies]
+        users: np.ndarray,  # int64 [n]: a row
+        movies: np.ndarray,  # int64 [n]: a movie
+    ) -> np.ndarray:  # float32 [n]
+        "The same for single cells."
+        return np.float32(self.weight) * (self.of_users(rows)[users] * self.features[movies]).sum(1)
+
+# %% ../../nbs/ensemble/content.ipynb #62bef9de
+class WithAffinity:
+    "A network that predicts likes, and the affinities of users beside it."
+    predicts_likes = True
+    def __init__(self,
+        network: Any,  # a `StackedAutoencoder` on damped means (`centred`), trained on likes
+        features: np.ndarray,  # float32 [n_movies, features]
+        weight: float = 1.0,  # of affinities, 0 or more
+    ):
+        means = float(network.mean), network.movie_offset.cpu().numpy(), network.config["damping"]
+        self.network, self.affinity = network, Affinity(features, *means, weight)
+
+    def scores(self,
+        batch: Batch,  # rows of users: likes 1, dislikes 0
+    ) -> Tensor:  # float32 [B, n_movies]
+        "How probably each movie is liked, not calibrated."
+        import torch
+        return self.network.scores(batch) + torch.from_numpy(self.affinity.scores(rows_of(batch)))
+
+    def cells(self,
+        held: HeldOut,  # its targets are the cells
+    ) -> np.ndarray:  # float64 [n]
+        "The same for single cells."
+        from saerec.data import to_batch
+        users, target = held.users, held.target
+        rows, row = rows_of(to_batch(held.fold_in, users)), np.searchsorted(users, target.user)
+        return self.network.cells(held) + self.affinity.cells(rows, row, target.movie)
+
+# %% ../../nbs/ensemble/content.ipynb #bfc9e1b6
+_WEIGHTS = 0.0, 0.5, 1.0, 1.5  # of affinities, that are tried
+
+def with_affinity(
+    network: Any,  # as of `WithAffinity`
+    split: Split,  # of likes; its validation chooses the weight
+) -> WithAffinity:
+    "The weight with the least squared error on validation."
+    x, held = np.hstack(list(movie_features(split.train.movies).values())), split.valid
+    alone, added = network.cells(held), WithAffinity(network, x)
+    own = added.cells(held) - alone
+    errors = {w: float(((alone + w * own - held.target.value) ** 2).mean()) for w in _WEIGHTS}
+    added.affinity.weight = min(errors, key=errors.__getitem__)
+    return added

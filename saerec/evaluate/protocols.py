@@ -19,10 +19,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from saerec.data import (
-    HeldOut, InputError, Ratings, Split, default_threshold, load_movielens, read_ratings, split_fold, split_pairs,
-    split_per_user, split_users,
-)
+from ..data import HeldOut, InputError, Ratings, Split, default_threshold, load_movielens
+from ..data import read_ratings, split_fold, split_pairs, split_per_user, split_users
 from ..data.splits import held_out_users
 
 # %% ../../nbs/evaluate/protocols.ipynb #a07bbc31

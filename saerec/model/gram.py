@@ -60,9 +60,9 @@ def cell_scores(code: Tensor, table: Tensor, cells: Batch) -> Tensor:  # float [
 # %% ../../nbs/model/gram.ipynb #bc6705d5
 def _dense_mse(scores: Tensor, batch: Batch, unobserved: float) -> Tensor:
     "`catalogue_mse` of scores that are written out."
-    rated = scores[batch.rows, batch.movies]
-    everywhere = unobserved * (scores ** 2).sum()
-    return (everywhere + ((rated - batch.values) ** 2 - unobserved * rated ** 2).sum()) / scores.numel()
+    rated, everywhere = scores[batch.rows, batch.movies], unobserved * (scores ** 2).sum()
+    rest = ((rated - batch.values) ** 2 - unobserved * rated ** 2).sum()
+    return (everywhere + rest) / scores.numel()
 
 # %% ../../nbs/model/gram.ipynb #22b331f4
 class _GramError(torch.autograd.Function):
@@ -98,16 +98,12 @@ def gram_error(scores: Factored, batch: Batch, alpha: float = 1.0) -> Tensor:  #
     return total / (scores.shape[0] * scores.shape[1])
 
 # %% ../../nbs/model/gram.ipynb #7b4f0755
-# Costs in operations of a matrix product: of a written-out score in memory traffic; of a number in the decoder,
-# of a rated cell times the width, and of a batch.
-_DENSE_CELL = 1000
-_GRAM_TABLE, _GRAM_CELL, _GRAM_STEP = 200, 75, 10**8
-
 def gram_is_cheaper(n_rows: int, n_movies: int, width: int, n_rated: int) -> bool:
-    "Whether the error is cheaper without writing the scores out."
-    dense = (6 * width + _DENSE_CELL) * n_rows * n_movies
+    "Whether the error is cheaper without writing the scores out, in operations of a matrix product."
+    # measured: what memory traffic costs for a score, a number of the decoder, a rated cell; and a batch
+    dense = (6 * width + 1000) * n_rows * n_movies
     products = 4 * width**2 * (n_movies + n_rows)
-    return products + width * (_GRAM_TABLE * n_movies + _GRAM_CELL * n_rated) + _GRAM_STEP < dense
+    return products + width * (200 * n_movies + 75 * n_rated) + 10**8 < dense
 
 # %% ../../nbs/model/gram.ipynb #be50f1c2
 def catalogue_mse(

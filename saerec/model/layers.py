@@ -1,4 +1,4 @@
-"""A first layer at the cost of the ratings, and two ways to stack hidden layers
+"""A first layer at the cost of the ratings, what it reads, and two ways to stack hidden layers
 
 Docs: https://saerec.github.io/saerec/model/layers.html.md"""
 
@@ -8,8 +8,6 @@ Docs: https://saerec.github.io/saerec/model/layers.html.md"""
 __all__ = ['ACTIVATIONS']
 
 # %% ../../nbs/model/layers.ipynb #6a2fed53
-from collections.abc import Callable
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -19,15 +17,41 @@ from ..data import Batch
 # %% ../../nbs/model/layers.ipynb #43e86c79
 def bag(table: Tensor, batch: Batch, weights: Tensor) -> Tensor:
     "The weighted sum of the vectors of each user's movies."
-    return F.embedding_bag(batch.movies, table, batch.offsets[:-1], mode="sum", per_sample_weights=weights)
+    offsets = batch.offsets[:-1]
+    return F.embedding_bag(batch.movies, table, offsets, mode="sum", per_sample_weights=weights)
 
 def row_scale(batch: Batch) -> Tensor:  # float [n]
     "$1/\\sqrt{|R_u|}$ for each rating of row $u$."
     return batch.counts.clamp(min=1).to(batch.values.dtype).rsqrt()[batch.rows]
 
+# %% ../../nbs/model/layers.ipynb #b4553c13
+def likes_input(batch: Batch, table: Tensor) -> Tensor:  # float [B, h]
+    "The sum of the vectors of each user's likes, rows of likes scaled to length one."
+    liked = batch.where(batch.values > 0)
+    return bag(table, liked, row_scale(liked))
+
+# %% ../../nbs/model/layers.ipynb #730e492f
+def graded_input(batch: Batch, table: Tensor, second: Tensor) -> Tensor:  # float [B, h]
+    "The vectors of likes and those of dislikes, added; rows of ratings scaled to length one."
+    liked, scale = (batch.values > 0).to(batch.values.dtype), row_scale(batch)
+    return bag(table, batch, liked * scale) + bag(second, batch, (1 - liked) * scale)
+
+# %% ../../nbs/model/layers.ipynb #0ecde33b
+def centred_input(
+    batch: Batch,  # stars or likes
+    table: Tensor,  # $E$, float [n_movies, h]: of deviations
+    second: Tensor,  # $E'$, float [n_movies, h]: of having rated
+    base: Tensor,  # $\\mu + b_u$, float [B]: where each user's ratings lie, by those shown
+    movie_offset: Tensor,  # $b_m$, float [n_movies]
+) -> Tensor:  # float [B, h]
+    "Deviations from the damped means, and the fact of having rated; rows scaled by the number of ratings."
+    deviation = batch.values - base[batch.rows] - movie_offset[batch.movies]
+    scale = row_scale(batch)
+    return bag(table, batch, deviation * scale) + bag(second, batch, scale)
+
+
 # %% ../../nbs/model/layers.ipynb #d483643a
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "tanh": torch.tanh, "sigmoid": torch.sigmoid, "relu": F.relu, "selu": F.selu, "gelu": F.gelu}
+ACTIVATIONS = {f.__name__: f for f in (torch.tanh, torch.sigmoid, F.relu, F.selu, F.gelu)}
 
 # %% ../../nbs/model/layers.ipynb #ad320642
 class PlainLayer(nn.Module):

@@ -15,8 +15,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ..ensemble.affinity import Affinity
-from ..ensemble.content import FEW_RATINGS, Content, Rows, place_of
+from ..ensemble.content import FEW_RATINGS, Affinity, Content, Rows, place_of
 from ..errors import InputError
 
 # %% auto #0

@@ -18,8 +18,7 @@ import numpy as np
 
 from ..disk import atomic_write
 from ..errors import InputError
-from ..ensemble.affinity import DAMPING
-from ..ensemble.content import FEW_RATINGS, MORE, PRIOR, Content, place_of
+from ..ensemble.content import DAMPING, FEW_RATINGS, MORE, PRIOR, Content, place_of
 from ..evaluate.calibration import Calibration
 from .artefact import Artefact
 from .engine import part_of

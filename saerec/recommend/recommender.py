@@ -18,12 +18,11 @@ from typing import Any
 import pandas as pd
 
 from ..data.ratings import Ratings
-from ..ensemble.affinity import Affinity
+from ..ensemble.content import Affinity
 from .artefact import Artefact, read_artefact, write_artefact
 from .engine import Engine, LikeModel, NetworkModel, make_model
-from saerec.recommend.lists import (
-    CALIBRATE, FEW_LIKES, explanation, list_frame, lists_for, pick, similar_movies,
-)
+from .lists import CALIBRATE, FEW_LIKES, explanation, list_frame, lists_for
+from .lists import pick, similar_movies
 from .manifest import EnsemblePart, Manifest, OwnPart
 from .people import People, data_end, things
 from .titles import Titles

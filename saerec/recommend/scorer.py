@@ -17,9 +17,8 @@ import pandas as pd
 import torch
 
 from ..data import Batch, InputError, Ratings, default_threshold
-from ..ensemble.combining import Ensemble
 from ..ensemble.content import Rows
-from ..ensemble.tensors import as_tensors
+from ..ensemble.combining import Ensemble, as_tensors
 from ..evaluate import EDLAE, KernelRidge
 from ..evaluate.ranking import checked_scores
 from ..model import StackedAutoencoder

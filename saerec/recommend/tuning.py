@@ -22,7 +22,7 @@ from ..data import InputError, Ratings, Split
 from ..plots import figure
 from .plan import plan_training
 from .recommender import Recommender
-from ..ensemble.networks import train_network
+from ..ensemble.ranking import train_network
 from ..train import Diverged, find_objective, settings_for
 
 # %% ../../nbs/recommend/tuning.ipynb #f7c4fc23

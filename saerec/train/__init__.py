@@ -4,8 +4,7 @@ from ..lazy import front_door
 __getattr__, __all__ = front_door(
     __name__,
     objectives="OBJECTIVES Objective Settings find_objective make_model multinomial_loss settings_for",
-    recorder="Recorder compare log_epochs",
-    steps="Diverged Rows Training mask_input",
+    steps="Diverged Recorder Rows Training compare log_epochs mask_input",
     checkpoints="load_checkpoint save_checkpoint",
     layerwise="ItemBased pretrain_layers",
     loop="fit trainer",
