@@ -148,12 +148,9 @@ _ABOUT = {
     "u1-rank": "u1.base to u1.test, likes to be found among everything unseen",
     "liang-20m": f"the split of Liang et al. 2018: 10,000 + 10,000 {_STRONG}",
 }
-_METRICS = {
-    "ml1m-m1": ("NDCG@20", "recall_all@20"),
-    "weak-100k": ("NDCG@10", "recall_all@10"),
-    "u1-rank": ("NDCG@10",),
-    "liang-20m": ("Recall@20", "Recall@50", "NDCG@100"),
-}
+_METRICS: dict[str, tuple[str, ...]] = {"ml1m-m1": ("NDCG@20", "recall_all@20")}
+_METRICS |= {"weak-100k": ("NDCG@10", "recall_all@10"), "u1-rank": ("NDCG@10",)}
+_METRICS |= {"liang-20m": ("Recall@20", "Recall@50", "NDCG@100")}
 
 # %% ../../nbs/evaluate/protocols.ipynb #c158e57c
 # data, seeds, a split, and what is held out: each as likes, and as stars
