@@ -71,10 +71,9 @@ def _find_layout(header: list[str]) -> tuple[_Layout, dict[str, int]]:
     if layout.instead and not names["rating"]:
         raise InputError(f"this file of {layout.name} has no ratings; give {layout.instead}.")
     if not layout.needs and _USERS & set(columns):
-        raise InputError("it has a column for the user; leave it out, or: saerec train --data FILE.")
+        raise InputError("it has a column for the user; leave it out, or saerec train --data FILE.")
     if not names["title"]:
-        raise InputError(f"line 1: the columns {shown} are neither those of Letterboxd, IMDb or Trakt nor title and "
-                         "rating; give the file as it was exported, or let its first line be title,year,rating.")
+        raise InputError(f"line 1: {shown}: no title; let the first line be title,year,rating.")
     if not names["rating"]:
         raise InputError(f"no column for the rating (columns found: {shown}); name it rating.")
     return layout, {what: columns.index(o) for what, o in names.items() if o}

@@ -42,7 +42,7 @@ def make_splits(
     likes: Ratings,  # values 1 and 0
     seed: int = 0,
     n_held: int | None = None,  # users held out for validation, and for the test; None: by size
-    dislikes: bool = True,  # the ranker is shown them; False: as models before format 5
+    dislikes: bool = True,  # the ranker is shown them; False: as models of format 3 and before
 ) -> tuple[Split | None, Split]:  # for likes (None: all are), for ranking
     "The two splits that a recommender is trained and measured on; likes are predicted for a sample of many users."
     def has_both(r: Ratings) -> bool: return 0 < int((r.value > 0).sum()) < len(r)

@@ -236,7 +236,8 @@ def _measured(artefact: Artefact, plan: TrainingPlan) -> Artefact:
     "The same with its report. Whatever goes wrong here costs no model: it is said, and there is no report."
     try:
         table = _table(artefact, plan.pairs, plan.users)
-        said: dict[str, Any] = {"report": json.loads(table.T.to_json()), "report_about": table.attrs}
+        figures: Any = json.loads(table.T.to_json())
+        said = {"report": figures, "report_about": table.attrs}
     except Exception as e:
         reason = f"It could not be measured ({type(e).__name__}: {str(e)[:200]})."
         said = {"report": {}, "report_about": {"left_out": [reason]}}
