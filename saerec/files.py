@@ -121,8 +121,9 @@ def _parse(text: str, delimiter: str, width: int, rows: int | None = None) -> pd
     quotes = '"' in text
     # pandas' fast parser takes one character
     if delimiter == "::": text, delimiter = text.replace("::", "\x1f"), "\x1f"
-    how: Any = {"header": None, "names": range(width), "index_col": False, "dtype": "str", "nrows": rows}
-    how |= {"keep_default_na": False, "skip_blank_lines": False, "skipinitialspace": delimiter != " "}
+    how: Any = {"header": None, "names": range(width), "index_col": False, "dtype": "str"}
+    how |= {"nrows": rows, "keep_default_na": False, "skip_blank_lines": False}
+    how |= {"skipinitialspace": delimiter != " "}
     how |= {"quoting": csv.QUOTE_MINIMAL if quotes else csv.QUOTE_NONE}
     return pd.read_csv(io.StringIO(text), sep=delimiter, **how)
 

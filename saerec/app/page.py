@@ -21,9 +21,8 @@ from pydantic import BaseModel
 from .api import Known, explain, recommend, similar, taste
 from .catalogue import Catalogue, Scale
 from ..errors import InputError
-from saerec.app.visit import (
-    MAX_RATINGS, PageQuery, Visit, address, read_ratings, read_visit, write_hidden, write_id, write_ratings,
-)
+from .visit import MAX_RATINGS, PageQuery, Visit, address, read_ratings, read_visit
+from .visit import write_hidden, write_id, write_ratings
 from ..recommend import own_ratings
 from ..recommend.lists import CALIBRATE
 

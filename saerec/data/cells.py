@@ -123,8 +123,9 @@ def _ask_unrated(v: np.ndarray) -> str:  # a note, or ""
     if (odd := _suspect(v)) is not None:
         n, rest = int((v == odd).sum()), v[v != odd]
         keep = f"--scale {min(odd, rest.min()):g} {max(odd, rest.max()):g}"
-        raise InputError(f"{n:,} of {len(v):,} ratings are {odd:g}, which often means not rated; leave "
-                         f"them out with --unrated {odd:g}, or keep them with {keep}.")
+        what = f"{n:,} of {len(v):,} ratings are {odd:g}, which often means not rated"
+        step = f"leave them out with --unrated {odd:g}, or keep them with {keep}"
+        raise InputError(f"{what}; {step}.")
     zeros = int((v == 0).sum()) if v.min() == 0 and v.max() > 1 and v[v > 0].min() >= 1 else 0
     said = f"{zeros:,} ratings are 0 and count as the lowest; if they mean not rated, leave them out with --unrated 0."
     return said if zeros else ""
@@ -138,7 +139,8 @@ def _check_scale(v: np.ndarray, scale: tuple[float, float], index: pd.Index) -> 
     off = (v < low) | (v > high)
     if not off.any(): return
     i = int(off.argmax())
-    what = f"{v[i]:g} is off the scale of {low:g} to {high:g}, and so are {int(off.sum()) - 1:,} more"
+    more = f"and so are {int(off.sum()) - 1:,} more"
+    what = f"{v[i]:g} is off the scale of {low:g} to {high:g}, {more}"
     step = f"state another, or leave it out with --unrated {v[i]:g}"
     raise InputError(f"{place_of(index, i)}, column rating: {what}; {step}.")
 
@@ -189,7 +191,8 @@ def one_rating_each(
         same = " (with the same value)" if frame.duplicated([*pair, "value"]).sum() == n else ""
         count = f"{n:,} rating{'s are' if n > 1 else ' is'} repeated in all{same}"
         step = "say which counts with --duplicates latest, first or mean"
-        raise InputError(f"{place_of(index, a)} and {place_of(index, b)}: {rated}; {count}: {step}.")
+        place = f"{place_of(index, a)} and {place_of(index, b)}"
+        raise InputError(f"{place}: {rated}; {count}: {step}.")
 
     if how == "mean": frame["value"] = frame.groupby(pair).value.transform("mean").astype(np.float32)
     by_time = frame.sort_values("time", kind="stable") if "time" in frame else frame

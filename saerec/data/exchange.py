@@ -27,9 +27,9 @@ def to_csr(r: Ratings) -> csr_array:  # float32 [n_users, n_movies]
     return csr_array((r.value, (r.user, r.movie)), shape=(r.n_users, r.n_movies))
 
 # %% ../../nbs/data/exchange.ipynb #09c1ebcb
-_RECBOLE = {"user_id": "user_id:token", "movie_id": "item_id:token", "rating": "rating:float",
-            "timestamp": "timestamp:float", "title": "movie_title:token_seq", "year": "release_year:token",
-            "genres": "class:token_seq"}
+_RECBOLE = {"user_id": "user_id:token", "movie_id": "item_id:token", "rating": "rating:float"}
+_RECBOLE |= {"timestamp": "timestamp:float", "title": "movie_title:token_seq"}
+_RECBOLE |= {"year": "release_year:token", "genres": "class:token_seq"}
 
 def write_recbole(
     r: Ratings,  # stars or likes

@@ -20,28 +20,19 @@ import numpy as np
 import pandas as pd
 
 from .cells import encode_ids, one_rating_each, read_values, to_seconds
-from saerec.data.movies import (
-    assign_roles,
-    choose_title,
-    columns_found,
-    complete_titles,
-    constant_within,
-    guess_columns,
-    has_header,
-    known_columns,
-    movie_frame,
-    plain_name,
-    read_movies,
-)
+from .movies import assign_roles, choose_title, columns_found, complete_titles
+from .movies import constant_within, guess_columns, has_header, known_columns
+from .movies import movie_frame, plain_name, read_movies
 from .ratings import Ratings
 from ..errors import InputError
 from ..files import check_growth, file_bytes, plain_errors, read_table, read_text, take_header
 
 # %% ../../nbs/data/reading.ipynb #d47b259f
 _SEVERAL = (r"u1\.(base|test)", r"(combined_data_|mv_)[0-9]+\.txt")  # what is cut into files
-_PUBLISHED = r"u\.data ratings?\.dat ratings?\.csv ratings?\.(parquet|pq|tsv|txt|xlsx|jsonl?) .+\.inter"
+_PLAIN = r"u\.data ratings?\.dat ratings?\.csv".split()
+_TABLE = r"ratings?\.(parquet|pq|tsv|txt|xlsx|jsonl?)"
 _OTHERS = r"((bx-)?book-ratings|interactions|ratings_small|reviews)\.(csv|tsv|parquet|jsonl?)"
-_RATINGS = [*_PUBLISHED.split(), *_SEVERAL, _OTHERS]
+_RATINGS = [*_PLAIN, _TABLE, r".+\.inter", *_SEVERAL, _OTHERS]
 _MOVIES = r"u\.item movies?\.dat movies?\.csv movies?\.(parquet|pq|tsv) .+\.item".split()
 _MOVIES += r"movie_titles\.(csv|txt) (items|movies_metadata)\.(csv|parquet)".split()
 _TABLES = r".+\.(csv|tsv|parquet|pq|xlsx|jsonl?|inter|dat)"
@@ -127,7 +118,7 @@ def _check_left_over(df: pd.DataFrame, cols: Mapping[str, list[pd.Series]]) -> N
     for name in df.columns:
         if name in used or re.match(r"(unnamed.*|index|id|row|)$", plain_name(name)): continue
         if not pd.to_numeric(df[name], errors="coerce").notna().all(): continue
-        step = f"say which it is with --columns rating={name}, or --columns rating= if there is none"
+        step = f"say which with --columns rating={name}, or --columns rating= if there is none"
         raise InputError(f"no column for the rating ({columns_found(list(df.columns))}); {step}.")
 
 # %% ../../nbs/data/reading.ipynb #48c24698

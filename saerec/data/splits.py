@@ -261,8 +261,9 @@ def held_out_users(
     "The part that each user falls in: the first shuffled are the test. Raises `InputError` if there are too few."
     able = np.flatnonzero(np.bincount(r.user[r.value > 0], minlength=r.n_users) >= min_likes)
     if len(able) < n_valid + n_test + 2:
-        raise InputError(f"{r.name}: {len(able)} users have {min_likes} or more likes; to hold out {n_valid} + "
-                         f"{n_test} and learn from two, {n_valid + n_test + 2} are needed.")
+        have = f"{r.name}: {len(able)} users have {min_likes} or more likes"
+        need = f"to hold out {n_valid} + {n_test} and learn from two, {n_valid + n_test + 2} are needed"
+        raise InputError(f"{have}; {need}.")
 
     order, group = shuffled(able), np.full(r.n_users, -1)
     group[order], group[order[:n_test + n_valid]], group[order[:n_test]] = 0, 1, 2
@@ -310,9 +311,8 @@ def _newest_first(r: Ratings) -> np.ndarray:  # int64 [n]: 0 is the newest
     "The place of each rating in time; of equal times the last is newer. Raises `InputError` if there are no times."
     if r.time is None:
         raise InputError(f"{r.name}: it has no times, which a split by time needs.")
-    place = np.empty(len(r), np.int64)
-    place[np.argsort(r.time, kind="stable")] = np.arange(len(r))[::-1]
-    return place
+    oldest_first = np.argsort(r.time, kind="stable")
+    return len(r) - 1 - np.argsort(oldest_first)
 
 # %% ../../nbs/data/splits.ipynb #7272a8bb
 def split_by_time(

@@ -277,23 +277,21 @@ class KernelRidge:
         self.gamma, self.regularization, self.dislikes = gamma, regularization, dislikes
     def kernel(self, x: Any) -> np.ndarray:
         "The similarity of rows (sparse, [B, n_movies]) to the training users, float32 [B, n_train]."
-        k = (self._unit(x) @ self.rows.T).toarray().astype(np.float32)
+        from sklearn.preprocessing import normalize
+
+        k = (normalize(x) @ self.rows.T).toarray().astype(np.float32)
         return np.exp(2 * self.gamma * (k - 1))
-    @staticmethod
-    def _unit(x: Any) -> Any:
-        "Rows of length one; empty rows stay empty."
-        from scipy.sparse import diags_array
-        return (diags_array(1 / np.sqrt(np.maximum(x.multiply(x).sum(1), 1e-12))) @ x).tocsr()
     def fit(self, train: Ratings) -> KernelRidge:
         "Solve for the weights of the training users. Raises `InputError` if the matrices will not fit."
         from scipy.linalg import cho_factor, cho_solve
+        from sklearn.preprocessing import normalize
         x = like_matrix(train, self.dislikes)
         x = x[np.flatnonzero(np.diff(x.indptr))]
         n, m = x.shape
         what, n_bytes = f"Kernel ridge of {n:,} users and {m:,} movies", 4 * (3 * n**2 + 2 * n * m)
         announce_memory(what, n_bytes, "use fewer users, or EASE, whose matrix is movies x movies")
 
-        self.rows = self._unit(x)
+        self.rows = normalize(x)
         k = self.kernel(x)
         k[np.diag_indices_from(k)] += self.regularization
 

@@ -151,8 +151,8 @@ def plot_forest(d: pd.DataFrame) -> Any:  # a matplotlib figure
             ax.hlines(range(len(rows)), rows.low, rows.high, color=color, linewidth=2)
             ax.scatter(rows.difference, range(len(rows)), color=color, zorder=3)
             ax.axvline(0, color="gray", linewidth=0.8)
-            ax.set(yticks=range(len(rows)), yticklabels=[f"to {o}" for o in rows.index],
-                   title=metric + ("\n(lower is better)" if metric in LOWER_IS_BETTER else ""))
+            ax.set_yticks(range(len(rows)), [f"to {o}" for o in rows.index])
+            ax.set_title(metric + ("\n(lower is better)" if metric in LOWER_IS_BETTER else ""))
             ax.tick_params(axis="x", labelsize="small")
         fig.suptitle(f"Difference of {d.model.iloc[0]}, 95% interval over users")
     return fig

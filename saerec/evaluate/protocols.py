@@ -19,10 +19,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from saerec.data import (
-    HeldOut, InputError, Ratings, Split, default_threshold, load_movielens, read_ratings, split_fold, split_pairs,
-    split_per_user, split_users,
-)
+from ..data import HeldOut, InputError, Ratings, Split, default_threshold, load_movielens
+from ..data import read_ratings, split_fold, split_pairs, split_per_user, split_users
 from ..data.splits import held_out_users
 
 # %% ../../nbs/evaluate/protocols.ipynb #a07bbc31
@@ -150,12 +148,9 @@ _ABOUT = {
     "u1-rank": "u1.base to u1.test, likes to be found among everything unseen",
     "liang-20m": f"the split of Liang et al. 2018: 10,000 + 10,000 {_STRONG}",
 }
-_METRICS = {
-    "ml1m-m1": ("NDCG@20", "recall_all@20"),
-    "weak-100k": ("NDCG@10", "recall_all@10"),
-    "u1-rank": ("NDCG@10",),
-    "liang-20m": ("Recall@20", "Recall@50", "NDCG@100"),
-}
+_METRICS: dict[str, tuple[str, ...]] = {"ml1m-m1": ("NDCG@20", "recall_all@20")}
+_METRICS |= {"weak-100k": ("NDCG@10", "recall_all@10"), "u1-rank": ("NDCG@10",)}
+_METRICS |= {"liang-20m": ("Recall@20", "Recall@50", "NDCG@100")}
 
 # %% ../../nbs/evaluate/protocols.ipynb #c158e57c
 # data, seeds, a split, and what is held out: each as likes, and as stars

@@ -135,9 +135,9 @@ def average_precision(hit: Tensor, n: Tensor) -> Tensor:  # float64 [B]
 # %% ../../nbs/evaluate/ranking.ipynb #c1519e97
 # (hit bool [B, k], n int64 [B]) -> float [B]; higher is better
 MetricFunction = Callable[[Tensor, Tensor], Tensor]
-METRICS: dict[str, MetricFunction] = {
-    "NDCG": ndcg, "Recall": recall, "recall_all": recall_all, "HitRate": hit_rate, "MRR": mrr, "MAP": average_precision,
-    "Precision": precision, "F1": f1}
+METRICS: dict[str, MetricFunction] = {"NDCG": ndcg, "Recall": recall, "recall_all": recall_all}
+METRICS |= {"HitRate": hit_rate, "MRR": mrr, "MAP": average_precision}
+METRICS |= {"Precision": precision, "F1": f1}
 LIST_METRICS = ("coverage", "novelty", "diversity")  # of the lists, not of their hits
 
 # %% ../../nbs/evaluate/ranking.ipynb #f3a7ac40

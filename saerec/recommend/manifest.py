@@ -200,7 +200,6 @@ class Manifest(_Part):
     feedback: Literal["explicit", "implicit"] = "explicit"
     affinity: _Positive = 0.0  # weight of `Affinity` beside the liker
     dislikes: bool = False  # the ranker learned, and was measured, with known dislikes shown
-    ease_regularization: float = 0.0  # of the baseline in the report
     calibration: CalibrationEntry = CalibrationEntry()
     files: dict[str, FileEntry] | None = None
     checksum: str | None = None

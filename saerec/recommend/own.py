@@ -36,23 +36,22 @@ class _Layout:
     "How a place writes ratings; names of columns in lower case, with blanks and commas between."
     name: str  # of the place
     needs: str  # columns by which its files are recognised
-    rating: str  # columns that may hold the rating, the first that is there
     scale: tuple[float, float] | None = None  # lowest and best rating; None: not said
     instead: str = ""  # which file of that place has the ratings, for those that have none
 
 _LETTERBOXD = "ratings.csv of the same export (Settings, Data, Export your data)"
 _TRAKT = "ratings-movies.json of the same export"
-_RATING = "rating,your rating,my rating,user rating,stars,my stars,score,my score"
 _LAYOUTS = (
-    _Layout("Letterboxd", "letterboxd uri", "rating", (0.5, 5), _LETTERBOXD),
-    _Layout("IMDb", "const", "your rating,you rated", (1, 10), "the export of Your ratings"),
-    _Layout("Trakt", "rated at", "rating", (1, 10), _TRAKT),
-    _Layout("Trakt", "plays,last watched at", "rating", (1, 10), _TRAKT),
-    _Layout("1 to 10", "rating10", "rating10", (1, 10)),
-    _Layout("title and rating", "", _RATING))
+    _Layout("Letterboxd", "letterboxd uri", (0.5, 5), _LETTERBOXD),
+    _Layout("IMDb", "const", (1, 10), "the export of Your ratings"),
+    _Layout("Trakt", "rated at", (1, 10), _TRAKT),
+    _Layout("Trakt", "plays,last watched at", (1, 10), _TRAKT),
+    _Layout("1 to 10", "rating10", (1, 10)),
+    _Layout("title and rating", ""))
 
 # %% ../../nbs/recommend/own.ipynb #c1d4e7f0
-_COLUMNS = {  # what else is read, by the names that it may have
+_COLUMNS = {  # what is read, by the names that it may have, the first that is there
+    "rating": "rating10,your rating,you rated,rating,my rating,user rating,stars,my stars,score,my score",
     "title": "title,name,movie title,film title,movie name,film name,movie,film,movie.title",
     "original": "original title", "year": "year,release year,movie.year", "kind": "title type,type",
     "day": "date rated,rated at,date,modified,created,watcheddate,watched date"}
@@ -64,19 +63,17 @@ def _find_layout(header: list[str]) -> tuple[_Layout, dict[str, int]]:
     if columns[0].startswith("letterboxd list export"): columns = ["letterboxd uri"]
     layout = next(o for o in _LAYOUTS if {*filter(None, o.needs.split(","))} <= {*columns})
 
-    known = _COLUMNS | {"rating": layout.rating}
     def first(some: str) -> str: return next((o for o in some.split(",") if o in columns), "")
-    names = {what: first(some) for what, some in known.items()}
+    names = {what: first(some) for what, some in _COLUMNS.items()}
     twice = [o for o in names.values() if columns.count(o) > 1]
     shown = ", ".join(header)[:120]
     if twice: raise InputError(f"the column {twice[0]!r} is there twice; keep one.")
     if layout.instead and not names["rating"]:
         raise InputError(f"this file of {layout.name} has no ratings; give {layout.instead}.")
     if not layout.needs and _USERS & set(columns):
-        raise InputError("it has a column for the user; leave it out, or: saerec train --data FILE.")
+        raise InputError("it has a column for the user; leave it out, or saerec train --data FILE.")
     if not names["title"]:
-        raise InputError(f"line 1: the columns {shown} are neither those of Letterboxd, IMDb or Trakt nor title and "
-                         "rating; give the file as it was exported, or let its first line be title,year,rating.")
+        raise InputError(f"line 1: {shown}: no title; let the first line be title,year,rating.")
     if not names["rating"]:
         raise InputError(f"no column for the rating (columns found: {shown}); name it rating.")
     return layout, {what: columns.index(o) for what, o in names.items() if o}
@@ -152,7 +149,7 @@ def _cells(file: _File) -> pd.DataFrame:
     layout, at = _find_layout([str(o) for o in table.iloc[0]])
     table = take_header(table)
     rows = pd.DataFrame({what: table.iloc[:, k].str.strip() for what, k in at.items()}, dtype="str")
-    rows = rows.reindex(columns=[*_COLUMNS, "rating"], fill_value="")
+    rows = rows.reindex(columns=[*_COLUMNS], fill_value="")
     rows = rows.rename_axis("line").reset_index()
     rows.attrs = {"layout": layout, "unit": str(table.index.name or "row")}
     return rows

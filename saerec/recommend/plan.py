@@ -15,7 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from ..data import InputError, Ratings, Split, default_threshold, like_share_note, split_pairs, split_users
+from ..data import InputError, Ratings, Split, default_threshold, like_share_note
+from ..data import split_pairs, split_users
 from ..ensemble.combining import Ensemble
 from ..ensemble.ranking import linear_regularizations
 from ..evaluate import BiasModel, Scorer, baselines_to_beat, evaluate, fit_each
@@ -41,7 +42,7 @@ def make_splits(
     likes: Ratings,  # values 1 and 0
     seed: int = 0,
     n_held: int | None = None,  # users held out for validation, and for the test; None: by size
-    dislikes: bool = True,  # the ranker is shown them; False: as models before format 5
+    dislikes: bool = True,  # the ranker is shown them; False: as models of format 3 and before
 ) -> tuple[Split | None, Split]:  # for likes (None: all are), for ranking
     "The two splits that a recommender is trained and measured on; likes are predicted for a sample of many users."
     def has_both(r: Ratings) -> bool: return 0 < int((r.value > 0).sum()) < len(r)
@@ -115,15 +116,13 @@ def _notes(r: Ratings, threshold: float, pairs: Split | None, default: bool) -> 
 
 # %% ../../nbs/recommend/plan.ipynb #18cea0a6
 _Models = dict[str, Scorer]  # by name
+_Both = tuple[_Models, _Models]  # for likes, for ranking
 
-def fit_baselines(pairs: Split | None, users: Split, regularizations: tuple[float, ...] | None = None,
-                  ) -> tuple[_Models, _Models]:  # for likes, for ranking
+def fit_baselines(pairs: Split | None, users: Split) -> _Both:
     """Popularity, damped means (calibrated, as the like network is) and for ranking EASE (its regularization chosen on
-    validation; None: among `linear_regularizations`), trained like the networks on the training parts; without `pairs`
-    likes are not predicted."""
-    if regularizations is None: regularizations = linear_regularizations(users.train)
-    usual = baselines_to_beat("ranking", regularizations=regularizations)
-    wanted = {name: usual[name] for name in ("Popularity", *["EASE"] * bool(regularizations))}
+    validation), trained like the networks on the training parts; without `pairs` likes are not predicted."""
+    usual = baselines_to_beat("ranking", regularizations=linear_regularizations(users.train))
+    wanted = {k: usual[k] for k in ("Popularity", "EASE")}
     if pairs is None: return {}, fit_each(wanted, users)  # all means are equal
 
     ranking = fit_each({"User + movie means": BiasModel()} | wanted, users)
@@ -164,7 +163,7 @@ def report(
     ranker: Scorer,  # ranks
     pairs: Split | None,  # of likes; its test is opened
     users: Split,  # of users; its test is opened
-    baselines: tuple[_Models, _Models],  # from `fit_baselines`
+    baselines: _Both,  # from `fit_baselines`
 ) -> pd.DataFrame:  # a row a model; attrs: how, differences, left_out
     "The networks beside the baselines on the test parts."
     name = "Ensemble" if isinstance(ranker, Ensemble) else SAE

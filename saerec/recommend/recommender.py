@@ -21,10 +21,9 @@ from ..data.ratings import Ratings
 from ..ensemble.content import Affinity
 from .artefact import Artefact, read_artefact, write_artefact
 from .engine import Engine, LikeModel, NetworkModel, make_model
-from saerec.recommend.lists import (
-    CALIBRATE, FEW_LIKES, explanation, list_frame, lists_for, pick, similar_movies,
-)
-from .manifest import EnsemblePart, Manifest, OwnPart
+from .lists import CALIBRATE, FEW_LIKES, explanation, list_frame, lists_for
+from .lists import pick, similar_movies
+from .manifest import Manifest, OwnPart
 from .people import People, data_end, things
 from .titles import Titles
 
@@ -53,18 +52,6 @@ def verdict(
         word = "ahead of" if gain > 0 else "WARNING: it loses to" if gain < 0 else "equal to"
         out.append(f"{metric}: {mine:.4f}, {word} {best} ({others[best]:.4f})")
     return out + list(table.attrs.get("left_out", ()))
-
-# %% ../../nbs/recommend/recommender.ipynb #c4bfb4db
-def _of_what(manifest: Manifest) -> str:
-    "The models of a recommender, in two sentences."
-    ranker, liker = manifest.ranker, manifest.liker
-    network = "a stacked autoencoder with hidden layers"
-    kind = f"{network} {getattr(ranker, 'hidden', [])}"
-    if isinstance(ranker, EnsemblePart): kind = "an ensemble of " + ", ".join(ranker.members)
-    if isinstance(ranker, OwnPart): kind = f"{ranker.path}, which is not part of saerec"
-    likes = "No probability of liking is predicted"
-    if liker: likes = f"The probability of liking is predicted by {network} {liker.hidden}"
-    return f"What ranks is {kind}. {likes}; calibration: {manifest.calibration.kind}."
 
 # %% ../../nbs/recommend/recommender.ipynb #fd7fc1cc
 def _table(frame: pd.DataFrame) -> str:
@@ -95,9 +82,13 @@ def model_card(artefact: Artefact) -> str:  # Markdown
     m, data, many = artefact.manifest, artefact.manifest.data, things(artefact.movies)
     likes = f"A rating of {m.threshold:g} or more is a like."
     if m.feedback == "implicit": likes = "It is implicit feedback: all ratings are equal, and each counts as a like."
+    kinds = ", ".join(getattr(m.ranker, "members", ())) or getattr(m.ranker, "path", m.ranker.kind)
+    predicted = "No probability of liking is predicted"
+    if m.liker: predicted = f"Likes are predicted by a network with hidden layers {m.liker.hidden}"
     rated = f" to see and rated {m.threshold:g} or more" if m.liker else ""
     parts = [
-        f"# Model card\n\nA recommender of {many} made by saerec {m.saerec}, seed {m.seed}. {_of_what(m)}",
+        f"# Model card\n\nA recommender of {many} made by saerec {m.saerec}, seed {m.seed}. What ranks: {kinds}. "
+        f"{predicted}; calibration: {m.calibration.kind}.",
         f"## Data\n\n{data.name}: {data.ratings:,} ratings, {data.users:,} users, {data.movies:,} {many}; fingerprint "
         f"{data.fingerprint}. {likes} The conditions of the data apply to what is derived from them.",
         *_measured(m),

@@ -40,12 +40,6 @@ def _spoken(name: str) -> str:
     if "," not in name or not (m := _BEHIND.match(name)): return name
     return f"{m[2]}{'' if m[2].endswith(chr(39)) else ' '}{m[1]}{m[3]}"
 
-# %% ../../nbs/recommend/spelling.ipynb #32a93af5
-def _bare(name: str) -> str:
-    "A name without its article, wherever that stands."
-    if "," in name and (m := _BEHIND.match(name)): return m[1] + m[3]
-    return _LAST.sub("", _FRONT.sub("", name))
-
 # %% ../../nbs/recommend/spelling.ipynb #4c409c70
 _INITIALS = re.compile(r"(?<=\b[^\W\d])[.*](?=[^\W\d]\b)")  # E.T., M*A*S*H
 _LETTERS = str.maketrans({"½": " 1/2", "ø": "o", "æ": "ae", "œ": "oe", "ł": "l", "đ": "d", "ð": "d", "þ": "th",
@@ -74,10 +68,6 @@ def _words(name: str) -> list[str]:
     words = plain_text(name).split()
     if len(words) > 1: words = [w if w == "v" and k == 0 else _SAME.get(w, w) for k, w in enumerate(words)]
     return words
-
-def _loose(name: str) -> str:
-    "The words of a name without blanks."
-    return "".join(_words(name))
 
 # %% ../../nbs/recommend/spelling.ipynb #c3d9e4a8
 _APOSTROPHES = str.maketrans(dict.fromkeys("’‘´`", "'"))
@@ -111,12 +101,14 @@ class Title:
     @property
     def bare(self) -> str:
         "The name without its article, wherever that stands."
-        return _bare(self.name)
+        if "," in self.name and (m := _BEHIND.match(self.name)): return m[1] + m[3]
+        return _LAST.sub("", _FRONT.sub("", self.name))
 
     @property
     def loose(self) -> list[str]:
         "Forms in which blanks and ways of writing a number do not count, and in the second not the article either."
-        return list(dict.fromkeys(map(_loose, {_spoken(self.name): 0, self.bare: 0})))
+        names = dict.fromkeys([_spoken(self.name), self.bare])
+        return list(dict.fromkeys("".join(_words(o)) for o in names))
 
     @property
     def words(self) -> frozenset[str]:

@@ -227,15 +227,17 @@ def models_of(artefact: Artefact) -> tuple[Any, Calibrated | None]:
     return ranker, Calibrated(liker, m.to_probability)
 
 # %% ../../nbs/recommend/training.ipynb #14cce07c
+def _table(artefact: Artefact, pairs: Split | None, users: Split) -> pd.DataFrame:
+    "The report on these splits."
+    ranker, liker = models_of(artefact)
+    return report(liker, ranker, pairs, users, fit_baselines(pairs, users))
+
 def _measured(artefact: Artefact, plan: TrainingPlan) -> Artefact:
     "The same with its report. Whatever goes wrong here costs no model: it is said, and there is no report."
     try:
-        baselines = fit_baselines(plan.pairs, plan.users)
-        ranker, liker = models_of(artefact)
-        table = report(liker, ranker, plan.pairs, plan.users, baselines)
-        ease = float(getattr(baselines[1].get("EASE"), "regularization", 0.0))
-        said: dict[str, Any] = {"ease_regularization": ease, "report_about": table.attrs}
-        said["report"] = json.loads(table.T.to_json())
+        table = _table(artefact, plan.pairs, plan.users)
+        figures: Any = json.loads(table.T.to_json())
+        said = {"report": figures, "report_about": table.attrs}
     except Exception as e:
         reason = f"It could not be measured ({type(e).__name__}: {str(e)[:200]})."
         said = {"report": {}, "report_about": {"left_out": [reason]}}
@@ -280,7 +282,4 @@ def compute_report(
         raise InputError(f"{r.name}: {fault}; give {m.data.name}.")
 
     pairs, users = make_splits(r.likes(m.threshold), m.seed, m.n_held, m.dislikes)
-    known = {"regularizations": (m.ease_regularization,)} if m.ease_regularization else {}
-    ranker, liker = models_of(artefact)
-    baselines = fit_baselines(pairs, users, **known)
-    return report(liker, ranker, None if liker is None else pairs, users, baselines)
+    return _table(artefact, None if m.liker is None else pairs, users)
