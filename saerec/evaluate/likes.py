@@ -34,8 +34,14 @@ def predict_cells(
 ) -> np.ndarray:  # float64 [n]: in the order of held.target
     """The model's score of each target cell; a model with a method `cells(held)` is asked by that. Raises
     `InputError` for scores that are none, or NaN."""
-    if hasattr(model, "cells"): return _finite(model, np.asarray(model.cells(held), np.float64))
+    own = getattr(model, "cells", None)
+    p = np.asarray(own(held), np.float64) if own else _cells(model, held, batch_size)
+    if nan := int(np.isnan(p).sum()):
+        raise InputError(f"{type(model).__name__}: {nan} of {len(p)} scores are NaN; has it diverged?")
+    return p
 
+def _cells(model: Scorer, held: HeldOut, batch_size: int) -> np.ndarray:
+    "The score of each target cell, picked from the rows of their users."
     users = held.users
     known, row = to_batch(held.fold_in, users), np.searchsorted(users, held.target.user)
     movie = torch.from_numpy(held.target.movie.astype(np.int64))
@@ -44,14 +50,7 @@ def predict_cells(
         scores, first = checked_scores(model, known.take(part)), int(part[0])
         here = np.flatnonzero((row >= first) & (row < first + len(part)))
         out[here] = scores[torch.from_numpy(row[here] - first), movie[here]].double().numpy()
-    return _finite(model, out)
-
-# %% ../../nbs/evaluate/likes.ipynb #c654a729
-def _finite(model: Scorer, p: np.ndarray) -> np.ndarray:
-    "The same. Raises `InputError` if one is NaN."
-    if not np.isnan(p).any(): return p
-    nan = int(np.isnan(p).sum())
-    raise InputError(f"{type(model).__name__}: {nan} of {len(p)} scores are NaN; has it diverged?")
+    return out
 
 # %% ../../nbs/evaluate/likes.ipynb #6c111db1
 def like_sums(
