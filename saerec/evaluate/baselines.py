@@ -141,13 +141,6 @@ def inverse_in_place(gram: np.ndarray) -> np.ndarray:
     return p
 
 # %% ../../nbs/evaluate/baselines.ipynb #15d3d81e
-def _gram_of(x: Any) -> np.ndarray:
-    "$X^\\top X$, dense, some columns at a time: a sparse product of nearly all pairs takes three times the memory."
-    columns, block = x.tocsc(), 1024
-    gram = np.empty((x.shape[1], x.shape[1]), x.dtype)
-    for a in range(0, len(gram), block): gram[:, a:a + block] = (columns.T @ columns[:, a:a + block]).toarray()
-    return gram
-
 def _regularized_inverse(x: Any, penalty: np.ndarray | float) -> np.ndarray:
     "The inverse by a Cholesky factor of the smaller side. Raises `InputError` if a penalty is not above 0."
     from scipy.linalg import cholesky, solve_triangular
@@ -159,7 +152,10 @@ def _regularized_inverse(x: Any, penalty: np.ndarray | float) -> np.ndarray:
         raise InputError(f"{what}; give a regularization above 0.")
 
     if n_users >= n_movies:
-        gram = _gram_of(x)
+        # Some columns at a time: a sparse product of nearly all pairs takes three times the memory
+        columns, gram = x.tocsc(), np.empty((n_movies, n_movies), x.dtype)
+        for some in (slice(a, a + 1024) for a in range(0, n_movies, 1024)):
+            gram[:, some] = (columns.T @ columns[:, some]).toarray()
         gram[np.diag_indices_from(gram)] += penalty
         return inverse_in_place(gram)
 
@@ -194,17 +190,6 @@ def most_rated(train: Ratings, most: int) -> tuple[Ratings, np.ndarray | None]:
     place[kept] = np.arange(len(kept))
     return train.only_movies(kept), place
 
-def _zero_diagonal_weights(x: Any, n: int, regularization: float, dropout: float = 0.0) -> Tensor:
-    "The closed form of EASE and EDLAE, [n, n]. The weights of a movie that nobody has are 0."
-    square = x.multiply(x).sum(0)  # the diagonal of the Gram matrix
-    users, movies = np.flatnonzero(x.multiply(x).sum(1)), np.flatnonzero(square)
-    instead = "keep fewer movies (Ratings.only_movies), or use ItemKNN or a network"
-    n_bytes = 12 * len(movies)**2 + 4 * n**2
-    announce_memory(f"A movies x movies matrix of {n:,} movies", n_bytes, instead)
-
-    penalty = regularization + dropout / (1 - dropout) * square[movies]
-    return weights_of_inverse(_regularized_inverse(x[users][:, movies], penalty), movies, n)
-
 # %% ../../nbs/evaluate/baselines.ipynb #fcc2cf8b
 def balance_people(x: Any, balance: float) -> Any:
     "Each row times the number of its entries to the power of $-b$."
@@ -234,7 +219,17 @@ class EASE:
         train, self.place = most_rated(train, self.most_movies)
         x = balance_people(like_matrix(train, self.dislikes), self.balance).astype(np.float32)
         n = train.n_movies + (self.place is not None)
-        self.weights = _zero_diagonal_weights(x, n, self.regularization, self.dropout)
+
+        square = x.multiply(x).sum(0)  # the diagonal of the Gram matrix
+        users, movies = np.flatnonzero(x.multiply(x).sum(1)), np.flatnonzero(square)
+        instead = "keep fewer movies (Ratings.only_movies), or use ItemKNN or a network"
+        n_bytes = 12 * len(movies)**2 + 4 * n**2
+        announce_memory(f"A movies x movies matrix of {n:,} movies", n_bytes, instead)
+
+        # The weights of a movie that nobody has are 0
+        penalty = self.regularization + self.dropout / (1 - self.dropout) * square[movies]
+        inverse = _regularized_inverse(x[users][:, movies], penalty)
+        self.weights = weights_of_inverse(inverse, movies, n)
         return self
 
     def scores(self, batch: Batch) -> Tensor:

@@ -37,7 +37,8 @@ def predict_cells(
     own = getattr(model, "cells", None)
     p = np.asarray(own(held), np.float64) if own else _cells(model, held, batch_size)
     if nan := int(np.isnan(p).sum()):
-        raise InputError(f"{type(model).__name__}: {nan} of {len(p)} scores are NaN; has it diverged?")
+        what = f"{nan} of {len(p)} scores are NaN"
+        raise InputError(f"{type(model).__name__}: {what}; has it diverged?")
     return p
 
 def _cells(model: Scorer, held: HeldOut, batch_size: int) -> np.ndarray:
