@@ -97,6 +97,7 @@ def _read_arrays(folder: Path, manifest: Manifest) -> dict[str, np.ndarray]:
         raise ValueError(f"it is no whole safetensors file ({str(e)[:100]})") from None
     def forget() -> None:  # what was read to be checked
         if hasattr(mmap, "MADV_DONTNEED"): view.madvise(mmap.MADV_DONTNEED)
+    arrays.pop("movie_ids", None)  # of earlier versions; the hashes tell which movies belong to the weights
     check_arrays(arrays, manifest, forget)
     return arrays
 
@@ -138,8 +139,6 @@ def _read_movies(file: BinaryIO, manifest: Manifest, arrays: dict[str, np.ndarra
         "rank_code": len(found) == known and np.array_equal(arrays.setdefault("rank_codes", found), found)}
     if bad := [k for k, fit in fits.items() if not fit]:
         raise ValueError(f"its column {bad[0]!r} does not fit the weights")
-    if "movie_ids" in arrays and not np.array_equal(arrays.pop("movie_ids"), ids):
-        raise ValueError("its movies are not those of the weights")
     return movies.drop(columns="rank_code")
 
 # %% ../../nbs/recommend/artefact.ipynb #835d2bd9
@@ -215,9 +214,7 @@ def read_artefact(
 def _write(artefact: Artefact, folder: Path, card: str) -> None:
     "The files of a saved recommender, on the disk and readable for everybody. Raises `InputError` for one too large."
     from safetensors.numpy import save_file
-    arrays, ids = dict(artefact.arrays), artefact.movies.movie_id
-    if pd.api.types.is_integer_dtype(ids): arrays["movie_ids"] = ids.to_numpy(np.int64)
-    whole = {k: np.asarray(a, order="C") for k, a in arrays.items()}
+    whole = {k: np.asarray(a, order="C") for k, a in artefact.arrays.items()}
     save_file(whole, folder / "weights.safetensors")
     (folder / "model_card.md").write_text(card, encoding="utf-8")
     rank = pd.array([None] * len(artefact.movies), dtype="Int32")
@@ -298,13 +295,11 @@ def write_artefact(
         check_target(path)
         real = Path(os.path.realpath(path))  # where a link leads to
         real.parent.mkdir(parents=True, exist_ok=True)
-        new = Path(tempfile.mkdtemp(prefix=f".{real.name}.saving-", dir=real.parent))
-        try:
-            _write(artefact, new, card)
+        with tempfile.TemporaryDirectory(prefix=f".{real.name}.saving-", dir=real.parent) as new:
+            _write(artefact, Path(new), card)
             place = hashlib.sha256(str(real).encode()).hexdigest()[:16]
             # not beside the model, where it would stay
-            with FileLock(Path(tempfile.gettempdir()) / f"saerec-{place}.lock"): _replace(real, new)
-        finally: shutil.rmtree(new, ignore_errors=True)
+            with FileLock(Path(tempfile.gettempdir()) / f"saerec-{place}.lock"): _replace(real, Path(new))
     except (OSError, SafetensorError) as e:
         why = getattr(e, "strerror", None) or e
         advice = "free the disk or give another folder"

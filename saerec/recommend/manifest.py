@@ -259,17 +259,6 @@ def _check_array(name: str, array: np.ndarray, shape: tuple[int, ...], dtypes: s
     if array.dtype.kind == "f" and array.size and not np.isfinite([array.min(), array.max()]).all():
         raise ValueError(f"the tensor {name!r} holds NaN or infinity")
 
-# %% ../../nbs/recommend/manifest.ipynb #81a5031b
-def _wanted(arrays: Mapping[str, np.ndarray], manifest: Manifest, n: int, inner: int) -> Shapes:
-    "The tensors of a saved model of so many movies, of which its ranker knows `inner`."
-    codes = arrays.get("rank_codes")
-    wanted = {f"ranker.{k}": v for k, v in manifest.ranker.shapes(inner).items()}
-    if manifest.liker is not None: wanted |= {f"liker.{k}": v for k, v in manifest.liker.shapes(n).items()}
-    if codes is not None or manifest.format >= 3: wanted["rank_codes"] = ((inner,), "i8")
-    if manifest.affinity: wanted["affinity.features"] = ((n, -1), "f4")
-    if "movie_ids" in arrays: wanted["movie_ids"] = ((n,), "i8")
-    return wanted
-
 # %% ../../nbs/recommend/manifest.ipynb #7c1306eb
 def _check_numbers(arrays: Mapping[str, np.ndarray], own: bool, inner: int) -> None:
     "Raises `ValueError` for features below 0 and rows that are none; of a class of your own, what it has is its own."
@@ -289,7 +278,11 @@ def check_arrays(arrays: Mapping[str, np.ndarray], manifest: Manifest, seen: Cal
     the numbers of one have been read."""
     n, codes = manifest.data.movies, arrays.get("rank_codes")
     inner = len(codes) if codes is not None else getattr(manifest.ranker, "n_movies", 0)
-    wanted = _wanted(arrays, manifest, n, inner)
+
+    wanted = {f"ranker.{k}": v for k, v in manifest.ranker.shapes(inner).items()}
+    if manifest.liker is not None: wanted |= {f"liker.{k}": v for k, v in manifest.liker.shapes(n).items()}
+    if codes is not None or manifest.format >= 3: wanted["rank_codes"] = ((inner,), "i8")
+    if manifest.affinity: wanted["affinity.features"] = ((n, -1), "f4")
     if wrong := sorted(set(wanted) ^ set(arrays)):
         why = "missing" if wrong[0] in wanted else "not one of this model"
         raise ValueError(f"the tensor {wrong[0][:60]!r} is {why}")
