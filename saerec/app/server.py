@@ -76,6 +76,7 @@ def serve(
         config = uvicorn.Config(app, http="h11", ws="none", lifespan="off", log_level="warning", access_log=False,
                                 server_header=False, timeout_graceful_shutdown=2)
         server = uvicorn.Server(config)
+        gc.collect()
         gc.freeze()  # what is there now stays: to look for garbage in it made somebody wait, for up to 80 ms
         others = "" if host in LOCAL else "; other computers can reach it, and it has no passwords and no encryption"
         if say is not None: say(f"saerec: {_url_of(host, sock.getsockname()[1])} (stop with Ctrl-C){others}")

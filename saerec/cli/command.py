@@ -78,11 +78,17 @@ _LINE = r"^(?P<key>[-a-z ]+?)( (?P<takes>[A-Z{]\S*))?( = (?P<default>\S+))?: (?P
 _OPTIONS = {m["key"]: m for m in re.finditer(_LINE, _OPTIONS_TEXT, re.MULTILINE)}
 
 # %% ../../nbs/06_cli.ipynb #f33ab3ef
+def _seed(text: str) -> int:
+    "A seed as it is typed."
+    if text.isdecimal(): return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is no whole number of 0 or more")
+
 _TYPES = {"N": int, "X": float}
 _AGAIN = {"action": "append", "default": []}
 _LEVEL = {"dest": "level", "action": "store_const", "default": "INFO"}
 _FURTHER: dict[str, dict[str, Any]] = {  # what a line of the table does not say
-    "--scale": {"nargs": 2, "metavar": ("LOW", "HIGH")}, "--seeds": {"nargs": "+"}, "ratings": {"nargs": "*"},
+    "--scale": {"nargs": 2, "metavar": ("LOW", "HIGH")}, "--seed": {"type": _seed},
+    "--seeds": {"nargs": "+", "type": _seed}, "ratings": {"nargs": "*"},
     "--genre": _AGAIN, "--exclude": _AGAIN, "--ratings": {"dest": "file"}, "--onnx": {"required": True},
     "-q": _LEVEL | {"const": "WARNING"}, "-v": _LEVEL | {"const": "DEBUG"}}
 _ALIASES = {"--timestamps": "--moments", "-q": "--quiet", "-v": "--verbose"}

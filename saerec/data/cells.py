@@ -205,6 +205,7 @@ def one_rating_each(
 # %% ../../nbs/data/cells.ipynb #d76fd7a1
 _UNITS = ("seconds", "milliseconds", "microseconds", "nanoseconds")
 _BELOW = (1e11, 1e14, 1e17, 2.0**63)  # numbers in each of them are smaller than this
+_CALENDAR = ("%Y%m%d", "yyyymmdd", 19000101, 21001231), ("%Y", "yyyy", 1900, 2100)
 
 def _whole_seconds(d: pd.Series) -> np.ndarray:
     "Moments as whole seconds since 1970 (UTC)."
@@ -221,9 +222,10 @@ def _numbers_to_seconds(n: np.ndarray) -> tuple[np.ndarray | None, str]:
     if max(i, j) == len(_UNITS) or i != j and abs(low) > 1e8:
         return None, "times are in several units, or not finite: times are left out."
 
-    if 19000101 <= low and high <= 21001231:
-        days = pd.to_datetime(n.astype(np.int64).astype(str), format="%Y%m%d", errors="coerce")
-        if days.notna().all(): return _whole_seconds(pd.Series(days)), "times are taken as written yyyymmdd."
+    for form, written, first, last in _CALENDAR:
+        if low < first or high > last: continue
+        days = pd.to_datetime(n.astype(np.int64).astype(str), format=form, errors="coerce")
+        if days.notna().all(): return _whole_seconds(pd.Series(days)), f"times are taken as written {written}."
     unit = max(i, j)
     seconds = np.floor_divide(n, 1000**unit).astype(np.int64) if unit or n.dtype != np.int64 else n
     return seconds, f"times are taken as {_UNITS[unit]} since 1970." if unit else ""

@@ -71,9 +71,10 @@ def _find_layout(header: list[str]) -> tuple[_Layout, dict[str, int]]:
     if layout.instead and not names["rating"]:
         raise InputError(f"this file of {layout.name} has no ratings; give {layout.instead}.")
     if not layout.needs and _USERS & set(columns):
-        raise InputError("it has a column for the user; leave it out, or saerec train --data FILE.")
+        raise InputError("it has a column for the user: ratings of many people; saerec train --data learns from them, "
+                         "and --users makes a list for each.")
     if not names["title"]:
-        raise InputError(f"line 1: {shown}: no title; let the first line be title,year,rating.")
+        raise InputError(f"line 1 names no column for the title ({shown}); let it be title,year,rating.")
     if not names["rating"]:
         raise InputError(f"no column for the rating (columns found: {shown}); name it rating.")
     return layout, {what: columns.index(o) for what, o in names.items() if o}
@@ -115,7 +116,7 @@ def _file_of(path: str | os.PathLike[str], data: bytes | None) -> _File:
     else:
         path = Path(path)
         if path.is_dir() and not (path := path / "ratings.csv").is_file():
-            raise InputError(f"{path}: there is no such file; give the file with the ratings.")
+            raise InputError(f"{path.parent}: it is a folder without a ratings.csv; give the file with the ratings.")
         with path.open("rb") as f: file = _File(str(path), f.read(_LARGEST + 1))
     if file.data[:4] == b"PK\3\4" and len(file.data) <= _LARGEST: file = _in_zip(file)
     if len(file.data) <= _LARGEST: return file

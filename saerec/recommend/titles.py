@@ -95,11 +95,11 @@ class _TitleIndex:
 class _TitleSearch:
     "Titles prepared for searching while one types: by code, and in the order of their codes, the best known first."
     def __init__(self, titles: Sequence[Title], order: Iterable[int]):
-        forms = {c: [t.plain, plain_text(t.bare), *(o.plain for o in t.others), t.line]
+        forms = {c: dict.fromkeys([t.plain, plain_text(t.bare), *(o.plain for o in t.others), t.line])
                  for c, t in ((c, titles[c]) for c in order)}
         self.texts = [(c, "".join(f"\n {form} " for form in some) + "\n") for c, some in forms.items()]
-        self.forms = [(form, c) for c, some in forms.items() for form in dict.fromkeys(some)]
-        self.spelt = [form for form, _ in self.forms]
+        self.spelt = [form for some in forms.values() for form in some]
+        self.code_of = [c for c, some in forms.items() for _ in some]
 
     def containing(self, typed: str, n: int) -> list[int]:
         "Movies of that name, those that begin so, those with these beginnings of words; the best known first."
@@ -114,7 +114,7 @@ class _TitleSearch:
         "Movies whose title is spelt alike, the most alike first."
         if not typed: return []
         found = process.extract(typed, self.spelt, scorer=fuzz.ratio, score_cutoff=75, limit=None)
-        return list(dict.fromkeys(self.forms[k][1] for _, _, k in found))
+        return list(dict.fromkeys(self.code_of[k] for _, _, k in found))
 
 # %% ../../nbs/recommend/titles.ipynb #2d5f8b1e
 class TitleWarning(UserWarning):
