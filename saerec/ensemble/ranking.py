@@ -108,7 +108,7 @@ def learn_again(split: Split) -> Split | None:
 _TRIED = dict(genre=(0.0, 0.2, 0.4, 0.8, 1.2), popularity=(0.0, 0.1, 0.2, 0.4), year=(0.0, 0.15, 0.3))
 _RATES = 0.5, 1.0, 1.5, 2.0  # weights of `like_rate` that are tried
 _COST = 0.005  # NDCG@100 that it may cost
-_MOST_SCORES = 10_000_000  # of all validation users; above, a sample of them chooses
+_MOST_USERS, _MOST_SCORES = 2000, 10_000_000  # that validate; above, a sample of the users chooses
 
 # %% ../../nbs/ensemble/ranking.ipynb #b4bf131d
 class _Kept:
@@ -154,7 +154,8 @@ def with_content(
     split: Split,  # its validation decides
 ) -> Ensemble:  # of the members that pay, and content; networks stay, because similar movies are those of a network
     "Choose members and weights of content."
-    held = split.valid.sampled(max(1, _MOST_SCORES // split.train.n_movies), split.seed)
+    most = min(_MOST_USERS, max(1, _MOST_SCORES // split.train.n_movies))
+    held = split.valid.sampled(most, split.seed)
     batch, content = to_batch(held.fold_in, held.users), Content().fit(split.train)
     told = few_as_likes(batch)
     scores = {k: standardize(m.scores(told).float()) for k, m in ensemble.members.items()}
