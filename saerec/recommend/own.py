@@ -71,8 +71,8 @@ def _find_layout(header: list[str]) -> tuple[_Layout, dict[str, int]]:
     if layout.instead and not names["rating"]:
         raise InputError(f"this file of {layout.name} has no ratings; give {layout.instead}.")
     if not layout.needs and _USERS & set(columns):
-        raise InputError("it has a column for the user: ratings of many people; saerec train --data learns from them, "
-                         "and --users makes a list for each.")
+        raise InputError("it has a column for the user: ratings of many people; saerec train --data FILE learns from "
+                         "them, and --users FILE makes a list for each.")
     if not names["title"]:
         raise InputError(f"line 1 names no column for the title ({shown}); let it be title,year,rating.")
     if not names["rating"]:
