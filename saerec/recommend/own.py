@@ -74,7 +74,7 @@ def _find_layout(header: list[str]) -> tuple[_Layout, dict[str, int]]:
         raise InputError("it has a column for the user: ratings of many people; saerec train --data FILE learns from "
                          "them, and --users FILE makes a list for each.")
     if not names["title"]:
-        raise InputError(f"line 1 names no column for the title ({shown}); let it be title,year,rating.")
+        raise InputError(f"line 1 names no column for the title ({shown}); let its first line be title,year,rating.")
     if not names["rating"]:
         raise InputError(f"no column for the rating (columns found: {shown}); name it rating.")
     return layout, {what: columns.index(o) for what, o in names.items() if o}
